@@ -1,0 +1,63 @@
+"""How an LLM was taught to read injected tokens.
+
+The embedded OPT is pre-trained on injected tokens of one fixed convention: `token = slot_type + z @ basis`, where
+user coordinates and item coordinates live in separate subspaces and `logit = coupling * <u, z>`. The convention
+ships beside its weights, so that stage 2 can start from it. Other LLMs have none and learn the projections from
+scratch, as in the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+INTERFACE_FILE = "interface.safetensors"
+
+
+@dataclass(frozen=True)
+class TokenInterface:
+    """The convention for injected tokens.
+
+    Attributes:
+        slot_types: (3, d_tok) one vector per `models.prompt.Slot`.
+        user_basis: (k, d_tok) rows span the user subspace.
+        item_basis: (k, d_tok) rows span the item subspace; history and candidates share it.
+        coupling: a candidate's logit is `coupling * <u, z>`.
+    """
+
+    slot_types: torch.Tensor
+    user_basis: torch.Tensor
+    item_basis: torch.Tensor
+    coupling: float
+
+    def user_tokens(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Tokens (..., d_tok) of users at `coordinates` (..., k), without their slot type."""
+        return coordinates @ self.user_basis
+
+    def item_tokens(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Tokens (..., d_tok) of items at `coordinates` (..., k), without their slot type."""
+        return coordinates @ self.item_basis
+
+    def save(self, directory: Path) -> None:
+        """Write the convention beside an LLM's weights."""
+        tensors = {
+            "slot_types": self.slot_types,
+            "user_basis": self.user_basis,
+            "item_basis": self.item_basis,
+            "coupling": torch.tensor(self.coupling),
+        }
+        save_file({name: tensor.float().contiguous() for name, tensor in tensors.items()}, directory / INTERFACE_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> TokenInterface | None:
+        """The convention that ships with the LLM in `directory`, or None."""
+        path = directory / INTERFACE_FILE
+        if not path.is_file():
+            return None
+        tensors = load_file(path)
+        return cls(
+            tensors["slot_types"], tensors["user_basis"], tensors["item_basis"], tensors["coupling"].item()
+        )

@@ -1,0 +1,347 @@
+"""The prompts: token ids with slots for injected tokens (A-LLMRec section 4.2.4, Figures 3 and 5).
+
+Stage 2, evaluation and serving all build their prompts here, so that what was trained is what is served.
+A slot is a position, never a marker string: no title can forge one. Titles are quoted, so that the closing
+quote ends a title and a title that is the beginning of another stays a choice of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.config import Config
+from models.errors import PromptTooLongError
+
+TokenIds = Sequence[int]
+
+
+class Domain(Config):
+    """How the prompt speaks of a catalogue: this user has *watched* ..., one next *movie* to *watch*."""
+
+    noun: str = "item"
+    verb: str = "buy"
+    past: str = "bought"
+
+
+DOMAINS: dict[str, Domain] = {
+    "item": Domain(),
+    "movie": Domain(noun="movie", verb="watch", past="watched"),
+    "game": Domain(noun="game", verb="play", past="played"),
+    "book": Domain(noun="book", verb="read", past="read"),
+    "song": Domain(noun="song", verb="listen to", past="listened to"),
+}
+
+
+class PromptConfig(Config):
+    """What goes into a prompt. Travels in the bundle, because stage 2 was trained with it.
+
+    Attributes:
+        domain: the wording.
+        history_items: how many of the latest history items are told.
+        max_title_tokens: longer titles are cut to this many tokens.
+    """
+
+    domain: Domain = Domain()
+    history_items: int = 10
+    max_title_tokens: int = 16
+
+
+class Slot(IntEnum):
+    """What an injected token stands for."""
+
+    USER = 0
+    HISTORY = 1
+    CANDIDATE = 2
+
+
+class Injection(StrEnum):
+    """Which tokens are injected: the method and its ablations (Table 8)."""
+
+    ALL = "all"
+    ITEMS = "items"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt ready for an engine.
+
+    Attributes:
+        token_ids: (L,) int64; the values at `soft_positions` mean nothing.
+        soft_positions: (S,) int64, increasing.
+        soft_tokens: (S, d_tok) float, the embeddings that stand at `soft_positions`.
+    """
+
+    token_ids: np.ndarray
+    soft_positions: np.ndarray
+    soft_tokens: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.soft_positions) != len(self.soft_tokens):
+            raise ValueError(f"{len(self.soft_positions)} slots but {len(self.soft_tokens)} soft tokens")
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """A prompt whose slots are still empty.
+
+    Attributes:
+        token_ids: (L,) int64.
+        soft_positions: (S,) int64, increasing.
+        slot_kinds: (S,) int64, `Slot` values.
+        slot_ordinals: (S,) int64: which history entry or candidate, as numbered by the caller; 0 for the user.
+        choices: the K candidates' tokens as they stand in the prompt, to be scored as continuations.
+    """
+
+    token_ids: np.ndarray
+    soft_positions: np.ndarray
+    slot_kinds: np.ndarray
+    slot_ordinals: np.ndarray
+    choices: list[list[int]]
+
+    def fill(self, soft_tokens: torch.Tensor) -> Prompt:
+        """Put `soft_tokens` (S, d_tok) into the slots."""
+        return Prompt(self.token_ids, self.soft_positions, soft_tokens)
+
+
+class TitleTokens:
+    """Titles tokenised once.
+
+    Args:
+        tokenizer: a Hugging Face fast tokenizer.
+        titles: any strings. Whitespace is collapsed and `"` becomes `'`, so that no title can end its own quote.
+        max_tokens: longer titles are cut.
+    """
+
+    def __init__(self, tokenizer: Any, titles: Iterable[str], max_tokens: int) -> None:
+        texts = [" ".join(title.replace('"', "'").split()) for title in titles]
+        encoded = encode_plain(tokenizer, texts)
+        self._tokens = [ids[:max_tokens] for ids in encoded]
+
+    def __getitem__(self, item: int) -> list[int]:
+        """The tokens of title `item`."""
+        return self._tokens[item]
+
+    def __len__(self) -> int:
+        """The number of titles."""
+        return len(self._tokens)
+
+    def of(self, items: Iterable[int]) -> list[list[int]]:
+        """The tokens of several titles."""
+        return [self._tokens[item] for item in items]
+
+
+def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenise `texts` as plain characters: a text that spells a special token does not become one."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    return [list(ids) for ids in encoded["input_ids"]]
+
+
+class PromptTemplate:
+    """Builds every prompt of the system.
+
+    Args:
+        tokenizer: the LLM's tokenizer.
+        config: wording and sizes.
+        context_length: the LLM's context in tokens; prompt and longest choice stay within it.
+
+    Attributes:
+        end_token: the closing quote, which ends every choice.
+    """
+
+    def __init__(self, tokenizer: Any, config: PromptConfig, context_length: int) -> None:
+        self.config = config
+        self.context_length = context_length
+        domain = config.domain
+        (
+            self._user,
+            self._history,
+            self._history_end,
+            self._request,
+            self._answer,
+            self._genres,
+            self._genre_answer,
+            self._because,
+            open_quote,
+            close_quote,
+            self._comma,
+        ) = encode_plain(
+            tokenizer,
+            [
+                " is a user representation.",
+                f" This user has {domain.past}",
+                " in the previous.",
+                f" Recommend one next {domain.noun} for this user to {domain.verb} next"
+                f" from the following {domain.noun} title set,",
+                ". The recommendation is",
+                f" Name the favorite {domain.noun} genre of this user from the following genre set,",
+                ". The favorite genre is",
+                ", because",
+                ' "',
+                '"',
+                ",",
+            ],
+        )
+        self._open_quote = open_quote
+        self.end_token: int = close_quote[-1]
+        self._close_quote = close_quote
+        bos = tokenizer.bos_token_id
+        self._start = [] if bos is None else [int(bos)]
+        self._filler = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
+
+    def recommend(
+        self,
+        history: Sequence[TokenIds],
+        candidates: Sequence[TokenIds],
+        injection: Injection = Injection.ALL,
+    ) -> PromptLayout:
+        """The recommendation prompt (Figure 3).
+
+        Args:
+            history: titles of past items, oldest first; only the last `config.history_items` are told.
+            candidates: titles of the items to rank.
+            injection: which slots the prompt has.
+
+        A prompt over the context drops its oldest history first, then shortens titles; never candidates.
+
+        Raises:
+            PromptTooLongError: the candidates overflow the context even at one token a title.
+        """
+        return self._build(history, candidates, self._request, self._answer, injection)
+
+    def favorite_genre(
+        self,
+        history: Sequence[TokenIds],
+        genres: Sequence[TokenIds],
+        injection: Injection = Injection.ALL,
+    ) -> PromptLayout:
+        """The genre prompt (Figure 5): the genres are the choices, each with a slot for its items' centroid.
+
+        Raises:
+            PromptTooLongError: the genres overflow the context even at one token each.
+        """
+        return self._build(history, genres, self._genres, self._genre_answer, injection)
+
+    def explanation(
+        self,
+        history: Sequence[TokenIds],
+        genre: TokenIds,
+        injection: Injection = Injection.ALL,
+    ) -> PromptLayout:
+        """The prompt whose free continuation explains a favourite genre from the history that speaks for it.
+
+        It is the genre prompt with its answer given and `, because` after it.
+        """
+        layout = self._build(history, [genre], self._genres, self._genre_answer, injection)
+        answer = [*genre, *self._close_quote, *self._because]
+        return PromptLayout(
+            np.concatenate([layout.token_ids, np.asarray(answer, dtype=np.int64)]),
+            layout.soft_positions,
+            layout.slot_kinds,
+            layout.slot_ordinals,
+            layout.choices,
+        )
+
+    def _build(
+        self,
+        history: Sequence[TokenIds],
+        candidates: Sequence[TokenIds],
+        request: TokenIds,
+        answer: TokenIds,
+        injection: Injection,
+    ) -> PromptLayout:
+        first = max(0, len(history) - self.config.history_items)
+        told, title_tokens = self._fit(history[first:], candidates, request, answer)
+        first = len(history) - told
+
+        builder = _Builder(self._filler)
+        builder.text(self._start)
+        if injection is Injection.ALL:
+            builder.slot(Slot.USER, 0)
+            builder.text(self._user)
+        with_items = injection is not Injection.NONE
+        shown_history = [list(title[:title_tokens]) for title in history[first:]]
+        shown_candidates = [list(title[:title_tokens]) for title in candidates]
+        if shown_history:
+            builder.text(self._history)
+            self._titles(builder, shown_history, Slot.HISTORY if with_items else None, first)
+            builder.text(self._history_end)
+        builder.text(request)
+        self._titles(builder, shown_candidates, Slot.CANDIDATE if with_items else None, 0)
+        builder.text(answer)
+        builder.text(self._open_quote)
+        return builder.layout(shown_candidates)
+
+    def _titles(
+        self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int
+    ) -> None:
+        for position, title in enumerate(titles):
+            if position:
+                builder.text(self._comma)
+            builder.text(self._open_quote)
+            builder.text(title)
+            builder.text(self._close_quote)
+            if kind is not None:
+                builder.slot(kind, first_ordinal + position)
+
+    def _fit(
+        self,
+        history: Sequence[TokenIds],
+        candidates: Sequence[TokenIds],
+        request: TokenIds,
+        answer: TokenIds,
+    ) -> tuple[int, int]:
+        """How many history items fit, and how many tokens of each title."""
+        fixed = [self._start, self._user, self._history, self._history_end, request, answer, self._open_quote]
+        budget = self.context_length - 1 - sum(map(len, fixed))
+        overhead = len(self._open_quote) + len(self._close_quote) + 1 + len(self._comma)
+
+        def cost(titles: Sequence[TokenIds], title_tokens: int) -> int:
+            return sum(overhead + min(len(title), title_tokens) for title in titles)
+
+        def candidate_cost(title_tokens: int) -> int:
+            longest = max((min(len(title), title_tokens) for title in candidates), default=0)
+            return cost(candidates, title_tokens) + longest + 1
+
+        title_tokens = self.config.max_title_tokens
+        spare = budget - candidate_cost(title_tokens)
+        told = 0
+        while told < len(history) and spare >= (step := cost(history[-1 - told :][:1], title_tokens)):
+            spare -= step
+            told += 1
+        while candidate_cost(title_tokens) > budget:
+            title_tokens -= 1
+            if title_tokens == 0:
+                raise PromptTooLongError(
+                    f"{len(candidates)} candidates do not fit the LLM's context of {self.context_length} tokens:"
+                    " rank fewer at a time"
+                )
+        return told, title_tokens
+
+
+class _Builder:
+    """Appends text and slots, and keeps count of positions."""
+
+    def __init__(self, filler: int) -> None:
+        self._filler = filler
+        self._tokens: list[int] = []
+        self._slots: list[tuple[int, int, int]] = []
+
+    def text(self, token_ids: TokenIds) -> None:
+        self._tokens.extend(token_ids)
+
+    def slot(self, kind: Slot, ordinal: int) -> None:
+        self._slots.append((len(self._tokens), int(kind), ordinal))
+        self._tokens.append(self._filler)
+
+    def layout(self, choices: list[list[int]]) -> PromptLayout:
+        positions, kinds, ordinals = np.asarray(self._slots, dtype=np.int64).reshape(-1, 3).T
+        return PromptLayout(np.asarray(self._tokens, dtype=np.int64), positions, kinds, ordinals, choices)
