@@ -86,7 +86,9 @@ class TokenProjector(nn.Module):
         """
         kinds = torch.cat([torch.from_numpy(layout.slot_kinds) for layout in layouts]).to(users_B_D.device)
         rows, joints = [], []
-        for row, (layout, history_H_J, candidates_K_J) in enumerate(zip(layouts, histories, candidates, strict=True)):
+        for row, (layout, history_H_J, candidates_K_J) in enumerate(
+            zip(layouts, histories, candidates, strict=True)
+        ):
             ordinals = torch.from_numpy(layout.slot_ordinals)
             slots = torch.from_numpy(layout.slot_kinds)
             rows += [row] * int((slots == Slot.USER).sum())
@@ -95,7 +97,9 @@ class TokenProjector(nn.Module):
         tokens_T_D = self.slot_types[kinds]
         is_user = kinds == Slot.USER
         if rows:
-            tokens_T_D = tokens_T_D.index_put((is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True)
+            tokens_T_D = tokens_T_D.index_put(
+                (is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True
+            )
         if bool((~is_user).any()):
             items = self.item(torch.cat(joints))
             tokens_T_D = tokens_T_D.index_put(((~is_user).nonzero()[:, 0],), items, accumulate=True)

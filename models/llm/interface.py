@@ -49,7 +49,10 @@ class TokenInterface:
             "item_basis": self.item_basis,
             "coupling": torch.tensor(self.coupling),
         }
-        save_file({name: tensor.float().contiguous() for name, tensor in tensors.items()}, directory / INTERFACE_FILE)
+        save_file(
+            {name: tensor.float().contiguous() for name, tensor in tensors.items()},
+            directory / INTERFACE_FILE,
+        )
 
     @classmethod
     def load(cls, directory: Path) -> TokenInterface | None:

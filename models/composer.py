@@ -1,0 +1,147 @@
+"""From users and items to prompts with their injected tokens.
+
+The last step that evaluation and serving share: look up a bundle's tables, project them into the token space and
+fill the prompt's slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.bundle import BundleContents
+from models.choices import ChoiceTrie
+from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens
+
+MAX_GENRES = 30
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and the choices it asks for.
+
+    Attributes:
+        prompt: ready for an engine.
+        trie: of the K choices.
+        cf_scores: (K,) collaborative logits of the choices, by which equal texts share their mass.
+    """
+
+    prompt: Prompt
+    trie: ChoiceTrie
+    cf_scores: np.ndarray
+
+
+class PromptComposer:
+    """Asks about the users and items of one bundle.
+
+    Args:
+        contents: the bundle's tables and networks.
+        config: the prompts that stage 2 was trained with.
+        tokenizer: the LLM's tokenizer.
+        context_length: the LLM's context in tokens.
+
+    Attributes:
+        genres: the catalogue's largest categories, at most 30, that `favorite_genre` chooses among.
+    """
+
+    def __init__(
+        self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int
+    ) -> None:
+        self._contents = contents
+        self.template = PromptTemplate(tokenizer, config, context_length)
+        self._titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
+        members = dict(list(contents.catalogue.category_items.items())[:MAX_GENRES])
+        self.genres: list[str] = list(members)
+        self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
+        items = [torch.from_numpy(items) for items in members.values()]
+        self._genre_joint = _centroids(contents.joint_item, items)
+        self._genre_cf = _centroids(contents.cf_vectors, items)
+
+    @torch.inference_mode()
+    def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:
+        """x_u (B, d) of B histories of item numbers, oldest first."""
+        longest = self._contents.backbone.max_length
+        width = max(1, min(longest, max(map(len, histories))))
+        rows = torch.zeros(len(histories), width, dtype=torch.int64)
+        for row, history in enumerate(histories):
+            recent = torch.as_tensor(np.asarray(history[-width:], dtype=np.int64))
+            if len(recent):
+                rows[row, -len(recent) :] = recent
+        device = self._contents.cf_vectors.device
+        return self._contents.backbone.represent(rows.to(device), self._contents.cf_vectors)
+
+    def cf_scores(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(K,) collaborative logits <x_u, E_i>."""
+        vectors_K_D = self._contents.cf_vectors[torch.as_tensor(np.asarray(items, dtype=np.int64))]
+        return (vectors_K_D @ user_vector).cpu().numpy()  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def recommend(
+        self,
+        user_vector: torch.Tensor,
+        history: Sequence[int],
+        candidates: Sequence[int],
+        *,
+        injection: Injection = Injection.ALL,
+        text_only: bool = False,
+    ) -> Question:
+        """Which of `candidates` comes next?
+
+        Args:
+            user_vector: (d,) x_u.
+            history: item numbers, oldest first.
+            candidates: K item numbers.
+            injection: the method, or an ablation of it.
+            text_only: inject q_i for every item, the "A-LLMRec (text encoder)" variant.
+
+        Raises:
+            PromptTooLongError: the candidates overflow the context.
+        """
+        layout = self.template.recommend(self._titles.of(history), self._titles.of(candidates), injection)
+        table = self._contents.joint_text if text_only else self._contents.joint_item
+        prompt = self._fill(layout, user_vector, table[list(history)], table[list(candidates)])
+        return Question(prompt, self._trie(layout), self.cf_scores(user_vector, candidates))
+
+    @torch.inference_mode()
+    def favorite_genre(
+        self, user_vector: torch.Tensor, history: Sequence[int], *, injection: Injection = Injection.ALL
+    ) -> Question:
+        """Which of `genres` does this user like best?"""
+        genres = [self._genre_tokens[row] for row in range(len(self.genres))]
+        layout = self.template.favorite_genre(self._titles.of(history), genres, injection)
+        prompt = self._fill(layout, user_vector, self._contents.joint_item[list(history)], self._genre_joint)
+        return Question(prompt, self._trie(layout), (self._genre_cf @ user_vector).cpu().numpy())
+
+    @torch.inference_mode()
+    def explanation(self, user_vector: torch.Tensor, history: Sequence[int], genre: str) -> Prompt:
+        """The prompt that an LLM continues with why `genre` is this user's favourite.
+
+        Args:
+            user_vector: (d,) x_u.
+            history: the items that speak for the genre, oldest first: the only ones it can cite.
+            genre: one of `genres`.
+        """
+        row = self.genres.index(genre)
+        layout = self.template.explanation(self._titles.of(history), self._genre_tokens[row])
+        table = self._contents.joint_item
+        return self._fill(layout, user_vector, table[list(history)], self._genre_joint[row : row + 1])
+
+    def _fill(
+        self, layout: PromptLayout, user_vector: torch.Tensor, history: torch.Tensor, candidates: torch.Tensor
+    ) -> Prompt:
+        projector = self._contents.projector
+        return layout.fill(projector([layout], user_vector[None], [history], [candidates]))
+
+    def _trie(self, layout: PromptLayout) -> ChoiceTrie:
+        return ChoiceTrie(layout.choices, self.template.end_token)
+
+
+def _centroids(table: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(G, size) mean rows of `table` for G groups of item numbers."""
+    if not groups:
+        return table[:0]
+    return torch.stack([table[items].mean(dim=0) for items in groups])

@@ -1,0 +1,1 @@
+"""LLM engines: one port, one module per implementation."""

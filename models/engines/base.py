@@ -1,0 +1,80 @@
+"""The port through which everything online asks the LLM."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from models.choices import ChoiceTrie
+from models.errors import ClientError
+from models.prompt import Prompt
+
+
+class InvalidPromptError(ClientError):
+    """A prompt that no engine can run: empty, over the context, or with soft tokens of another size."""
+
+    title = "Invalid prompt"
+
+
+class LLMEngine(Protocol):
+    """A frozen LLM that scores choices and writes text. Implementations give the same numbers (1e-3 in fp32).
+
+    Attributes:
+        tokenizer: the LLM's fast tokenizer.
+        token_size: d_tok.
+        context_length: in tokens.
+        fingerprint: the LLM's identity, see `models.llm.loading.fingerprint`. Known after `start`.
+        healthy: whether requests can be served now.
+    """
+
+    tokenizer: Any
+    token_size: int
+    context_length: int
+    fingerprint: str
+
+    @property
+    def healthy(self) -> bool: ...
+
+    async def start(self) -> None:
+        """Load the LLM and warm it up: the first request is as fast as the next."""
+
+    async def close(self) -> None:
+        """Stop serving and free the LLM. Waiting requests fail with `EngineError`."""
+
+    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+        """The (C,) logits of every branch's children, for `ChoiceTrie.log_probs`. Cancelling the call frees its work.
+
+        Raises:
+            InvalidPromptError: see there.
+            OverloadedError: too many requests are waiting.
+            EngineError: the engine failed.
+        """
+
+    def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:
+        """Greedy continuation as text pieces, ended by the LLM, by `max_tokens`, or after one of the `stop` strings.
+
+        Raises:
+            InvalidPromptError, OverloadedError, EngineError: as `score`.
+        """
+
+
+def check_prompt(prompt: Prompt, trie: ChoiceTrie | None, token_size: int, context_length: int) -> None:
+    """Refuse what no engine can run.
+
+    Raises:
+        InvalidPromptError: the prompt is empty, too long with its choices, or its soft tokens do not fit the LLM.
+    """
+    length = len(prompt.token_ids)
+    if length == 0:
+        raise InvalidPromptError("the prompt is empty")
+    deepest = max((len(branch.path) for branch in trie.branches), default=0) if trie is not None else 1
+    if length + deepest > context_length:
+        raise InvalidPromptError(
+            f"the prompt needs {length + deepest} tokens, the LLM's context has {context_length}"
+        )
+    if len(prompt.soft_positions) and prompt.soft_tokens.shape[-1] != token_size:
+        raise InvalidPromptError(
+            f"soft tokens have {prompt.soft_tokens.shape[-1]} dimensions, the LLM's embeddings {token_size}"
+        )

@@ -1,0 +1,217 @@
+"""The embedded engine: transformers in process, one packed forward for each batch of waiting requests.
+
+One worker thread owns the model. Requests that wait while it is busy share its next batch; generation takes one
+token a turn, so that scoring is never stuck behind a long text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import structlog
+import torch
+
+from models.choices import ChoiceTrie
+from models.config import Config
+from models.engines.base import check_prompt
+from models.errors import EngineError, OverloadedError
+from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
+from models.llm.scoring import score_prompts
+from models.prompt import Prompt
+
+logger = structlog.get_logger(__name__)
+Result = TypeVar("Result")
+
+
+class TransformersEngineConfig(Config):
+    """Settings of the embedded engine.
+
+    Attributes:
+        llm: "embedded", a hub name or a path.
+        device: where torch runs it.
+        dtype: "float32" or "bfloat16".
+        max_batch_tokens: prompt tokens, padding included, that one forward pass may hold.
+        max_waiting: requests that may wait; more are refused.
+    """
+
+    llm: str = EMBEDDED
+    device: str = "cpu"
+    dtype: str = "float32"
+    max_batch_tokens: int = 8192
+    max_waiting: int = 256
+
+
+@dataclass
+class _Waiting:
+    prompt: Prompt
+    trie: ChoiceTrie
+    result: asyncio.Future[list[np.ndarray]]
+
+
+class TransformersEngine:
+    """`LLMEngine` on a transformers model in this process."""
+
+    def __init__(self, config: TransformersEngineConfig) -> None:
+        self.config = config
+        self.tokenizer = load_tokenizer(config.llm)
+        llm_config = load_config(config.llm)
+        self.token_size = int(getattr(llm_config, "word_embed_proj_dim", llm_config.hidden_size))
+        self.context_length = int(llm_config.max_position_embeddings)
+        self.fingerprint = ""
+        self._llm: LanguageModel | None = None
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llm")
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._batches: asyncio.Task[None] | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the model is loaded and its loop alive."""
+        return self._batches is not None and not self._batches.done()
+
+    async def start(self) -> None:
+        """Load the model in the worker thread and begin to serve."""
+        config = self.config
+        self._llm = await self._run(lambda: load_llm(config.llm, config.device, getattr(torch, config.dtype)))
+        self.fingerprint = self._llm.fingerprint
+        self._batches = asyncio.create_task(self._serve(), name="llm-batches")
+        empty = torch.zeros(0, self.token_size)
+        no_slots = np.zeros(0, dtype=np.int64)
+        await self.score(Prompt(np.zeros(64, dtype=np.int64), no_slots, empty), ChoiceTrie([[5], [6]], 7))
+
+    async def close(self) -> None:
+        """Stop the loop and fail what still waits."""
+        if self._batches is not None:
+            self._batches.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._batches
+        for request in self._waiting:
+            if not request.result.done():
+                request.result.set_exception(EngineError("the LLM engine was closed"))
+        self._waiting.clear()
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+        """See `LLMEngine.score`."""
+        self._require_running()
+        check_prompt(prompt, trie, self.token_size, self.context_length)
+        if not trie.branches:
+            return []
+        if len(self._waiting) >= self.config.max_waiting:
+            raise OverloadedError(f"{len(self._waiting)} requests already wait for the LLM: try again later")
+        request = _Waiting(prompt, trie, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        self._arrived.set()
+        return await request.result
+
+    async def generate(
+        self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()
+    ) -> AsyncIterator[str]:
+        """See `LLMEngine.generate`."""
+        self._require_running()
+        check_prompt(prompt, None, self.token_size, self.context_length)
+        decoding = _Decoding(self._model, prompt)
+        room = min(max_tokens, self.context_length - len(prompt.token_ids))
+        token_ids: list[int] = []
+        shown = 0
+        for _ in range(room):
+            token = await self._run(decoding.step)
+            if token == self.tokenizer.eos_token_id:
+                break
+            token_ids.append(token)
+            text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+            end = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=None)
+            if end is None and text.endswith("\N{REPLACEMENT CHARACTER}"):
+                continue
+            yield text[shown:end]
+            shown = len(text)
+            if end is not None:
+                break
+
+    @property
+    def _model(self) -> LanguageModel:
+        if self._llm is None:
+            raise EngineError("the LLM engine is not running")
+        return self._llm
+
+    def _require_running(self) -> None:
+        if not self.healthy:
+            raise EngineError("the LLM engine is not running")
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    async def _serve(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._next_batch():
+                await self._answer(batch)
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        prompts = [request.prompt for request in batch]
+        tries = [request.trie for request in batch]
+        try:
+            results = await self._run(lambda: score_prompts(self._model, prompts, tries))
+        except asyncio.CancelledError:
+            self._waiting.extendleft(batch)
+            raise
+        except Exception as error:
+            logger.exception("llm_batch_failed", requests=len(batch))
+            failure = EngineError(f"the LLM failed on a batch of {len(batch)}: {error}")
+            for request in batch:
+                if not request.result.done():
+                    request.result.set_exception(failure)
+            return
+        for request, result in zip(batch, results, strict=True):
+            if not request.result.done():
+                request.result.set_result(result)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """The longest run of waiting requests, first come first served, within the token budget."""
+        batch: list[_Waiting] = []
+        longest = 0
+        while self._waiting:
+            request = self._waiting[0]
+            if request.result.done():
+                self._waiting.popleft()
+                continue
+            longest = max(longest, len(request.prompt.token_ids))
+            if batch and longest * (len(batch) + 1) > self.config.max_batch_tokens:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+
+class _Decoding:
+    """Greedy decoding of one prompt, one token a step, with its KV cache."""
+
+    def __init__(self, llm: LanguageModel, prompt: Prompt) -> None:
+        self._llm = llm
+        self._cache: Any = None
+        self._embeds = self._prompt_embeds(prompt)
+
+    @torch.inference_mode()
+    def step(self) -> int:
+        model = self._llm.model
+        output = model(
+            inputs_embeds=self._embeds, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+        )
+        self._cache = output.past_key_values
+        token = output.logits[0, -1].argmax()
+        self._embeds = model.get_input_embeddings()(token[None, None])
+        return int(token)
+
+    @torch.inference_mode()
+    def _prompt_embeds(self, prompt: Prompt) -> torch.Tensor:
+        embeddings = self._llm.model.get_input_embeddings()
+        embeds = embeddings(torch.from_numpy(prompt.token_ids).to(embeddings.weight.device))
+        embeds[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds)
+        return embeds[None]  # type: ignore[no-any-return]
