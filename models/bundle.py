@@ -179,9 +179,7 @@ def write_bundle(
         _write_contents(draft, contents)
         save_text_encoder(draft / TEXT_ENCODER)
         files = {path.relative_to(draft).as_posix(): _record(path) for path in _files(draft)}
-        digest = hashlib.sha256(
-            _canonical({path: record.sha256 for path, record in files.items()})
-        ).hexdigest()
+        digest = hashlib.sha256(_canonical({path: record.sha256 for path, record in files.items()})).hexdigest()
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             bundle_version=f"{created_at:%Y%m%d-%H%M%S}-{digest[:8]}",
@@ -247,9 +245,7 @@ def load_manifest(directory: Path) -> Manifest:
         data = path.read_bytes()
         version = json.loads(data).get("schema_version")
         if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}: export again"
-            )
+            raise BundleError(f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}: export again")
         manifest = Manifest.model_validate_json(data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
@@ -287,9 +283,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
         if not path.is_file():
             raise BundleError(f"{path}: missing: restore or export the bundle again")
         if _record(path) != expected:
-            raise BundleError(
-                f"{path}: damaged, its SHA-256 differs from the manifest: restore or export it again"
-            )
+            raise BundleError(f"{path}: damaged, its SHA-256 differs from the manifest: restore or export it again")
 
 
 def _write_contents(directory: Path, contents: BundleContents) -> None:

@@ -52,12 +52,8 @@ class ChoiceTrie:
         for sequence in set(sequences):
             for depth, token in enumerate(sequence):
                 children.setdefault(sequence[:depth], set()).add(token)
-        branching = sorted(
-            (path for path, tokens in children.items() if len(tokens) > 1), key=lambda p: (len(p), p)
-        )
-        self.branches = [
-            Branch(path, np.asarray(sorted(children[path]), dtype=np.int64)) for path in branching
-        ]
+        branching = sorted((path for path, tokens in children.items() if len(tokens) > 1), key=lambda p: (len(p), p))
+        self.branches = [Branch(path, np.asarray(sorted(children[path]), dtype=np.int64)) for path in branching]
 
         number = {branch.path: index for index, branch in enumerate(self.branches)}
         self.steps: list[list[tuple[int, int]]] = [
@@ -75,9 +71,7 @@ class ChoiceTrie:
         """The number of choices K."""
         return len(self.steps)
 
-    def log_probs(
-        self, branch_logits: Sequence[np.ndarray], tie_scores: np.ndarray | None = None
-    ) -> np.ndarray:
+    def log_probs(self, branch_logits: Sequence[np.ndarray], tie_scores: np.ndarray | None = None) -> np.ndarray:
         """Combine the branching nodes into (K,) log-probabilities that sum to one.
 
         Args:

@@ -48,9 +48,7 @@ class PromptComposer:
         genres: the catalogue's largest categories, at most 30, that `favorite_genre` chooses among.
     """
 
-    def __init__(
-        self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int
-    ) -> None:
+    def __init__(self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
         self._contents = contents
         self.template = PromptTemplate(tokenizer, config, context_length)
         self._titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
@@ -77,7 +75,7 @@ class PromptComposer:
     def cf_scores(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K,) collaborative logits <x_u, E_i>."""
         vectors_K_D = self._contents.cf_vectors[torch.as_tensor(np.asarray(items, dtype=np.int64))]
-        return (vectors_K_D @ user_vector).cpu().numpy()  # type: ignore[no-any-return]
+        return (vectors_K_D @ user_vector).cpu().numpy()
 
     @torch.inference_mode()
     def recommend(

@@ -19,8 +19,8 @@ class UserHistories:
     def __init__(self, user_ids: Sequence[str], histories: Sequence[Sequence[int] | np.ndarray]) -> None:
         self._row = {user_id: row for row, user_id in enumerate(user_ids)}
         self._offsets = np.concatenate([[0], np.cumsum([len(items) for items in histories])]).astype(np.int64)
-        flat = np.concatenate([np.asarray(items, dtype=np.int32) for items in histories]) if histories else []
-        self._items = np.asarray(flat, dtype=np.int32)
+        empty = np.zeros(0, dtype=np.int32)
+        self._items = np.concatenate([empty, *(np.asarray(items, dtype=np.int32) for items in histories)])
 
     def __len__(self) -> int:
         """The number of users."""

@@ -18,19 +18,18 @@ class Projection(nn.Module):
         token_size: d_tok, the LLM's token embedding size.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, input_size: int, token_size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(input_size))
         self.register_buffer("std", torch.ones(input_size))
-        self.layers = nn.Sequential(
-            nn.Linear(input_size, token_size),
-            nn.LayerNorm(token_size),
-            nn.GELU(),
-            nn.Linear(token_size, token_size),
-        )
-        for layer in (self.layers[0], self.layers[3]):
+        inner, outer = nn.Linear(input_size, token_size), nn.Linear(token_size, token_size)
+        for layer in (inner, outer):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.Sequential(inner, nn.LayerNorm(token_size), nn.GELU(), outer)
 
     def standardise(self, vectors: torch.Tensor) -> None:
         """Take mean and spread from a sample (n, input_size) of the vectors to come."""
@@ -39,7 +38,7 @@ class Projection(nn.Module):
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """(..., input_size) to (..., d_tok)."""
-        return self.layers((vectors - self.mean) / self.std)  # type: ignore[no-any-return]
+        return self.layers((vectors - self.mean) / self.std)
 
 
 class TokenProjector(nn.Module):
@@ -86,9 +85,7 @@ class TokenProjector(nn.Module):
         """
         kinds = torch.cat([torch.from_numpy(layout.slot_kinds) for layout in layouts]).to(users_B_D.device)
         rows, joints = [], []
-        for row, (layout, history_H_J, candidates_K_J) in enumerate(
-            zip(layouts, histories, candidates, strict=True)
-        ):
+        for row, (layout, history_H_J, candidates_K_J) in enumerate(zip(layouts, histories, candidates, strict=True)):
             ordinals = torch.from_numpy(layout.slot_ordinals)
             slots = torch.from_numpy(layout.slot_kinds)
             rows += [row] * int((slots == Slot.USER).sum())
@@ -97,9 +94,7 @@ class TokenProjector(nn.Module):
         tokens_T_D = self.slot_types[kinds]
         is_user = kinds == Slot.USER
         if rows:
-            tokens_T_D = tokens_T_D.index_put(
-                (is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True
-            )
+            tokens_T_D = tokens_T_D.index_put((is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True)
         if bool((~is_user).any()):
             items = self.item(torch.cat(joints))
             tokens_T_D = tokens_T_D.index_put(((~is_user).nonzero()[:, 0],), items, accumulate=True)

@@ -280,9 +280,7 @@ class PromptTemplate:
         builder.text(self._open_quote)
         return builder.layout(shown_candidates)
 
-    def _titles(
-        self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int
-    ) -> None:
+    def _titles(self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int) -> None:
         for position, title in enumerate(titles):
             if position:
                 builder.text(self._comma)

@@ -26,7 +26,6 @@ class LLMEngine(Protocol):
         token_size: d_tok.
         context_length: in tokens.
         fingerprint: the LLM's identity, see `models.llm.loading.fingerprint`. Known after `start`.
-        healthy: whether requests can be served now.
     """
 
     tokenizer: Any
@@ -35,7 +34,8 @@ class LLMEngine(Protocol):
     fingerprint: str
 
     @property
-    def healthy(self) -> bool: ...
+    def healthy(self) -> bool:
+        """Whether requests can be served now."""
 
     async def start(self) -> None:
         """Load the LLM and warm it up: the first request is as fast as the next."""
@@ -71,9 +71,7 @@ def check_prompt(prompt: Prompt, trie: ChoiceTrie | None, token_size: int, conte
         raise InvalidPromptError("the prompt is empty")
     deepest = max((len(branch.path) for branch in trie.branches), default=0) if trie is not None else 1
     if length + deepest > context_length:
-        raise InvalidPromptError(
-            f"the prompt needs {length + deepest} tokens, the LLM's context has {context_length}"
-        )
+        raise InvalidPromptError(f"the prompt needs {length + deepest} tokens, the LLM's context has {context_length}")
     if len(prompt.soft_positions) and prompt.soft_tokens.shape[-1] != token_size:
         raise InvalidPromptError(
             f"soft tokens have {prompt.soft_tokens.shape[-1]} dimensions, the LLM's embeddings {token_size}"

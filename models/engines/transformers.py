@@ -111,9 +111,7 @@ class TransformersEngine:
         self._arrived.set()
         return await request.result
 
-    async def generate(
-        self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()
-    ) -> AsyncIterator[str]:
+    async def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:
         """See `LLMEngine.generate`."""
         self._require_running()
         check_prompt(prompt, None, self.token_size, self.context_length)
@@ -201,9 +199,7 @@ class _Decoding:
     @torch.inference_mode()
     def step(self) -> int:
         model = self._llm.model
-        output = model(
-            inputs_embeds=self._embeds, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-        )
+        output = model(inputs_embeds=self._embeds, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         self._cache = output.past_key_values
         token = output.logits[0, -1].argmax()
         self._embeds = model.get_input_embeddings()(token[None, None])
@@ -214,4 +210,4 @@ class _Decoding:
         embeddings = self._llm.model.get_input_embeddings()
         embeds = embeddings(torch.from_numpy(prompt.token_ids).to(embeddings.weight.device))
         embeds[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds)
-        return embeds[None]  # type: ignore[no-any-return]
+        return embeds[None]

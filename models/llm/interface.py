@@ -61,6 +61,4 @@ class TokenInterface:
         if not path.is_file():
             return None
         tensors = load_file(path)
-        return cls(
-            tensors["slot_types"], tensors["user_basis"], tensors["item_basis"], tensors["coupling"].item()
-        )
+        return cls(tensors["slot_types"], tensors["user_basis"], tensors["item_basis"], tensors["coupling"].item())

@@ -117,16 +117,14 @@ def hidden_states(model: Any, batch: PackedBatch, soft_tokens_T_D: torch.Tensor)
     """The LLM's last hidden states (B, S, D') under the tree mask."""
     embeds_B_S_D = embed(model, batch, soft_tokens_T_D)
     blocked = torch.finfo(embeds_B_S_D.dtype).min
-    mask = torch.zeros_like(batch.visible_B_S_S, dtype=embeds_B_S_D.dtype).masked_fill_(
-        ~batch.visible_B_S_S, blocked
-    )
+    mask = torch.zeros_like(batch.visible_B_S_S, dtype=embeds_B_S_D.dtype).masked_fill_(~batch.visible_B_S_S, blocked)
     output = model.base_model(
         inputs_embeds=embeds_B_S_D,
         attention_mask=mask[:, None],
         position_ids=batch.position_ids_B_S,
         use_cache=False,
     )
-    return output.last_hidden_state  # type: ignore[no-any-return]
+    return output.last_hidden_state
 
 
 def child_logits(model: Any, batch: PackedBatch, hidden_B_S_D: torch.Tensor) -> torch.Tensor:
@@ -140,9 +138,7 @@ def child_logits(model: Any, batch: PackedBatch, hidden_B_S_D: torch.Tensor) -> 
     return logits_M_C.masked_fill(batch.children_M_C == NO_CHILD, -torch.inf)
 
 
-def split_nodes(
-    batch: PackedBatch, logits_M_C: torch.Tensor, tries: Sequence[ChoiceTrie]
-) -> list[list[np.ndarray]]:
+def split_nodes(batch: PackedBatch, logits_M_C: torch.Tensor, tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
     """Per prompt and branch the (C,) logits, as `ChoiceTrie.log_probs` takes them."""
     values = logits_M_C.detach().float().cpu().numpy()
     start, result = 0, []

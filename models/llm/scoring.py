@@ -14,16 +14,12 @@ from models.prompt import Prompt
 
 
 @torch.inference_mode()
-def score_prompts(
-    llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie]
-) -> list[list[np.ndarray]]:
+def score_prompts(llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
     """For each of B prompts the (C,) logits of every branch's children, as `ChoiceTrie.log_probs` takes them."""
     device = llm.model.device
-    batch = pack(
-        [prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], tries
-    ).to(device)
-    soft_tokens_T_D = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(
+    batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], tries).to(
         device
     )
+    soft_tokens_T_D = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
     logits_M_C = child_logits(llm.model, batch, hidden_states(llm.model, batch, soft_tokens_T_D))
     return split_nodes(batch, logits_M_C, tries)
