@@ -1,0 +1,1 @@
+"""From raw interactions to the canonical dataset, and from that to training sequences."""

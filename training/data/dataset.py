@@ -1,0 +1,170 @@
+"""The canonical dataset: a folder with `interactions.parquet`, `items.parquet` and `dataset.json`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+from pydantic import Field, JsonValue, ValidationError, field_validator
+
+from models.config import Config
+from models.errors import DataError
+from models.prompt import DOMAINS
+
+INFO_FILE = "dataset.json"
+INTERACTIONS_FILE = "interactions.parquet"
+ITEMS_FILE = "items.parquet"
+
+INTERACTIONS_SCHEMA: Mapping[str, pl.DataType] = {
+    "user_id": pl.String(),
+    "item_id": pl.String(),
+    "timestamp": pl.Int64(),
+}
+ITEMS_SCHEMA: Mapping[str, pl.DataType] = {
+    "item_id": pl.String(),
+    "title": pl.String(),
+    "description": pl.String(),
+    "categories": pl.List(pl.String()),
+}
+
+
+class Tally(Config):
+    """What became of the rows of one input table: `read == kept + skipped + dropped`.
+
+    Attributes:
+        read: rows in the input.
+        kept: rows in the dataset.
+        skipped: bad rows by reason; only `--on-bad-row skip` has any.
+        dropped: good rows that the settings leave out, by reason.
+    """
+
+    read: int = 0
+    kept: int = 0
+    skipped: dict[str, int] = Field(default_factory=dict)
+    dropped: dict[str, int] = Field(default_factory=dict)
+
+
+class DatasetInfo(Config):
+    """Where a dataset comes from and how it was filtered: the content of `dataset.json`.
+
+    Attributes:
+        name: what reports call it.
+        domain: the prompt's wording, a key of `models.prompt.DOMAINS`.
+        format: the importer that read it, or `demo`.
+        sources: the names of the files it was read from.
+        settings: the importer's or generator's settings.
+        users: users with at least one interaction.
+        unseen_items: items without any interaction; they stay in the catalogue, cold.
+        interactions: the account of the interaction rows.
+        items: the account of the item rows.
+    """
+
+    name: str
+    domain: str = "item"
+    format: str
+    sources: tuple[str, ...] = ()
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    users: int = 0
+    unseen_items: int = 0
+    interactions: Tally = Tally()
+    items: Tally = Tally()
+
+    @field_validator("domain")
+    @classmethod
+    def _known_domain(cls, domain: str) -> str:
+        if domain not in DOMAINS:
+            raise ValueError(f"domain {domain!r} is unknown: choose one of {', '.join(DOMAINS)}")
+        return domain
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions and items in canonical form.
+
+    Attributes:
+        info: origin, settings and counts.
+        interactions: user_id, item_id, timestamp in seconds and, where known, rating; sorted by user, then
+            time, equal times in the order of the source.
+        items: item_id, title, description, categories; every interaction's item is among them.
+    """
+
+    info: DatasetInfo
+    interactions: pl.DataFrame
+    items: pl.DataFrame = field(repr=False)
+
+    def save(self, path: Path | str) -> None:
+        """Write the dataset to the folder `path`, all at once: a half-written dataset does not exist.
+
+        An older dataset there is replaced.
+
+        Raises:
+            DataError: `path` holds something else than a dataset.
+        """
+        target = Path(path)
+        if target.exists() and not is_replaceable(target):
+            raise DataError(f"{target} exists and is no dataset: choose another folder for the output")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            written = staging / "new"
+            written.mkdir()
+            self.interactions.write_parquet(written / INTERACTIONS_FILE)
+            self.items.write_parquet(written / ITEMS_FILE)
+            (written / INFO_FILE).write_text(self.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            _swap(written, target, staging / "old")
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Dataset:
+        """Read the dataset in the folder `path`.
+
+        Raises:
+            DataError: a file is missing, damaged, or lacks a column.
+        """
+        folder = Path(path)
+        try:
+            info = DatasetInfo.model_validate_json((folder / INFO_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(
+                f"{folder} is no dataset, it has no {INFO_FILE}: make one with `allmrec-train import`"
+                " or `allmrec-train demo`"
+            ) from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{folder / INFO_FILE} is damaged: {error}; import the dataset again") from None
+        interactions = _read_table(folder / INTERACTIONS_FILE, INTERACTIONS_SCHEMA)
+        items = _read_table(folder / ITEMS_FILE, ITEMS_SCHEMA)
+        return cls(info, interactions, items)
+
+
+def is_replaceable(target: Path) -> bool:
+    """Whether `target` is a dataset or an empty folder, so that writing a dataset there destroys nothing else."""
+    return target.is_dir() and ((target / INFO_FILE).exists() or not any(target.iterdir()))
+
+
+def _swap(written: Path, target: Path, aside: Path) -> None:
+    if target.exists():
+        target.rename(aside)
+    try:
+        written.rename(target)
+    except BaseException:
+        if aside.exists():
+            aside.rename(target)
+        raise
+
+
+def _read_table(path: Path, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: import the dataset again") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}; import the dataset again") from None
+    for column, dtype in schema.items():
+        if frame.schema.get(column) != dtype:
+            raise DataError(f"{path} needs a column {column} of type {dtype}: import the dataset again")
+    return frame
