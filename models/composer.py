@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.backbones import represent_all
 from models.bundle import BundleContents
 from models.choices import ChoiceTrie
 from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens
@@ -45,13 +46,15 @@ class PromptComposer:
         context_length: the LLM's context in tokens.
 
     Attributes:
+        template: builds the prompts.
+        titles: of all items, tokenised.
         genres: the catalogue's largest categories, at most 30, that `favorite_genre` chooses among.
     """
 
     def __init__(self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
         self._contents = contents
         self.template = PromptTemplate(tokenizer, config, context_length)
-        self._titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
+        self.titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
         members = dict(list(contents.catalogue.category_items.items())[:MAX_GENRES])
         self.genres: list[str] = list(members)
         self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
@@ -62,15 +65,8 @@ class PromptComposer:
     @torch.inference_mode()
     def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:
         """x_u (B, d) of B histories of item numbers, oldest first."""
-        longest = self._contents.backbone.max_length
-        width = max(1, min(longest, max(map(len, histories))))
-        rows = torch.zeros(len(histories), width, dtype=torch.int64)
-        for row, history in enumerate(histories):
-            recent = torch.as_tensor(np.asarray(history[-width:], dtype=np.int64))
-            if len(recent):
-                rows[row, -len(recent) :] = recent
-        device = self._contents.cf_vectors.device
-        return self._contents.backbone.represent(rows.to(device), self._contents.cf_vectors)
+        arrays = [np.asarray(history, dtype=np.int64) for history in histories]
+        return represent_all(self._contents.backbone, arrays, self._contents.cf_vectors)
 
     def cf_scores(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K,) collaborative logits <x_u, E_i>."""
@@ -99,7 +95,7 @@ class PromptComposer:
         Raises:
             PromptTooLongError: the candidates overflow the context.
         """
-        layout = self.template.recommend(self._titles.of(history), self._titles.of(candidates), injection)
+        layout = self.template.recommend(self.titles.of(history), self.titles.of(candidates), injection)
         table = self._contents.joint_text if text_only else self._contents.joint_item
         prompt = self._fill(layout, user_vector, table[list(history)], table[list(candidates)])
         return Question(prompt, self._trie(layout), self.cf_scores(user_vector, candidates))
@@ -110,7 +106,7 @@ class PromptComposer:
     ) -> Question:
         """Which of `genres` does this user like best?"""
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
-        layout = self.template.favorite_genre(self._titles.of(history), genres, injection)
+        layout = self.template.favorite_genre(self.titles.of(history), genres, injection)
         prompt = self._fill(layout, user_vector, self._contents.joint_item[list(history)], self._genre_joint)
         return Question(prompt, self._trie(layout), (self._genre_cf @ user_vector).cpu().numpy())
 
@@ -124,7 +120,7 @@ class PromptComposer:
             genre: one of `genres`.
         """
         row = self.genres.index(genre)
-        layout = self.template.explanation(self._titles.of(history), self._genre_tokens[row])
+        layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
         table = self._contents.joint_item
         return self._fill(layout, user_vector, table[list(history)], self._genre_joint[row : row + 1])
 

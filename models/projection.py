@@ -21,6 +21,9 @@ class Projection(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, input_size: int, token_size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(input_size))
@@ -29,7 +32,12 @@ class Projection(nn.Module):
         for layer in (inner, outer):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.layers = nn.Sequential(inner, nn.LayerNorm(token_size), nn.GELU(), outer)
+        inner = nn.Linear(input_size, token_size)
+        self.hidden = nn.Sequential(inner, nn.LayerNorm(token_size), nn.GELU())
+        self.output = nn.Linear(token_size, token_size)
+        for layer in (inner, self.output):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def standardise(self, vectors: torch.Tensor) -> None:
         """Take mean and spread from a sample (n, input_size) of the vectors to come."""

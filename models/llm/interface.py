@@ -41,6 +41,12 @@ class TokenInterface:
         """Tokens (..., d_tok) of items at `coordinates` (..., k), without their slot type."""
         return coordinates @ self.item_basis
 
+    def to(self, device: torch.device | str) -> TokenInterface:
+        """The same convention on another device."""
+        return TokenInterface(
+            self.slot_types.to(device), self.user_basis.to(device), self.item_basis.to(device), self.coupling
+        )
+
     def save(self, directory: Path) -> None:
         """Write the convention beside an LLM's weights."""
         tensors = {
