@@ -21,17 +21,10 @@ class Projection(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(self, input_size: int, token_size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(input_size))
         self.register_buffer("std", torch.ones(input_size))
-        inner, outer = nn.Linear(input_size, token_size), nn.Linear(token_size, token_size)
-        for layer in (inner, outer):
-            nn.init.xavier_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
         inner = nn.Linear(input_size, token_size)
         self.hidden = nn.Sequential(inner, nn.LayerNorm(token_size), nn.GELU())
         self.output = nn.Linear(token_size, token_size)
@@ -44,9 +37,13 @@ class Projection(nn.Module):
         self.mean.copy_(vectors.mean(dim=0))
         self.std.copy_(vectors.std(dim=0).clamp_min(1e-6))
 
+    def features(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The hidden layer: (..., input_size) to (..., d_tok)."""
+        return self.hidden((vectors - self.mean) / self.std)
+
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """(..., input_size) to (..., d_tok)."""
-        return self.layers((vectors - self.mean) / self.std)
+        return self.output(self.features(vectors))
 
 
 class TokenProjector(nn.Module):
