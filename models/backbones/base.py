@@ -1,0 +1,119 @@
+"""The port of collaborative-filtering backbones: anything that gives item vectors E and user vectors x_u.
+
+Axes: B users, T positions, D embedding size, N items.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from models.catalogue import PADDING_ITEM
+from models.config import Config
+
+
+class BackboneConfig(Config):
+    """What every backbone has.
+
+    Attributes:
+        num_items: N, the items that it has vectors for.
+        embedding_size: d.
+        max_length: only this many of the latest items of a history are read.
+    """
+
+    num_items: int = Field(gt=0)
+    embedding_size: int = Field(50, gt=0)
+    max_length: int = Field(50, gt=0)
+
+
+class Backbone(nn.Module, ABC):
+    """A sequential recommender whose logit for item i after a history is `x_u . E_i`.
+
+    Histories are item numbers, padded with 0 on the left, latest item last. Padding never changes a result.
+    """
+
+    kind: ClassVar[str]
+    """Its name in the registry."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def embedding_size(self) -> int:
+        """d."""
+        return self.config.embedding_size
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return self.config.num_items
+
+    @property
+    def max_length(self) -> int:
+        """How many of the latest items it reads."""
+        return self.config.max_length
+
+    @property
+    @abstractmethod
+    def item_vectors(self) -> torch.Tensor:
+        """E: (N+1, d), row 0 zeros."""
+
+    @abstractmethod
+    def outputs(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
+        """The user's vector after every position, from the items up to and including it.
+
+        Args:
+            history_B_T: int64, at most `max_length` long.
+            item_vectors: (N'+1, d) a table to read items from instead of its own, such as one where cold items
+                have vectors decoded from their text.
+
+        Returns:
+            (B, T, d), zeros at padding.
+        """
+
+    def represent(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
+        """x_u: (B, d), the output after the last position; zeros for an empty history.
+
+        Args:
+            history_B_T: int64, any length; only the last `max_length` items are read.
+            item_vectors: as in `outputs`.
+        """
+        return self.outputs(history_B_T[:, -self.max_length :], item_vectors)[:, -1]
+
+
+def pad_histories(histories: Sequence[np.ndarray], max_length: int) -> np.ndarray:
+    """(B, T) int64: the last `max_length` items of each history, padded on the left to the longest of them."""
+    width = max(1, min(max_length, max((len(items) for items in histories), default=0)))
+    padded = np.full((len(histories), width), PADDING_ITEM, dtype=np.int64)
+    for row, items in enumerate(histories):
+        if len(items):
+            recent = items[-width:]
+            padded[row, -len(recent) :] = recent
+    return padded
+
+
+@torch.no_grad()
+def represent_all(
+    backbone: Backbone,
+    histories: Sequence[np.ndarray],
+    item_vectors: torch.Tensor | None = None,
+    batch_size: int = 1024,
+) -> torch.Tensor:
+    """x_u (U, d) of many histories, in batches of like length. `item_vectors` as in `Backbone.outputs`."""
+    device = backbone.item_vectors.device
+    result = torch.zeros(len(histories), backbone.embedding_size, device=device)
+    order = np.argsort([len(items) for items in histories], kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        padded = pad_histories([histories[row] for row in rows], backbone.max_length)
+        result[torch.from_numpy(rows).to(device)] = backbone.represent(
+            torch.from_numpy(padded).to(device), item_vectors
+        )
+    return result
