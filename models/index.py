@@ -115,6 +115,6 @@ class ItemIndex:
             BundleError: FAISS cannot read it.
         """
         try:
-            return cls(faiss.downcast_index(faiss.read_index(str(path))))
+            return cls(faiss.read_index(str(path)))
         except RuntimeError as error:
             raise BundleError(f"{path}: not a readable FAISS index: {error}") from error
