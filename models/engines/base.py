@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from models.choices import ChoiceTrie
 from models.errors import ClientError
@@ -76,3 +77,9 @@ def check_prompt(prompt: Prompt, trie: ChoiceTrie | None, token_size: int, conte
         raise InvalidPromptError(
             f"soft tokens have {prompt.soft_tokens.shape[-1]} dimensions, the LLM's embeddings {token_size}"
         )
+
+
+def warm_up_question(token_size: int) -> tuple[Prompt, ChoiceTrie]:
+    """A small question with all that real ones have: a slot, a branching root and a branch below it."""
+    prompt = Prompt(np.zeros(64, dtype=np.int64), np.asarray([1]), torch.zeros(1, token_size))
+    return prompt, ChoiceTrie([[1, 2], [1, 3], [4]], end_token=5)

@@ -20,7 +20,7 @@ import torch
 
 from models.choices import ChoiceTrie
 from models.config import Config
-from models.engines.base import check_prompt
+from models.engines.base import check_prompt, warm_up_question
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.llm.scoring import score_prompts
@@ -82,9 +82,7 @@ class TransformersEngine:
         self._llm = await self._run(lambda: load_llm(config.llm, config.device, getattr(torch, config.dtype)))
         self.fingerprint = self._llm.fingerprint
         self._batches = asyncio.create_task(self._serve(), name="llm-batches")
-        empty = torch.zeros(0, self.token_size)
-        no_slots = np.zeros(0, dtype=np.int64)
-        await self.score(Prompt(np.zeros(64, dtype=np.int64), no_slots, empty), ChoiceTrie([[5], [6]], 7))
+        await self.score(*warm_up_question(self.token_size))
 
     async def close(self) -> None:
         """Stop the loop and fail what still waits."""

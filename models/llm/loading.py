@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 
 from models.errors import ConfigError
 from models.llm.interface import TokenInterface
@@ -102,6 +105,48 @@ def load_llm(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype = tor
 def load_config(name: str) -> Any:
     """The transformers config of LLM `name`."""
     return AutoConfig.from_pretrained(resolve(name))
+
+
+def load_embedding_table(name: str) -> torch.Tensor:
+    """The input embedding table (vocabulary, d_tok) of LLM `name`, read from its checkpoint without the rest.
+
+    Raises:
+        ConfigError: no checkpoint file holds it.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(name))
+    table = model.get_input_embeddings().weight
+    wanted = next(key for key, parameter in model.named_parameters() if parameter is table)
+    for file in _checkpoint_files(resolve(name)):
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as tensors:
+                if key := _same_parameter(wanted, tensors.keys()):
+                    return tensors.get_tensor(key)
+        else:
+            weights = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            if key := _same_parameter(wanted, weights):
+                return weights[key]
+    raise ConfigError(f"LLM '{name}': no checkpoint file holds '{wanted}'")
+
+
+def _checkpoint_files(name: str) -> Iterator[Path]:
+    """The weight files, in either format, whole or in shards."""
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        for file in (whole, f"{whole}.index.json"):
+            path = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+            if path is None:
+                continue
+            if path.endswith(".index.json"):
+                shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"]
+                for shard in sorted(set(shards.values())):
+                    yield Path(cached_file(name, shard))
+            else:
+                yield Path(path)
+
+
+def _same_parameter(wanted: str, keys: Iterable[str]) -> str | None:
+    """The key that names `wanted`, with or without the prefix of the base model."""
+    return next((key for key in keys if wanted == key or wanted.endswith(f".{key}")), None)
 
 
 def fingerprint(config: Any, embedding_table: torch.Tensor) -> str:

@@ -1,0 +1,304 @@
+"""The production engine: vLLM's async engine in this process, one request for each branching node.
+
+The branching nodes of a request share its prompt as prefix, which vLLM's prefix cache computes once even when they
+arrive together: a node takes its blocks from the cache as soon as the node before it is scheduled. What is left is
+one prefill and a few short suffixes. vLLM runs the model in processes of its own; when they die, the engine turns
+unhealthy and starts them again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import structlog
+import torch
+from pydantic import Field
+
+from models.choices import Branch, ChoiceTrie
+from models.config import Config
+from models.engines.base import check_prompt, warm_up_question
+from models.errors import EngineError, OverloadedError
+from models.llm.loading import (
+    EMBEDDED,
+    fingerprint,
+    load_config,
+    load_embedding_table,
+    load_tokenizer,
+    resolve,
+)
+from models.prompt import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = structlog.get_logger(__name__)
+
+MAX_LOGPROB_TOKENS = 128  # vLLM's limit of `logprob_token_ids`
+_DEATH_POLL_SECONDS = 0.1
+
+
+class VLLMEngineConfig(Config):
+    """Settings of the vLLM engine. vLLM itself chooses the device: the GPU if its build has one, else the CPU.
+
+    Attributes:
+        llm: "embedded", a hub name or a path.
+        dtype: "auto" is the checkpoint's own, or half precision for float32 checkpoints.
+        tensor_parallel_size: GPUs over which the LLM is split.
+        gpu_memory_utilization: share of each GPU that weights and KV cache may take.
+        cpu_kv_cache_gib: KV cache where there is no GPU.
+        cpu_threads: cores of the worker where there is no GPU, such as "0-3"; "auto" leaves one for this process.
+        max_model_len: context in tokens; the LLM's own if not given.
+        max_batch_tokens: tokens that one forward pass may hold.
+        max_batch_requests: branching nodes and generations that one forward pass may hold.
+        quantization: such as "fp8" or "awq"; the checkpoint's own if not given.
+        enforce_eager: without CUDA graphs: starts sooner, slower on small LLMs. Always so without a GPU.
+        load_format: "dummy" draws random weights, for benchmarks.
+        max_waiting: requests that may be under way; more are refused.
+        restart_seconds: pause before a dead engine is started again; doubles while it keeps dying.
+        max_restart_seconds: the longest pause. An engine that lives longer than that starts over at the shortest.
+    """
+
+    llm: str = EMBEDDED
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tensor_parallel_size: int = Field(1, ge=1)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpu_kv_cache_gib: int = Field(1, ge=1)
+    cpu_threads: str = "auto"
+    max_model_len: int | None = None
+    max_batch_tokens: int = Field(8192, ge=1)
+    max_batch_requests: int = Field(256, ge=1)
+    quantization: str | None = None
+    enforce_eager: bool = False
+    load_format: Literal["auto", "safetensors", "dummy"] = "auto"
+    max_waiting: int = Field(256, ge=1)
+    restart_seconds: float = Field(1.0, gt=0)
+    max_restart_seconds: float = Field(60.0, gt=0)
+
+
+class VLLMEngine:
+    """`LLMEngine` on vLLM."""
+
+    def __init__(self, config: VLLMEngineConfig) -> None:
+        self.config = config
+        self.tokenizer = load_tokenizer(config.llm)
+        self._llm_config = load_config(config.llm)
+        hidden_size = self._llm_config.hidden_size
+        self.token_size = int(getattr(self._llm_config, "word_embed_proj_dim", hidden_size))
+        longest = int(self._llm_config.max_position_embeddings)
+        self.context_length = min(longest, config.max_model_len or longest)
+        self.fingerprint = ""
+        self._llm: AsyncLLM | None = None
+        self._dtype = torch.float32
+        self._supervisor: asyncio.Task[None] | None = None
+        self._request_ids = itertools.count()
+        self._under_way = 0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether vLLM's processes are up. Turns false as soon as one of them dies."""
+        return self._llm is not None and not self._llm.errored
+
+    async def start(self) -> None:
+        """Start vLLM's processes, warm them up and watch over them.
+
+        Raises:
+            ConfigError: the LLM's embedding table cannot be read.
+            EngineError: vLLM does not start.
+        """
+        if self.config.load_format == "dummy":
+            self.fingerprint = "dummy"
+        else:
+            table = await asyncio.to_thread(load_embedding_table, self.config.llm)
+            self.fingerprint = fingerprint(self._llm_config, table)
+        await self._launch()
+        self._supervisor = asyncio.create_task(self._supervise(), name="vllm-supervisor")
+
+    async def close(self) -> None:
+        """Fail what is under way and stop vLLM's processes."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        await self._shut_down()
+
+    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+        """See `LLMEngine.score`. The numbers are log-probabilities over the whole vocabulary."""
+        llm = self._running_llm()
+        check_prompt(prompt, trie, self.token_size, self.context_length)
+        with self._admitted():
+            return await self._score(llm, prompt, trie)
+
+    async def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:
+        """See `LLMEngine.generate`."""
+        from vllm import SamplingParams  # noqa: PLC0415
+        from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+
+        llm = self._running_llm()
+        check_prompt(prompt, None, self.token_size, self.context_length)
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=min(max_tokens, self.context_length - len(prompt.token_ids)),
+            stop=list(stop),
+            include_stop_str_in_output=True,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        with self._admitted():
+            async with aclosing(self._outputs(llm, self._input(prompt, ()), params)) as outputs:
+                async for output in outputs:
+                    if text := output.outputs[0].text:
+                        yield text
+
+    async def _score(self, llm: AsyncLLM, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+        nodes = [asyncio.ensure_future(self._score_branch(llm, prompt, branch)) for branch in trie.branches]
+        try:
+            return list(await asyncio.gather(*nodes))
+        finally:
+            for node in nodes:
+                node.cancel()
+
+    async def _score_branch(self, llm: AsyncLLM, prompt: Prompt, branch: Branch) -> np.ndarray:
+        from vllm import SamplingParams  # noqa: PLC0415
+        from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+
+        node = self._input(prompt, branch.path)
+        children = branch.children.tolist()
+        scores: list[float] = []
+        for start in range(0, len(children), MAX_LOGPROB_TOKENS):
+            wanted = children[start : start + MAX_LOGPROB_TOKENS]
+            params = SamplingParams(
+                temperature=0.0,
+                max_tokens=1,
+                logprob_token_ids=wanted,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            async with aclosing(self._outputs(llm, node, params)) as outputs:
+                async for output in outputs:
+                    logprobs = output.outputs[0].logprobs
+                    if not logprobs:
+                        raise EngineError("vLLM gave up a request: it will be tried anew by the next call")
+                    scores += [logprobs[0][token].logprob for token in wanted]
+        return np.asarray(scores, dtype=np.float32)
+
+    def _input(self, prompt: Prompt, path: Sequence[int]) -> Any:
+        """vLLM's input: token ids, and rows that stand in at the slots. Rows of plain tokens are not looked at."""
+        from vllm.inputs.engine import embeds_input, tokens_input  # noqa: PLC0415
+
+        token_ids = [*prompt.token_ids.tolist(), *path]
+        if not len(prompt.soft_positions):
+            return tokens_input(token_ids)
+        slots = torch.from_numpy(prompt.soft_positions)
+        rows_L_D = torch.zeros(len(token_ids), self.token_size, dtype=self._dtype)
+        rows_L_D[slots] = prompt.soft_tokens.detach().to("cpu", self._dtype)
+        is_token = torch.ones(len(token_ids), dtype=torch.bool)
+        is_token[slots] = False
+        return embeds_input(rows_L_D, prompt_token_ids=token_ids, is_token_ids=is_token.tolist())
+
+    async def _outputs(self, llm: AsyncLLM, engine_input: Any, params: SamplingParams) -> AsyncIterator[RequestOutput]:
+        """One vLLM request. Closing the iterator, or cancelling its consumer, aborts it."""
+        try:
+            request = llm.generate(engine_input, params, request_id=str(next(self._request_ids)))
+            async with aclosing(request) as outputs:
+                async for output in outputs:
+                    yield output
+        except Exception as error:
+            raise EngineError(f"vLLM failed on a request: {error or type(error).__name__}") from error
+
+    def _running_llm(self) -> AsyncLLM:
+        if self._llm is None or self._llm.errored:
+            raise EngineError("the LLM engine is not running")
+        return self._llm
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._under_way >= self.config.max_waiting:
+            raise OverloadedError(f"{self._under_way} requests are under way at the LLM: try again later")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def _supervise(self) -> None:
+        """Restart vLLM whenever it dies."""
+        pause = self.config.restart_seconds
+        while True:
+            started = time.monotonic()
+            while self.healthy:
+                await asyncio.sleep(_DEATH_POLL_SECONDS)
+            logger.error("llm_engine_died", after_s=round(time.monotonic() - started, 1), restart_in_s=pause)
+            if time.monotonic() - started > self.config.max_restart_seconds:
+                pause = self.config.restart_seconds
+            await self._shut_down()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self.config.max_restart_seconds)
+            try:
+                await self._launch()
+            except EngineError:
+                logger.exception("llm_engine_restart_failed")
+            else:
+                logger.info("llm_engine_restarted")
+
+    async def _launch(self) -> None:
+        """Start and warm up vLLM's processes; requests are let in afterwards."""
+        loading = asyncio.create_task(asyncio.to_thread(_load, self.config))
+        try:
+            llm = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            (await loading).shutdown()
+            raise
+        except Exception as error:
+            raise EngineError(f"vLLM does not start with '{self.config.llm}': {error}") from error
+        self._dtype = llm.model_config.dtype
+        try:
+            await self._score(llm, *warm_up_question(self.token_size))
+        except BaseException:
+            await asyncio.to_thread(llm.shutdown)
+            raise
+        self._llm = llm
+
+    async def _shut_down(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            llm.output_processor.propagate_error(EngineError("the LLM engine was stopped"))
+            await asyncio.to_thread(llm.shutdown)
+
+
+def _load(config: VLLMEngineConfig) -> AsyncLLM:
+    # vLLM takes these settings from the environment only; what the operator set there stays.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.cpu_kv_cache_gib))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", config.cpu_threads)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+    from vllm.platforms import current_platform  # noqa: PLC0415
+    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
+
+    on_cpu = current_platform.is_cpu()
+    return AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            model=resolve(config.llm),
+            dtype=config.dtype,
+            tensor_parallel_size=config.tensor_parallel_size,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            max_model_len=config.max_model_len,
+            max_num_batched_tokens=config.max_batch_tokens,
+            max_num_seqs=config.max_batch_requests,
+            quantization=config.quantization,
+            load_format=config.load_format,
+            enforce_eager=config.enforce_eager or on_cpu,
+            block_size=32 if on_cpu else None,
+            enable_prompt_embeds=True,
+            enable_prefix_caching=True,
+        )
+    )
