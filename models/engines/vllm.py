@@ -204,7 +204,9 @@ class VLLMEngine:
         is_token[slots] = False
         return embeds_input(rows_L_D, prompt_token_ids=token_ids, is_token_ids=is_token.tolist())
 
-    async def _outputs(self, llm: AsyncLLM, engine_input: Any, params: SamplingParams) -> AsyncIterator[RequestOutput]:
+    async def _outputs(
+        self, llm: AsyncLLM, engine_input: Any, params: SamplingParams
+    ) -> AsyncGenerator[RequestOutput, None]:
         """One vLLM request. Closing the iterator, or cancelling its consumer, aborts it."""
         try:
             request = llm.generate(engine_input, params, request_id=str(next(self._request_ids)))
