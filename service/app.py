@@ -1,0 +1,214 @@
+"""The composition root: builds every adapter, starts them in order and stops them in reverse.
+
+Nothing else constructs adapters or reads the environment. `uvicorn --factory service.app:create_app` works too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+import torch
+from fastapi import Depends, FastAPI
+from pydantic import ValidationError
+from starlette.middleware import Middleware
+
+from models.bundle import Bundle, load_bundle
+from models.composer import Question
+from models.engines.base import LLMEngine
+from models.engines.transformers import TransformersEngine, TransformersEngineConfig
+from models.errors import ConfigError
+from service.active import Active
+from service.explain import ExplainConfig, Explainer
+from service.http import operations, problems, routes
+from service.http.auth import RequireKey
+from service.http.middleware import LimitBody, Observe
+from service.judge import Judge
+from service.logs import configure_logging
+from service.metrics import Metrics
+from service.recommend import RecommendConfig, Recommender
+from service.runtime import Runtime, Services
+from service.settings import Settings, load_settings
+from service.users.embedded import EmbeddedRedis, EmbeddedRedisError
+from service.users.histories import Histories
+from service.users.memory import MemoryStore
+from service.users.redis import RedisStore, RedisStoreConfig
+from service.users.representations import Representations
+from service.users.store import UserStore
+
+logger = structlog.get_logger(__name__)
+
+PREPARATION_THREADS = 2
+WARM_UP_ITEMS = 10
+
+EngineFactory = Callable[[Settings, str], LLMEngine]
+
+
+def create_engine(settings: Settings, llm: str) -> LLMEngine:
+    """The engine that the settings name, for LLM `llm`. Loads only that engine's libraries.
+
+    Raises:
+        ConfigError: an engine option is unknown or wrong.
+    """
+    options = {**settings.engine_options, "llm": llm}
+    if settings.dtype is not None:
+        options["dtype"] = settings.dtype
+    try:
+        if settings.engine == "vllm":
+            from models.engines.vllm import VLLMEngine, VLLMEngineConfig  # noqa: PLC0415
+
+            return VLLMEngine(VLLMEngineConfig(**options))
+        return TransformersEngine(TransformersEngineConfig(device=settings.device, **options))
+    except ValidationError as error:
+        raise ConfigError(f"engine '{settings.engine}': {error}") from error
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    engine_factory: EngineFactory = create_engine,
+    on_ready: Callable[[Services], None] = lambda _: None,
+    on_failure: Callable[[BaseException], None] = lambda _: None,
+) -> FastAPI:
+    """The application. It listens at once, and is ready when bundle and LLM are loaded.
+
+    Args:
+        settings: from the environment if not given.
+        engine_factory: makes the LLM engine.
+        on_ready: called once, when requests can be served.
+        on_failure: called once, if that will never be.
+    """
+    settings = load_settings() if settings is None else settings
+    configure_logging(settings)
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    runtime = Runtime(settings, Metrics())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+
+            async def start() -> None:
+                try:
+                    runtime.services = await _build(settings, runtime.metrics, engine_factory, stack)
+                except Exception as error:
+                    logger.exception("start_failed")
+                    on_failure(error)
+                else:
+                    logger.info("ready", bundle_version=runtime.services.active.version)
+                    on_ready(runtime.services)
+
+            starting = asyncio.create_task(start(), name="start")
+            app.state.starting = starting
+            yield
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            runtime.services = None
+
+    app = FastAPI(
+        title="allmrec",
+        version=version("allmrec"),
+        description="Recommendations by an LLM that reads collaborative knowledge (A-LLMRec).",
+        lifespan=lifespan,
+        middleware=[
+            Middleware(Observe, metrics=runtime.metrics, max_requests=settings.max_requests),
+            Middleware(LimitBody, max_bytes=settings.max_body_bytes),
+        ],
+    )
+    app.state.runtime = runtime
+    problems.install(app)
+    app.include_router(operations.router)
+    guards = [] if settings.api_key is None else [Depends(RequireKey(settings.api_key))]
+    app.include_router(routes.router, dependencies=guards)
+    return app
+
+
+async def _build(
+    settings: Settings, metrics: Metrics, engine_factory: EngineFactory, stack: AsyncExitStack
+) -> Services:
+    """Everything that answers requests; what must be closed goes onto `stack`."""
+    bundle = await asyncio.to_thread(load_bundle, settings.bundle, settings.device)
+    llm = settings.llm or bundle.manifest.llm.name
+    engine = await asyncio.to_thread(engine_factory, settings, llm)
+    stack.push_async_callback(engine.close)
+    await engine.start()
+    bundle.check_llm(engine.fingerprint, llm)
+    active = await asyncio.to_thread(Active.build, bundle, engine, settings.variant)
+    executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))
+    store = await _create_store(settings, bundle, stack)
+
+    histories = Histories(store, settings.user_cache_size)
+    representations = Representations(store, executor, metrics, settings.user_cache_size)
+    judge = Judge(engine, executor, metrics, settings.max_inflight)
+    recommender = Recommender(
+        histories,
+        representations,
+        judge,
+        executor,
+        metrics,
+        RecommendConfig(
+            window=settings.window,
+            retrieve=settings.retrieve,
+            max_candidates=settings.max_candidates,
+            reserve_ms=settings.reserve_ms,
+            floor_ms=settings.floor_ms,
+        ),
+    )
+    explainer = Explainer(
+        histories,
+        representations,
+        judge,
+        executor,
+        metrics,
+        ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
+    )
+    await _warm_up(active, engine)
+    metrics.serving(active.version, active.variant, len(bundle.contents.index))
+    return Services(active, engine, histories, recommender, explainer)
+
+
+async def _warm_up(active: Active, engine: LLMEngine) -> None:
+    """Walk the whole path once, so that the first request is as fast as the next."""
+    items = active.catalogue.by_popularity[:WARM_UP_ITEMS].tolist()
+
+    def compose() -> Question:
+        user_vector = active.composer.user_vectors([items])[0]
+        active.bundle.contents.index.search(user_vector.cpu().numpy()[None], len(items))
+        return active.composer.recommend(user_vector, items, items)
+
+    question = await asyncio.to_thread(compose)
+    await engine.score(question.prompt, question.trie)
+
+
+async def _create_store(settings: Settings, bundle: Bundle, stack: AsyncExitStack) -> UserStore:
+    """Redis where it is given, our own where not, this process's memory where neither can be."""
+    if settings.redis_url is not None:
+        url = settings.redis_url.get_secret_value()
+    else:
+        embedded = EmbeddedRedis(settings.redis_dir)
+        stack.push_async_callback(embedded.close)
+        try:
+            await embedded.start()
+        except EmbeddedRedisError as error:
+            logger.warning("user_store_in_memory", error=str(error))
+            return MemoryStore(settings.live_history_items, settings.user_cache_size)
+        url = embedded.url
+    store = RedisStore(
+        url,
+        bundle.manifest.name,
+        RedisStoreConfig(
+            timeout_seconds=settings.redis_timeout_ms / 1000,
+            retry_seconds=settings.redis_retry_seconds,
+            vector_ttl_seconds=settings.representation_ttl_seconds,
+            history_items=settings.live_history_items,
+            history_ttl_seconds=settings.live_history_ttl_seconds,
+        ),
+    )
+    stack.push_async_callback(store.close)
+    return store

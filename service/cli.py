@@ -1,0 +1,110 @@
+"""`allmrec-serve`: serve a bundle over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+import uvicorn
+
+from models.bundle import load_manifest, resolve_bundle
+from models.errors import AllmrecError
+from service.app import create_app
+from service.runtime import Services
+from service.settings import Settings, load_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path | None, typer.Option(help="Bundle version or bundle home. [default: bundles/demo]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    engine: Annotated[str | None, typer.Option(help="transformers or vllm. [default: transformers]")] = None,
+    llm: Annotated[str | None, typer.Option(help="LLM by name or path. [default: the bundle's own]")] = None,
+    device: Annotated[str | None, typer.Option(help="Where torch runs. [default: cpu]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. [default: the engine's choice]")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Name of this variant. [default: control]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or console. [default: json]")] = None,
+) -> None:
+    """Serve a bundle over HTTP.
+
+    Every option, and many more settings, can come from the environment or a .env file: see .env.example.
+    """
+    given = {
+        "bundle": bundle,
+        "host": host,
+        "port": port,
+        "engine": engine,
+        "llm": llm,
+        "device": device,
+        "dtype": dtype,
+        "variant": variant,
+        "log_format": log_format,
+    }
+    try:
+        settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+        load_manifest(resolve_bundle(settings.bundle))
+    except AllmrecError as error:
+        _fail(error)
+    listener = _listen(settings)
+    failures: list[BaseException] = []
+
+    def stop(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    def greet(services: Services) -> None:
+        typer.echo(greeting(settings.host, listener.getsockname()[1], services, settings.api_key is not None))
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, on_ready=greet, on_failure=stop),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+        )
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    if failures:
+        _fail(failures[0])
+
+
+def greeting(host: str, port: int, services: Services, with_key: bool) -> str:
+    """One line: where the service is, and a request that works."""
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
+    user_ids = services.active.sample_users(1)
+    body = json.dumps({"user_id": user_ids[0] if user_ids else "anyone", "return_metadata": ["title"]})
+    quoted = body.replace("'", "'\\''")
+    key = "-H 'X-API-Key: <key>' " if with_key else ""
+    return (
+        f"allmrec is ready on {address}  try:  "
+        f"curl -s {address}/recommend -H 'Content-Type: application/json' {key}-d '{quoted}'"
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        _fail(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}: stop what runs there, or choose"
+            " another port with --port or PORT"
+        )
+    return listener
+
+
+def _fail(error: object) -> NoReturn:
+    typer.secho(f"allmrec-serve: {error}", fg="red", err=True)
+    raise typer.Exit(1)

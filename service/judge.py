@@ -1,0 +1,118 @@
+"""The one door to the LLM: admission, deadline and what to fall back for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing
+
+import numpy as np
+import structlog
+
+from models.composer import Question
+from models.engines.base import LLMEngine
+from models.errors import OverloadedError
+from models.prompt import Prompt
+from service.metrics import Fallback, Metrics
+
+logger = structlog.get_logger(__name__)
+
+
+class FallbackError(Exception):
+    """The LLM did not answer; `reason` says why. Never leaves the use cases."""
+
+    def __init__(self, reason: Fallback) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Judge:
+    """Asks the LLM within limits.
+
+    Args:
+        engine: the LLM.
+        executor: composes prompts.
+        metrics: stages, shed work.
+        max_inflight: how many may ask at a time.
+    """
+
+    def __init__(self, engine: LLMEngine, executor: Executor, metrics: Metrics, max_inflight: int) -> None:
+        self._engine = engine
+        self._executor = executor
+        self._metrics = metrics
+        self._max_inflight = max_inflight
+        self._inflight = 0
+
+    async def choose(self, compose: Callable[[], Question], seconds: float) -> np.ndarray:
+        """The (K,) log-probabilities of the choices of a question.
+
+        Args:
+            compose: makes the question; runs in the executor.
+            seconds: time for all of it.
+
+        Raises:
+            FallbackError: the LLM is late, down or has too much to do.
+        """
+        self._admit(seconds)
+        self._inflight += 1
+        try:
+            async with asyncio.timeout(seconds):
+                with self._metrics.stage("prompt"):
+                    question = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
+                with self._metrics.stage("score"):
+                    logits = await self._engine.score(question.prompt, question.trie)
+                    log_probs = question.trie.log_probs(logits, question.cf_scores)
+        except Exception as error:
+            raise self._fallback(error) from error
+        finally:
+            self._inflight -= 1
+        self._metrics.candidates_scored.inc(len(log_probs))
+        return log_probs
+
+    async def write(
+        self, compose: Callable[[], Prompt], max_tokens: int, stop: tuple[str, ...], seconds: float
+    ) -> AsyncGenerator[str, None]:
+        """The LLM's continuation of a prompt, piece by piece. Closing the iterator frees the LLM.
+
+        Raises:
+            FallbackError: as `choose`; pieces may have been given before.
+        """
+        self._admit(seconds)
+        due = time.perf_counter() + seconds
+        self._inflight += 1
+        try:
+            with self._metrics.stage("explain"):
+                prompt = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
+                async with aclosing(self._engine.generate(prompt, max_tokens, stop)) as pieces:  # type: ignore[type-var]
+                    while True:
+                        async with asyncio.timeout(due - time.perf_counter()):
+                            piece = await anext(pieces, None)
+                        if piece is None:
+                            break
+                        yield piece
+        except Exception as error:
+            raise self._fallback(error) from error
+        finally:
+            self._inflight -= 1
+
+    def _admit(self, seconds: float) -> None:
+        if seconds <= 0:
+            raise FallbackError("timeout")
+        if not self._engine.healthy:
+            raise FallbackError("llm_error")
+        if self._inflight >= self._max_inflight:
+            self._metrics.shed.labels("llm_inflight").inc()
+            raise FallbackError("overload")
+
+    def _fallback(self, error: Exception) -> FallbackError:
+        """Whatever an engine does wrong, the answer goes on without it."""
+        match error:
+            case TimeoutError():
+                return FallbackError("timeout")
+            case OverloadedError():
+                self._metrics.shed.labels("llm_queue").inc()
+                return FallbackError("overload")
+        logger.error("llm_failed", error=str(error), exc_info=error)
+        return FallbackError("llm_error")

@@ -1,0 +1,104 @@
+"""All settings of the service.
+
+Precedence: command line, then environment (`ALLMREC_...`, and the conventional `PORT` and `REDIS_URL`), then a `.env`
+file in the working directory, then the defaults below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import ConfigError
+
+PREFIX = "ALLMREC_"
+
+
+class Settings(BaseSettings):
+    """One frozen object, built once by the composition root."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    bundle: Path = Field(Path("bundles/demo"), description="Bundle version or bundle home to serve.")
+    variant: str = Field("control", description="Name of this variant in answers and metrics.")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices(f"{PREFIX}PORT", "PORT"),
+        description="Port to listen on; 0 takes a free one. `PORT` works too.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="If set, clients send it as `Authorization: Bearer` or `X-API-Key`."
+    )
+    max_body_bytes: int = Field(1 << 20, gt=0, description="Larger request bodies are refused with 413.")
+    max_requests: int = Field(512, gt=0, description="Requests in flight; more are refused with 503.")
+    shutdown_seconds: int = Field(10, ge=0, description="How long running requests may finish on shutdown.")
+
+    engine: Literal["transformers", "vllm"] = Field("transformers", description="LLM engine.")
+    llm: str | None = Field(None, description="LLM by name or path; the bundle's own if not given.")
+    device: str = Field("cpu", description="Where torch runs LLM and bundle.")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="LLM precision; the engine's choice if not set."
+    )
+    engine_options: dict[str, Any] = Field(
+        {}, description='More options of the engine, as JSON: `{"tensor_parallel_size": 2}`.'
+    )
+    torch_threads: int | None = Field(
+        None, gt=0, description="Threads of one torch operation; torch's choice if not set."
+    )
+
+    window: int = Field(20, ge=1, le=100, description="How many items the LLM ranks: the CF's best.")
+    retrieve: int = Field(100, ge=1, le=1000, description="How many items are retrieved and ranked.")
+    max_candidates: int = Field(1000, ge=1, description="Candidates a client may send; more are refused with 422.")
+    timeout_ms: int = Field(1000, gt=0, description="Time to answer if the request does not say.")
+    max_timeout_ms: int = Field(60_000, gt=0, description="Longest `timeout_ms` a request may ask for.")
+    reserve_ms: int = Field(10, ge=0, description="Kept from the LLM's time for the rest of the answer.")
+    floor_ms: int = Field(25, ge=0, description="The CF ranking gets this long however small `timeout_ms` is.")
+    max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the CF ranking.")
+    explain_timeout_ms: int = Field(10_000, gt=0, description="Time for an explanation.")
+    explain_tokens: int = Field(48, gt=0, description="Longest explanation, in LLM tokens.")
+
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{PREFIX}REDIS_URL", "REDIS_URL"),
+        description="Redis to use; an embedded redis-server if not given. `REDIS_URL` works too.",
+    )
+    redis_dir: Path = Field(Path("data/redis"), description="Where the embedded redis-server persists.")
+    redis_timeout_ms: int = Field(100, gt=0, description="Longest wait for one Redis call.")
+    redis_retry_seconds: float = Field(1.0, gt=0, description="Pause after a failed Redis call before the next try.")
+    user_cache_size: int = Field(10_000, ge=1, description="Users kept in process memory.")
+    representation_ttl_seconds: int = Field(86_400, gt=0, description="Life of a cached user representation.")
+    live_history_items: int = Field(50, ge=1, description="Live events kept per user.")
+    live_history_ttl_seconds: int = Field(30 * 86_400, gt=0, description="Life of a silent user's live events.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or people.")
+
+    @field_validator("api_key", "redis_url", "llm", "dtype", "torch_threads", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, `overrides` first.
+
+    Raises:
+        ConfigError: a value is wrong; names the setting.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{PREFIX}{str(detail['loc'][0]).removeprefix(PREFIX).upper()}: {detail['msg']}"
+            for detail in error.errors()
+        )
+        raise ConfigError(f"wrong settings: {problems}") from error

@@ -1,0 +1,1 @@
+"""Who asks: histories and the representations made from them."""

@@ -1,0 +1,75 @@
+"""What a user did: the bundle's history, live events after it, and what the request itself tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.active import Active
+from service.users.lru import LRU
+from service.users.store import Event, StoreError, UserStore
+
+
+@dataclass(frozen=True)
+class UserHistory:
+    """The history that an answer rests on.
+
+    Attributes:
+        items: (n,) item numbers, oldest first.
+        live: how many of them came by live events.
+        known: whether the user was known in training or had live events.
+    """
+
+    items: np.ndarray
+    live: int
+    known: bool
+
+
+class Histories:
+    """Reads histories and records events. Without its store it goes on with the last it saw of each user.
+
+    Args:
+        store: live events of all replicas.
+        size: users whose last seen live events are remembered here.
+    """
+
+    def __init__(self, store: UserStore, size: int) -> None:
+        self._store = store
+        self._seen: LRU[str, list[str]] = LRU(size)
+
+    async def of(self, active: Active, user_id: str | None, told: Sequence[int] = ()) -> UserHistory:
+        """The history of `user_id` with the item numbers `told` appended; `told` alone if there is no user."""
+        if user_id is None:
+            return UserHistory(np.asarray(told, dtype=np.int64), 0, False)
+        histories = active.bundle.contents.histories
+        live_ids = await self._live(user_id)
+        live_items, _ = active.catalogue.indices_of(live_ids)
+        items = append(append(histories.of(user_id).tolist(), live_items), told)
+        known = user_id in histories or bool(live_ids)
+        return UserHistory(np.asarray(items, dtype=np.int64), len(live_items), known)
+
+    async def record(self, events: Sequence[Event]) -> None:
+        """Add events to live histories.
+
+        Raises:
+            StoreError: nothing was recorded.
+        """
+        await self._store.record(events)
+
+    async def _live(self, user_id: str) -> list[str]:
+        try:
+            live = await self._store.live_history(user_id)
+        except StoreError:
+            return self._seen.get(user_id) or []
+        if live:
+            self._seen.put(user_id, live)
+        return live
+
+
+def append(earlier: Sequence[int], later: Iterable[int]) -> list[int]:
+    """`earlier`, then `later`. What happened again counts at its later place, so a repeated report adds nothing."""
+    later = list(later)
+    repeated = set(later)
+    return [item for item in earlier if item not in repeated] + later
