@@ -78,3 +78,17 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         rows.append(row)
     if rows:
         yield rows
+
+
+def rank_correlation(scores_E_C: np.ndarray, reference_E_C: np.ndarray) -> float:
+    """Mean over users of the Spearman correlation of two score tables; -inf marks padding and is left out.
+
+    Equal scores rank in the order of the columns.
+    """
+    values = []
+    for scores, reference in zip(scores_E_C, reference_E_C, strict=True):
+        real = np.isfinite(reference)
+        if real.sum() > 1:
+            first, second = (np.argsort(np.argsort(table[real], kind="stable")) for table in (scores, reference))
+            values.append(float(np.corrcoef(first, second)[0, 1]))  # type: ignore[index]
+    return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,115 @@
+"""A catalogue, a backbone and an LLM small enough to build in every test that needs the whole chain."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+
+from models.backbones import create_backbone
+from models.bundle import BundleContents
+from models.catalogue import Catalogue
+from models.histories import UserHistories
+from models.index import ItemIndex
+from models.llm.interface import TokenInterface
+from models.llm.loading import LanguageModel, fingerprint
+from models.projection import TokenProjector
+from training.data.splits import SequenceSplit
+
+TOKEN_SIZE = 32
+CF_SIZE = 8
+JOINT_SIZE = 12
+
+
+def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
+    """A random two-layer OPT with a byte-level tokenizer; with an interface of 8 coordinates on request."""
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer(BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<unk>", "<pad>", "</s>"],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(['This user has watched "Title 1", "Title 2". The recommendation is "'], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", bos_token="</s>", eos_token="</s>"
+    )
+    config = OPTConfig(
+        vocab_size=320,
+        hidden_size=TOKEN_SIZE,
+        word_embed_proj_dim=TOKEN_SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        ffn_dim=64,
+        max_position_embeddings=1024,
+        dropout=0.0,
+        pad_token_id=1,
+        bos_token_id=2,
+        eos_token_id=2,
+    )
+    model = OPTForCausalLM(config).eval().requires_grad_(False)
+    basis = torch.linalg.qr(torch.randn(TOKEN_SIZE, TOKEN_SIZE))[0]
+    convention = TokenInterface(torch.randn(3, TOKEN_SIZE), basis[:8], basis[8:16], coupling=0.25)
+    return LanguageModel(
+        name="tiny",
+        model=model,
+        tokenizer=fast,
+        fingerprint=fingerprint(config, model.get_input_embeddings().weight),
+        interface=convention if interface else None,
+    )
+
+
+def tiny_split(users: int = 40, items: int = 30, unseen: int = 3, seed: int = 0) -> SequenceSplit:
+    """Users who watch 4 to 9 different items; the last `unseen` items are held-out targets at most."""
+    rng = np.random.default_rng(seed)
+    train, validation, test = [], [], []
+    for _ in range(users):
+        length = int(rng.integers(4, 10))
+        watched = 1 + rng.permutation(items - unseen)[:length]
+        if rng.random() < 0.3:
+            watched[-1] = items - int(rng.integers(unseen))
+        train.append(watched[:-2])
+        validation.append(watched[-2])
+        test.append(watched[-1])
+    counts = np.bincount(np.concatenate(train), minlength=items + 1)[1:]
+    catalogue = Catalogue(
+        item_ids=[f"i{number}" for number in range(1, items + 1)],
+        titles=[f"Title {number}" for number in range(1, items + 1)],
+        descriptions=[""] * items,
+        categories=[("even",) if number % 2 == 0 else ("odd",) for number in range(1, items + 1)],
+        interactions=counts,
+    )
+    names = [f"u{number}" for number in range(users)]
+    return SequenceSplit(names, catalogue, train, np.asarray(validation), np.asarray(test))
+
+
+def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int = 0) -> BundleContents:
+    """Random tables and networks for the items of `split`."""
+    torch.manual_seed(seed)
+    items = len(split.catalogue)
+    backbone = create_backbone(
+        "sasrec", {"num_items": items, "embedding_size": CF_SIZE, "max_length": 10, "dropout": 0.0}
+    )
+    backbone = backbone.eval().requires_grad_(False)
+    cf_vectors = backbone.item_vectors.detach().clone()
+    joint_item = torch.sigmoid(cf_vectors @ torch.randn(CF_SIZE, JOINT_SIZE) * 3)
+    joint_text = torch.sigmoid(cf_vectors @ torch.randn(CF_SIZE, JOINT_SIZE) * 3)
+    return BundleContents(
+        catalogue=split.catalogue,
+        histories=UserHistories(split.user_ids, [split.full_history(user) for user in range(len(split))]),
+        backbone=backbone,
+        cf_vectors=cf_vectors,
+        joint_item=joint_item,
+        joint_text=joint_text,
+        projector=TokenProjector(CF_SIZE, JOINT_SIZE, token_size),
+        index=ItemIndex.build(cf_vectors.numpy()),
+        alignment={"decoder.weight": torch.randn(CF_SIZE, JOINT_SIZE)},
+    )

@@ -1,0 +1,310 @@
+"""The evaluation: every ranker on the same users and candidates, and retrieval by itself (A-LLMRec section 5).
+
+Rankers order one positive and 19 sampled negatives; retrieval looks for the positive among all items. Items that the
+CF backbone never saw keep its own, untrained vectors in the backbone's row, so that the comparison is honest.
+
+Axes: E users, C candidates of which the first is the positive, D CF size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from models.backbones import represent_all
+from models.bundle import BundleContents
+from models.composer import PromptComposer
+from models.config import Config
+from models.index import ItemIndex
+from models.llm.loading import LanguageModel
+from models.prompt import Injection, PromptConfig
+from training.backbone import score_candidates, some
+from training.data.splits import Candidates, Holdout, SequenceSplit
+from training.metrics import Estimate, RankingReport, report
+from training.ranking import rank_correlation, rank_with_llm
+
+RECALLS = (20, 100)
+SEARCH_ROWS = 1024
+
+RANDOM = "Random"
+POPULARITY = "Popularity"
+STAGE1 = "Stage 1 (item encoder)"
+STAGE1_TEXT = "Stage 1 (text encoder)"
+LLM_ONLY = "LLM-Only"
+WITHOUT_USER = "A-LLMRec without user token"
+ALLMREC = "A-LLMRec"
+ALLMREC_TEXT = "A-LLMRec (text encoder)"
+
+LLM_VARIANTS: dict[str, tuple[Injection, bool]] = {
+    LLM_ONLY: (Injection.NONE, False),
+    WITHOUT_USER: (Injection.ITEMS, False),
+    ALLMREC: (Injection.ALL, False),
+    ALLMREC_TEXT: (Injection.ALL, True),
+}
+
+
+class EvaluationConfig(Config):
+    """The stage `evaluate`.
+
+    Attributes:
+        users: at most this many users are ranked for, the same by all rankers.
+        batch_tokens: prompt tokens, padding included, of one forward pass.
+        resamples: of the bootstrap.
+        seed: of the candidates, their order in the prompt, and the bootstrap.
+    """
+
+    users: int = Field(2000, gt=0)
+    batch_tokens: int = Field(8192, gt=0)
+    resamples: int = Field(2000, gt=0)
+    seed: int = 0
+
+
+class RankerReport(Config):
+    """How one ranker did.
+
+    Attributes:
+        groups: `overall`, and by the positive: `warm`, `cold` (top and bottom 35 % by training interactions) and
+            `unseen` (no training interaction; part of `cold`).
+        rank_correlation: mean Spearman correlation with the backbone's order of the candidates.
+    """
+
+    groups: dict[str, RankingReport]
+    rank_correlation: float
+
+
+class EvaluationReport(Config):
+    """`report.json`.
+
+    Attributes:
+        dataset: its name.
+        llm: its name.
+        items: N.
+        users: users who have a test item.
+        ranked_users: how many of them the rankers were compared on.
+        seed: of the candidates.
+        rankers: by name.
+        all_users: the rankers that need no LLM on all users, by name and group.
+        retrieval: share of positives among the first 20 and 100 of all items, by vectors, group and `recall@K`.
+    """
+
+    dataset: str
+    llm: str
+    items: int
+    users: int
+    ranked_users: int
+    seed: int
+    rankers: dict[str, RankerReport]
+    all_users: dict[str, dict[str, RankingReport]]
+    retrieval: dict[str, dict[str, dict[str, Estimate]]]
+
+
+@dataclass(frozen=True)
+class DecodedVectors:
+    """Stage 1's joint embeddings decoded into CF space.
+
+    Attributes:
+        item: (N+1, D) f_I_dec(e_i), f_I_dec(q_i) for items that the backbone never saw.
+        text: (N+1, D) f_I_dec(q_i) of all items.
+    """
+
+    item: torch.Tensor
+    text: torch.Tensor
+
+
+def evaluate(
+    split: SequenceSplit,
+    contents: BundleContents,
+    decoded: DecodedVectors,
+    llm: LanguageModel,
+    prompt: PromptConfig,
+    config: EvaluationConfig,
+    dataset: str,
+    console: Console | None = None,
+) -> EvaluationReport:
+    """Evaluate on the test items of `split`.
+
+    Args:
+        split: the data.
+        contents: the tables and networks.
+        decoded: stage 1's vectors.
+        llm: the LLM that stage 2 was trained with.
+        prompt: the prompts that stage 2 was trained with.
+        config: of the stage.
+        dataset: its name.
+        console: where progress is shown.
+    """
+    everyone = split.candidates(Holdout.TEST, config.seed)
+    collaborative = _collaborative(split, contents, decoded, everyone, config.seed)
+    backbone_name = _backbone_name(contents)
+    sample = some(everyone, config.users)
+    rows = np.searchsorted(everyone.users, sample.users)
+    scores = {name: values[rows] for name, values in collaborative.items()}
+    scores |= _llm_scores(split, contents, llm, prompt, sample, config, console)
+    groups = _groups(split, sample)
+    return EvaluationReport(
+        dataset=dataset,
+        llm=llm.name,
+        items=len(split.catalogue),
+        users=len(everyone.users),
+        ranked_users=len(sample.users),
+        seed=config.seed,
+        rankers={
+            name: RankerReport(
+                groups=report(values, groups, config.resamples, config.seed),
+                rank_correlation=rank_correlation(values, scores[backbone_name]),
+            )
+            for name, values in scores.items()
+        },
+        all_users={
+            name: report(values, _groups(split, everyone), config.resamples, config.seed)
+            for name, values in collaborative.items()
+        },
+        retrieval=_retrieval(split, contents, everyone, config),
+    )
+
+
+def _backbone_name(contents: BundleContents) -> str:
+    return type(contents.backbone).__name__
+
+
+def _groups(split: SequenceSplit, candidates: Candidates) -> dict[str, np.ndarray]:
+    positives = candidates.items[:, 0]
+    masks = {"warm": split.warm_items, "cold": split.cold_items, "unseen": ~split.catalogue.warm}
+    return {name: mask[positives] for name, mask in masks.items()}
+
+
+def _histories(split: SequenceSplit, candidates: Candidates) -> list[np.ndarray]:
+    return [split.history(int(user), Holdout.TEST) for user in candidates.users]
+
+
+def _collaborative(
+    split: SequenceSplit,
+    contents: BundleContents,
+    decoded: DecodedVectors,
+    candidates: Candidates,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Scores (E, C) of the rankers that need no LLM."""
+    rng = np.random.default_rng(seed)
+    noise_E_C = rng.random(candidates.items.shape)
+    backbone, histories = contents.backbone, _histories(split, candidates)
+    own_E_D = represent_all(backbone, histories)
+    users_E_D = represent_all(backbone, histories, contents.cf_vectors)
+    # Counts are whole numbers, so the noise only breaks their ties.
+    popularity_E_C = split.catalogue.interactions[candidates.items] + noise_E_C
+    return {
+        RANDOM: np.where(candidates.mask, noise_E_C, -np.inf),
+        POPULARITY: np.where(candidates.mask, popularity_E_C, -np.inf),
+        _backbone_name(contents): score_candidates(own_E_D, backbone.item_vectors, candidates),
+        STAGE1: score_candidates(users_E_D, decoded.item, candidates),
+        STAGE1_TEXT: score_candidates(users_E_D, decoded.text, candidates),
+    }
+
+
+def _llm_scores(
+    split: SequenceSplit,
+    contents: BundleContents,
+    llm: LanguageModel,
+    prompt: PromptConfig,
+    candidates: Candidates,
+    config: EvaluationConfig,
+    console: Console | None,
+) -> dict[str, np.ndarray]:
+    """Log-probabilities (E, C) of the LLM's variants."""
+    composer = PromptComposer(contents, prompt, llm.tokenizer, llm.context_length)
+    histories = _histories(split, candidates)
+    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    console = console or Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    scores = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("evaluation", total=len(LLM_VARIANTS) * len(histories))
+        for name, (injection, text_only) in LLM_VARIANTS.items():
+            progress.update(task, description=name)
+            scores[name] = rank_with_llm(
+                llm,
+                composer,
+                users_E_D,
+                histories,
+                candidates,
+                injection=injection,
+                text_only=text_only,
+                batch_tokens=config.batch_tokens,
+                seed=config.seed,
+                report=lambda done: progress.advance(task, done),
+            )
+    return scores
+
+
+def _retrieval(
+    split: SequenceSplit, contents: BundleContents, candidates: Candidates, config: EvaluationConfig
+) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """Recall among all items, with the backbone's own vectors and with the bundle's index."""
+    backbone, histories = contents.backbone, _histories(split, candidates)
+    positives = candidates.items[:, 0]
+    own = ItemIndex.build(backbone.item_vectors.detach().cpu().numpy())
+    searches = {
+        _backbone_name(contents): (own, represent_all(backbone, histories)),
+        "Bundle index": (contents.index, represent_all(backbone, histories, contents.cf_vectors)),
+    }
+    groups = {"overall": np.ones(len(positives), dtype=bool), **_groups(split, candidates)}
+    result = {}
+    for name, (index, users_E_D) in searches.items():
+        ranks = _retrieval_ranks(index, users_E_D.cpu().numpy(), histories, positives)
+        result[name] = {group: _recalls(ranks[mask], config) for group, mask in groups.items() if mask.any()}
+    return result
+
+
+def _retrieval_ranks(
+    index: ItemIndex, users_E_D: np.ndarray, histories: list[np.ndarray], positives: np.ndarray
+) -> np.ndarray:
+    """(E,) the positive's rank among the items that the user does not know yet; infinite if beyond the last cutoff."""
+    ranks = np.full(len(positives), np.inf)
+    for start in range(0, len(positives), SEARCH_ROWS):
+        rows = range(start, min(start + SEARCH_ROWS, len(positives)))
+        known = max(len(histories[row]) for row in rows)
+        found_B_K, _ = index.search(users_E_D[start : rows.stop], min(len(index), max(RECALLS) + known))
+        for row, found in zip(rows, found_B_K, strict=True):
+            # A positive that the user met before counts as new, as it does among the candidates.
+            new = found[~np.isin(found, histories[row]) | (found == positives[row])]
+            place = np.flatnonzero(new == positives[row])
+            if len(place):
+                ranks[row] = place[0] + 1
+    return ranks
+
+
+def _recalls(ranks: np.ndarray, config: EvaluationConfig) -> dict[str, Estimate]:
+    rng = np.random.default_rng(config.seed)
+    result = {}
+    for cutoff in RECALLS:
+        share = float((ranks <= cutoff).mean())
+        # Resampling users with replacement is a binomial draw over hits and misses.
+        low, high = np.percentile(rng.binomial(len(ranks), share, config.resamples) / len(ranks), [2.5, 97.5])
+        result[f"recall@{cutoff}"] = Estimate(mean=share, low=float(low), high=float(high))
+    return result
+
+
+def summary(evaluation: EvaluationReport) -> Mapping[str, object]:
+    """What a bundle's manifest carries: Hit@1 and NDCG@10 of every ranker by group, and the recall of the index."""
+    return {
+        "dataset": evaluation.dataset,
+        "ranked_users": evaluation.ranked_users,
+        "rankers": {
+            name: {
+                group: {metric: round(found.metrics[metric].mean, 4) for metric in ("hit@1", "ndcg@10")}
+                for group, found in ranker.groups.items()
+                if found.users
+            }
+            for name, ranker in evaluation.rankers.items()
+        },
+        "retrieval": {
+            group: {metric: round(estimate.mean, 4) for metric, estimate in recalls.items()}
+            for group, recalls in evaluation.retrieval["Bundle index"].items()
+        },
+    }
