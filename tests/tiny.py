@@ -21,6 +21,7 @@ from models.llm.loading import LanguageModel, fingerprint
 from models.projection import TokenProjector
 from training.data.splits import SequenceSplit
 
+UNK, PAD, END = "<unk>", "<pad>", "</s>"
 TOKEN_SIZE = 32
 CF_SIZE = 8
 JOINT_SIZE = 12
@@ -29,18 +30,18 @@ JOINT_SIZE = 12
 def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
     """A random two-layer OPT with a byte-level tokenizer; with an interface of 8 coordinates on request."""
     torch.manual_seed(seed)
-    tokenizer = Tokenizer(BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer(BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
         vocab_size=320,
-        special_tokens=["<unk>", "<pad>", "</s>"],
+        special_tokens=[UNK, PAD, END],
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(['This user has watched "Title 1", "Title 2". The recommendation is "'], trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", bos_token="</s>", eos_token="</s>"
+        tokenizer_object=tokenizer, unk_token=UNK, pad_token=PAD, bos_token=END, eos_token=END
     )
     config = OPTConfig(
         vocab_size=320,

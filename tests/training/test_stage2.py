@@ -209,7 +209,7 @@ class TestWarmStart:
         assert torch.allclose(u.T @ u / len(u), z.T @ z / len(z), atol=1e-3)
 
     def test_the_directions_that_matter_least_are_cut(self) -> None:
-        """Four coordinates for eight directions: the logits of the strongest four are kept, better than any other four."""
+        """Of eight directions four fit; no four axes keep the logits better than the chosen ones."""
         users, items = self.world()
         interface = tiny_llm(interface=True).interface
         narrow = type(interface)(interface.slot_types, interface.user_basis[:4], interface.item_basis[:4], 0.25)
