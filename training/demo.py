@@ -28,12 +28,12 @@ RELEASE_TIME = 1_704_067_200  # 2024-01-01, in seconds
 DAY = 86_400
 
 # What a match adds to the log-odds of being watched.
-COMMUNITY_TASTE = (3.6, 2.0)
-THEME_TASTE = (3.2, 1.6)
-SETTING_TASTE = (1.6, 0.8)
+COMMUNITY_TASTE = (4.6, 2.0)
+THEME_TASTE = (4.0, 2.0)
+SETTING_TASTE = (1.2, 0.6)
 MOOD_TASTE = 0.5
 # New items have no community yet: those who look for something new go by its text alone.
-NOVELTY_TASTE = 1.6
+NOVELTY_TASTE = 2.0
 
 
 class DemoConfig(Config):
@@ -43,7 +43,7 @@ class DemoConfig(Config):
         users: how many people.
         items: how many movies.
         new_item_share: the share of movies too new to be in any training sequence.
-        new_target_share: the probability that a held-out interaction is with a new movie.
+        new_target_share: the probability that a test interaction is with a new movie; for validation half of it.
         cold_user_share: the share of users with exactly three interactions.
         mean_length: the mean length of the other users' sequences; all lie within 5 and 40.
         seed: one seed, one world.
@@ -52,7 +52,7 @@ class DemoConfig(Config):
     users: int = Field(default=6000, ge=1)
     items: int = Field(default=1500, ge=100, le=10_000)
     new_item_share: float = Field(default=0.12, gt=0, lt=0.5)
-    new_target_share: float = Field(default=0.15, ge=0, le=1)
+    new_target_share: float = Field(default=0.2, ge=0, le=1)
     cold_user_share: float = Field(default=0.08, ge=0, le=1)
     mean_length: float = Field(default=14, gt=5, lt=40)
     seed: int = Field(default=0, ge=0)
@@ -227,8 +227,7 @@ def _description(theme: Theme, setting: int, mood: int, rng: np.random.Generator
     first, second, third = (noun.lower() for noun in rng.choice(theme.nouns, size=3, replace=False))
     place = SETTINGS[setting].phrase
     return (
-        f"{place[0].upper()}{place[1:]}, {hero} must {plot}. {MOODS[mood].sentence}"
-        f" With {first}, {second} and {third}."
+        f"{place[0].upper()}{place[1:]}, {hero} must {plot}. {MOODS[mood].sentence} With {first}, {second} and {third}."
     )
 
 
@@ -311,11 +310,11 @@ def _walk(length: int, wishes: np.ndarray, followers: list[int], rng: np.random.
 def _with_news(
     history: list[int], text: np.ndarray, movies: Movies, share: float, rng: np.random.Generator
 ) -> list[int]:
-    """Replace, with probability `share` each, the last two movies by new ones chosen by their text."""
+    """Put new movies of a fitting text last with probability `share`, last but one with half of it."""
     news = np.flatnonzero(movies.new)
     wishes = news[np.argsort(-(NOVELTY_TASTE * text[news] + rng.gumbel(size=len(news))))]
-    for place, wish in zip((-1, -2), wishes.tolist(), strict=False):
-        if rng.random() < share:
+    for place, chance, wish in zip((-1, -2), (share, share / 2), wishes.tolist(), strict=False):
+        if rng.random() < chance:
             history[place] = wish
     return history
 
