@@ -70,9 +70,10 @@ def check_prompt(prompt: Prompt, trie: ChoiceTrie | None, token_size: int, conte
     length = len(prompt.token_ids)
     if length == 0:
         raise InvalidPromptError("the prompt is empty")
-    deepest = max((len(branch.path) for branch in trie.branches), default=0) if trie is not None else 1
-    if length + deepest > context_length:
-        raise InvalidPromptError(f"the prompt needs {length + deepest} tokens, the LLM's context has {context_length}")
+    deepest = max((len(branch.path) for branch in trie.branches), default=0) if trie is not None else 0
+    needed = length + deepest + 1
+    if needed > context_length:
+        raise InvalidPromptError(f"prompt and answer need {needed} tokens, the LLM's context has {context_length}")
     if len(prompt.soft_positions) and prompt.soft_tokens.shape[-1] != token_size:
         raise InvalidPromptError(
             f"soft tokens have {prompt.soft_tokens.shape[-1]} dimensions, the LLM's embeddings {token_size}"

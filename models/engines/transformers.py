@@ -21,6 +21,7 @@ import torch
 from models.choices import ChoiceTrie
 from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
+from models.engines.text import TextStream
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.llm.scoring import score_prompts
@@ -115,20 +116,11 @@ class TransformersEngine:
         check_prompt(prompt, None, self.token_size, self.context_length)
         decoding = _Decoding(self._model, prompt)
         room = min(max_tokens, self.context_length - len(prompt.token_ids))
-        token_ids: list[int] = []
-        shown = 0
+        text = TextStream(self.tokenizer, stop)
         for _ in range(room):
-            token = await self._run(decoding.step)
-            if token == self.tokenizer.eos_token_id:
-                break
-            token_ids.append(token)
-            text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-            end = min((text.find(mark) + len(mark) for mark in stop if mark in text), default=None)
-            if end is None and text.endswith("\N{REPLACEMENT CHARACTER}"):
-                continue
-            yield text[shown:end]
-            shown = len(text)
-            if end is not None:
+            if piece := text.push(await self._run(decoding.step)):
+                yield piece
+            if text.ended:
                 break
 
     @property

@@ -24,6 +24,7 @@ from pydantic import Field
 from models.choices import Branch, ChoiceTrie
 from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
+from models.engines.text import TextStream
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import (
     EMBEDDED,
@@ -148,15 +149,18 @@ class VLLMEngine:
         params = SamplingParams(
             temperature=0.0,
             max_tokens=min(max_tokens, self.context_length - len(prompt.token_ids)),
-            stop=list(stop),
-            include_stop_str_in_output=True,
+            detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
+        text = TextStream(self.tokenizer, stop)
         with self._admitted():
             async with aclosing(self._outputs(llm, self._input(prompt, ()), params)) as outputs:
                 async for output in outputs:
-                    if text := output.outputs[0].text:
-                        yield text
+                    for token_id in output.outputs[0].token_ids:
+                        if not text.ended and (piece := text.push(token_id)):
+                            yield piece
+                    if text.ended:
+                        break
 
     async def _score(self, llm: AsyncLLM, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
         nodes = [asyncio.ensure_future(self._score_branch(llm, prompt, branch)) for branch in trie.branches]

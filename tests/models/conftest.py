@@ -1,0 +1,41 @@
+"""Engines shared by the tests of this folder: starting vLLM takes half a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.engines.base import LLMEngine
+from models.engines.transformers import TransformersEngine, TransformersEngineConfig
+from tests.models.hosting import Hosted, Reference, save_small_opt
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_opt(tmp_path_factory.mktemp("opt"))
+
+
+@pytest.fixture(scope="session")
+def reference(checkpoint: Path) -> Reference:
+    return Reference(checkpoint)
+
+
+@pytest.fixture(scope="session", params=["transformers", "vllm"])
+def hosted(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Hosted]:
+    """Each engine in turn, running."""
+    engine: LLMEngine
+    if request.param == "vllm":
+        pytest.importorskip("vllm", reason="vLLM is not installed: `make test` installs it")
+        from models.engines.vllm import VLLMEngine, VLLMEngineConfig
+
+        engine = VLLMEngine(VLLMEngineConfig(llm=str(checkpoint), dtype="float32", restart_seconds=0.1))
+    else:
+        engine = TransformersEngine(TransformersEngineConfig(llm=str(checkpoint)))
+    with asyncio.Runner() as runner:
+        hosted = Hosted(engine, runner)
+        hosted.run(engine.start())
+        yield hosted
+        hosted.run(engine.close())
