@@ -1,0 +1,156 @@
+"""`allmrec-train import` and `allmrec-train demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.errors import DataError
+from models.prompt import DOMAINS
+from training.data.dataset import Dataset, is_replaceable
+from training.data.importer import Format, ImportConfig, prepare
+from training.data.ledger import Ledger, OnBadRow
+from training.data.tabular import Columns
+from training.demo import DemoConfig, generate
+
+app = typer.Typer(help="Make datasets.", no_args_is_help=True)
+console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option(help="The folder of the dataset; an older dataset there is replaced.")]
+Column = Annotated[str | None, typer.Option(help="A column name; found by its usual names unless given.")]
+
+
+@app.command("import")
+def import_(  # noqa: PLR0917 - typer reads the options off the signature
+    sources: Annotated[list[Path], typer.Argument(help="Files, or a folder that holds them.")],
+    out: Out,
+    format: Annotated[Format, typer.Option(help="What the sources are.")] = Format.AUTO,  # noqa: A002
+    name: Annotated[str | None, typer.Option(help="The dataset's name in reports.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help=f"The prompt's wording: {', '.join(DOMAINS)}. Movie for MovieLens, else item.")
+    ] = None,
+    core: Annotated[
+        int | None, typer.Option(min=1, help="Both of the next two. Amazon: 5, as in the paper; else 1.")
+    ] = None,
+    min_user_interactions: Annotated[
+        int | None, typer.Option(min=1, help="Leave out users with fewer, repeatedly (k-core).")
+    ] = None,
+    min_item_interactions: Annotated[
+        int | None, typer.Option(min=1, help="Leave out items with fewer, repeatedly (k-core).")
+    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated lower.")] = None,
+    keep_repeats: Annotated[
+        bool, typer.Option("--keep-repeats", help="Keep a user's later interactions with the same item, too.")
+    ] = False,
+    drop_unseen_items: Annotated[
+        bool | None,
+        typer.Option(
+            "--drop-unseen-items/--keep-unseen-items",
+            help="Whether items without interactions leave the catalogue. Amazon: they do; else they stay, cold.",
+        ),
+    ] = None,
+    on_bad_row: Annotated[
+        OnBadRow, typer.Option(help="A row that cannot be used: an error, or left out and counted.")
+    ] = OnBadRow.FAIL,
+    encoding: Annotated[str | None, typer.Option(help="Of text files; UTF-8 unless given.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; found in the header.")] = None,
+    user_column: Column = None,
+    item_column: Column = None,
+    time_column: Column = None,
+    rating_column: Column = None,
+    item_id_column: Column = None,
+    title_column: Column = None,
+    description_column: Column = None,
+    categories_column: Column = None,
+    categories_separator: Annotated[str, typer.Option(help="What parts the categories of an item.")] = "|",
+) -> None:
+    """Make a dataset from MovieLens, Amazon Reviews, CSV or Parquet files."""
+    _check_out(out)
+    config = ImportConfig(
+        sources=tuple(sources),
+        format=format,
+        name=name,
+        domain=domain,
+        on_bad_row=on_bad_row,
+        min_user_interactions=min_user_interactions or core,
+        min_item_interactions=min_item_interactions or core,
+        min_rating=min_rating,
+        keep_repeats=keep_repeats,
+        drop_unseen_items=drop_unseen_items,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=Columns(
+            user=user_column,
+            item=item_column,
+            time=time_column,
+            rating=rating_column,
+            item_id=item_id_column,
+            title=title_column,
+            description=description_column,
+            categories=categories_column,
+            separator=categories_separator,
+        ),
+    )
+    planned = prepare(config)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"Reading {planned.format}", total=planned.total_bytes)
+        dataset, builder = planned.run(lambda read: progress.advance(task, read))
+    dataset.save(out)
+    console.print(_account("interactions", builder.interactions), _account("items", builder.items))
+    _summarise(dataset, out)
+
+
+@app.command()
+def demo(
+    out: Out,
+    users: Annotated[int, typer.Option(min=1, help="How many people.")] = DemoConfig().users,
+    items: Annotated[int, typer.Option(min=100, max=10_000, help="How many movies.")] = DemoConfig().items,
+    seed: Annotated[int, typer.Option(min=0, help="One seed, one world.")] = 0,
+) -> None:
+    """Make the demo world: movies and people that never were."""
+    _check_out(out)
+    dataset = generate(DemoConfig(users=users, items=items, seed=seed))
+    dataset.save(out)
+    _summarise(dataset, out)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse before the work what `Dataset.save` would refuse after it."""
+    if out.exists() and not is_replaceable(out):
+        raise DataError(f"{out} exists and is no dataset: choose another folder for --out")
+
+
+def _account(what: str, ledger: Ledger) -> Table:
+    """What became of the rows read."""
+    table = Table(title=what, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    tally = ledger.tally()
+    table.add_row("read", f"{tally.read:,}", "")
+    for reason, count in tally.skipped.items():
+        table.add_row(f"bad: {reason}", f"{count:,}", f"first: {ledger.examples[reason]}")
+    for reason, count in tally.dropped.items():
+        table.add_row(f"left out: {reason}", f"{count:,}", "")
+    table.add_row("kept", f"{tally.kept:,}", "")
+    return table
+
+
+def _summarise(dataset: Dataset, out: Path) -> None:
+    info = dataset.info
+    console.print(
+        f"{out}: {info.users:,} users, {info.items.kept:,} items ({info.unseen_items:,} never interacted with),"
+        f" {info.interactions.kept:,} interactions"
+    )
