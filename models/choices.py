@@ -80,7 +80,7 @@ class ChoiceTrie:
                 equally if not given.
         """
         steps = [_log_softmax(np.asarray(logits, dtype=np.float64)) for logits in branch_logits]
-        totals = np.asarray([sum(steps[branch][child] for branch, child in path) for path in self.steps])
+        totals = np.asarray([sum((steps[branch][child] for branch, child in path), 0.0) for path in self.steps])
         scores = np.zeros(len(self)) if tie_scores is None else np.asarray(tie_scores, dtype=np.float64)
         for group in np.flatnonzero(np.bincount(self.groups) > 1):
             members = np.flatnonzero(self.groups == group)

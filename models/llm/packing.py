@@ -163,7 +163,8 @@ class _Tree:
 
 
 def _tree(trie: ChoiceTrie) -> _Tree:
-    paths = sorted({b.path[:end] for b in trie.branches for end in range(1, len(b.path) + 1)}, key=len)
+    prefixes = {b.path[:end] for b in trie.branches for end in range(1, len(b.path) + 1)}
+    paths = sorted(prefixes, key=lambda path: (len(path), path))
     offset = {path: index for index, path in enumerate(paths)}
     visible = np.zeros((len(paths), len(paths)), dtype=bool)
     for path, index in offset.items():
