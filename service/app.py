@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
+import numpy as np
 import structlog
 import torch
 from fastapi import Depends, FastAPI
@@ -22,7 +23,7 @@ from models.bundle import Bundle, load_bundle
 from models.composer import Question
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
-from models.errors import ConfigError
+from models.errors import ConfigError, PromptTooLongError
 from service.active import Active
 from service.explain import ExplainConfig, Explainer
 from service.http import operations, problems, routes
@@ -44,7 +45,6 @@ from service.users.store import UserStore
 logger = structlog.get_logger(__name__)
 
 PREPARATION_THREADS = 2
-WARM_UP_ITEMS = 10
 
 EngineFactory = Callable[[Settings, str], LLMEngine]
 
@@ -144,6 +144,7 @@ async def _build(
     store = await _create_store(settings, bundle, stack)
 
     histories = Histories(store, settings.user_cache_size)
+    await histories.of(active, "")  # connects
     representations = Representations(store, executor, metrics, settings.user_cache_size)
     judge = Judge(engine, executor, metrics, settings.max_inflight)
     recommender = Recommender(
@@ -168,21 +169,28 @@ async def _build(
         metrics,
         ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
     )
-    await _warm_up(active, engine)
+    await _warm_up(active, engine, settings.window)
     metrics.serving(active.version, active.variant, len(bundle.contents.index))
-    return Services(active, engine, histories, recommender, explainer)
+    return Services(active, engine, store, histories, recommender, explainer)
 
 
-async def _warm_up(active: Active, engine: LLMEngine) -> None:
-    """Walk the whole path once, so that the first request is as fast as the next."""
-    items = active.catalogue.by_popularity[:WARM_UP_ITEMS].tolist()
+async def _warm_up(active: Active, engine: LLMEngine, window: int) -> None:
+    """Walk the whole path once, so that the first request is as fast as the next.
+
+    Raises:
+        ConfigError: the window is too large for the LLM.
+    """
+    items = active.catalogue.by_popularity[:window].tolist()
 
     def compose() -> Question:
         user_vector = active.composer.user_vectors([items])[0]
         active.bundle.contents.index.search(user_vector.cpu().numpy()[None], len(items))
-        return active.composer.recommend(user_vector, items, items)
+        return active.composer.recommend(user_vector, active.told(np.asarray(items)).tolist(), items)
 
-    question = await asyncio.to_thread(compose)
+    try:
+        question = await asyncio.to_thread(compose)
+    except PromptTooLongError as error:
+        raise ConfigError(f"window {window} is too large (ALLMREC_WINDOW): {error}") from error
     await engine.score(question.prompt, question.trie)
 
 

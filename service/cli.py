@@ -22,17 +22,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def serve(
-    bundle: Annotated[Path | None, typer.Option(help="Bundle version or bundle home. [default: bundles/demo]")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
-    engine: Annotated[str | None, typer.Option(help="transformers or vllm. [default: transformers]")] = None,
-    llm: Annotated[str | None, typer.Option(help="LLM by name or path. [default: the bundle's own]")] = None,
-    device: Annotated[str | None, typer.Option(help="Where torch runs. [default: cpu]")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle version or bundle home. (default: bundles/demo)")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. (default: 8000)")] = None,
+    engine: Annotated[str | None, typer.Option(help="transformers or vllm. (default: transformers)")] = None,
+    llm: Annotated[str | None, typer.Option(help="LLM by name or path. (default: the bundle's own)")] = None,
+    device: Annotated[str | None, typer.Option(help="Where torch runs. (default: cpu)")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. [default: the engine's choice]")
+        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the engine's choice)")
     ] = None,
-    variant: Annotated[str | None, typer.Option(help="Name of this variant. [default: control]")] = None,
-    log_format: Annotated[str | None, typer.Option(help="json or console. [default: json]")] = None,
+    variant: Annotated[str | None, typer.Option(help="Name of this variant. (default: control)")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or console. (default: json)")] = None,
 ) -> None:
     """Serve a bundle over HTTP.
 

@@ -7,6 +7,7 @@ import sys
 
 import structlog
 from structlog.typing import Processor
+from transformers.utils.logging import disable_progress_bar
 
 from service.settings import Settings
 
@@ -44,5 +45,6 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    disable_progress_bar()
     for library in ("httpx", "urllib3", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)

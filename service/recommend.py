@@ -161,14 +161,14 @@ class Recommender:
                         user_vector = await self._representations.of(active, history.items)
                 pool = self._pool(active, query, candidates, history.items)
                 if user_vector is None:
-                    return self._by_popularity(active, pool, missing, "cold_user")
+                    return self._by_popularity(active, query, pool, missing, "cold_user")
                 with self._metrics.stage("retrieve"):
                     items, cf_scores = await asyncio.get_running_loop().run_in_executor(
                         self._executor, _retrieve, active, pool, user_vector
                     )
         except TimeoutError:
             pool = self._pool(active, query, candidates, np.asarray(told_items, dtype=np.int64))
-            return self._by_popularity(active, pool, missing, "timeout")
+            return self._by_popularity(active, query, pool, missing, "timeout")
         if len(items) == 0:
             return Recommendation(missing=missing)
 
@@ -210,7 +210,9 @@ class Recommender:
             return query.num_results
         return self._config.num_results if query.candidates is None else len(query.candidates)
 
-    def _by_popularity(self, active: Active, pool: _Pool, missing: list[str], reason: Fallback) -> Recommendation:
+    def _by_popularity(
+        self, active: Active, query: Query, pool: _Pool, missing: list[str], reason: Fallback
+    ) -> Recommendation:
         """What anyone might like, for who cannot be known (in time)."""
         interactions = active.catalogue.interactions
         if pool.candidates is not None:
@@ -223,7 +225,8 @@ class Recommender:
         self._fell_back(reason)
         scores = popularity(interactions[ordered])
         ranked = [RankedItem(item, float(score), "popularity") for item, score in zip(ordered, scores, strict=True)]
-        return Recommendation(ranked, missing, "popularity" if ranked else None, reason)
+        ranker: Ranker | None = "popularity" if ranked else None
+        return Recommendation(ranked[: self._num_results(query)], missing, ranker, reason)
 
     def _fell_back(self, reason: Fallback) -> Fallback:
         self._metrics.fallbacks.labels(reason).inc()

@@ -12,6 +12,7 @@ from service.metrics import Metrics
 from service.recommend import Recommender
 from service.settings import Settings
 from service.users.histories import Histories
+from service.users.store import UserStore
 
 
 class NotReadyError(ServerError):
@@ -26,6 +27,7 @@ class Services:
 
     active: Active
     engine: LLMEngine
+    store: UserStore
     histories: Histories
     recommender: Recommender
     explainer: Explainer

@@ -38,6 +38,7 @@ class RequireKey:
         Raises:
             UnauthorizedError: it does not fit.
         """
+        # Starlette decodes headers as latin-1; this gives back the bytes that were sent.
         given = bearer.credentials if bearer is not None else header or ""
-        if not compare_digest(given.encode(), self._key):
+        if not compare_digest(given.encode("latin-1"), self._key):
             raise UnauthorizedError("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")

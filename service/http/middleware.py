@@ -24,6 +24,8 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 class BodyTooLargeError(HTTPException):
     """A request body went over the limit while it was read. An `HTTPException`, so that FastAPI lets it through."""
 
+    title = "Content too large"
+
     def __init__(self, max_bytes: int) -> None:
         super().__init__(413, f"a request body may have {max_bytes} bytes: send less at a time")
 
@@ -103,7 +105,7 @@ class LimitBody:
         too_large = BodyTooLargeError(self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            refusal = problem(scope, too_large.status_code, "Content too large", too_large.detail)
+            refusal = problem(scope, too_large.status_code, too_large.title, too_large.detail)
             await refusal(scope, receive, send)
             return
         size = 0

@@ -64,7 +64,7 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.BAD_REQUEST:
             return problem(request.scope, 422, "Invalid request", "body: it cannot be read as JSON")
-        title = HTTPStatus(error.status_code).phrase
+        title = getattr(error, "title", HTTPStatus(error.status_code).phrase)
         detail = error.detail if error.detail != title else f"{request.method} {request.url.path}: {title}"
         return problem(request.scope, error.status_code, title, detail, headers=error.headers)
 

@@ -40,13 +40,14 @@ from service.users.store import Event
 SAMPLE_USERS = 12
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
+    """Async, as all dependencies here: FastAPI sends others through a thread."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 
 
-def _services(request: Request) -> Services:
-    return _runtime(request).require()
+async def _services(runtime: Annotated[Runtime, Depends(_runtime)]) -> Services:
+    return runtime.require()
 
 
 RuntimeOf = Annotated[Runtime, Depends(_runtime)]

@@ -1,0 +1,135 @@
+"""GET /explain/genre."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.bundle import load_bundle
+from tests.service.world import GENRES, FakeEngine, World, broken, serving
+
+pytestmark = pytest.mark.anyio
+
+
+async def explain(client: httpx.AsyncClient, user_id: str, **query: Any) -> dict[str, Any]:
+    answer = await client.get("/explain/genre", params={"user_id": user_id, **query})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    blocks = [block.split("\n") for block in text.split("\n\n") if block]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+async def test_genres_come_with_the_history_that_speaks_for_them(client: httpx.AsyncClient, world: World) -> None:
+    """Probabilities over all four genres sum to one; evidence is the history's items of that genre, latest first."""
+    answer = await explain(client, "u0", top_k=4)
+    assert answer["ranker"] == "llm"
+    assert sorted(share["genre"] for share in answer["genres"]) == sorted(GENRES)
+    probabilities = [share["probability"] for share in answer["genres"]]
+    assert sum(probabilities) == pytest.approx(1)
+    assert probabilities == sorted(probabilities, reverse=True)
+    contents = load_bundle(world.bundle).contents
+    history = contents.histories.of("u0")[::-1]
+    for share in answer["genres"]:
+        expected = [f"i{item}" for item in history if GENRES[(item - 1) % 4] == share["genre"]]
+        assert [item["item_id"] for item in share["evidence"]] == expected
+
+
+async def test_top_k_limits_the_genres_but_not_what_they_are_probable_among(client: httpx.AsyncClient) -> None:
+    every, first = await explain(client, "u0", top_k=4), await explain(client, "u0", top_k=1)
+    assert first["genres"] == every["genres"][:1]
+    assert len((await explain(client, "u0"))["genres"]) == 3
+
+
+async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient) -> None:
+    answer = await explain(faked, "u0")
+    top = answer["genres"][0]["genre"]
+    assert answer["sentence"] == f"The favorite movie genre of this user is {top}, because it is good."
+    assert answer["sentence_source"] == "llm"
+
+
+async def test_a_sentence_that_did_not_end_is_marked(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.text = [" it", " goes on"]
+    assert (await explain(faked, "u0"))["sentence"].endswith("because it goes on…")
+
+
+async def test_a_streamed_sentence_follows_the_genres_and_is_summed_up(faked: httpx.AsyncClient) -> None:
+    whole = await explain(faked, "u0")
+    answer = await faked.get("/explain/genre", params={"user_id": "u0", "stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    sent = events(answer.text)
+    assert [name for name, _ in sent] == ["genres", "token", "token", "token", "done"]
+    assert sent[0][1]["genres"] == whole["genres"]
+    assert "".join(data["text"] for name, data in sent if name == "token") == whole["sentence"]
+    assert {**sent[-1][1], "took_ms": 0} == {**whole, "took_ms": 0}
+
+
+async def test_without_an_llm_the_facts_make_the_sentence(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.failure = broken()
+    answer = await explain(faked, "u0", top_k=4)
+    assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("cf", "llm_error", "template")
+    assert sum(share["probability"] for share in answer["genres"]) == pytest.approx(1)
+    titles = [item["title"] for item in answer["genres"][0]["evidence"][:3]][::-1]
+    if titles:
+        assert all(f"“{title}”" in answer["sentence"] for title in titles)
+    assert answer["sentence"].startswith(
+        f"The favorite movie genre of this user is {answer['genres'][0]['genre']}, bec"
+    )
+
+
+async def test_an_llm_that_fails_while_writing_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """The genres are the LLM's, it begins to write and breaks: the sentence that counts is the template's."""
+
+    async def fail(*_: Any) -> Any:
+        yield " it was"
+        raise broken()
+
+    engine.generate = fail  # type: ignore[method-assign]
+    answer = await faked.get("/explain/genre", params={"user_id": "u0", "stream": True})
+    done = events(answer.text)[-1]
+    assert done[0] == "done"
+    assert (done[1]["ranker"], done[1]["sentence_source"]) == ("llm", "template")
+    assert "it was" not in done[1]["sentence"]
+
+
+async def test_an_llm_that_writes_nothing_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.text = []
+    assert (await explain(faked, "u0"))["sentence_source"] == "template"
+
+
+async def test_an_unknown_user_is_404(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/explain/genre", params={"user_id": "nobody"})
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_user_without_usable_history_gets_what_is_popular(client: httpx.AsyncClient, world: World) -> None:
+    """Known by an event about an item that this bundle does not have."""
+    await client.post("/feedback", json={"events": [{"user_id": "stranger", "item_id": "from-another-bundle"}]})
+    answer = await explain(client, "stranger", top_k=4)
+    assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("popularity", "cold_user", "template")
+    catalogue = load_bundle(world.bundle).contents.catalogue
+    counts = {genre: int(catalogue.interactions[items].sum()) + 1 for genre, items in catalogue.category_items.items()}
+    total = sum(counts.values())
+    assert {share["genre"]: pytest.approx(share["probability"]) for share in answer["genres"]} == {
+        genre: count / total for genre, count in counts.items()
+    }
+    assert all(share["evidence"] == [] for share in answer["genres"])
+
+
+@pytest.mark.parametrize("query", [{}, {"user_id": ""}, {"user_id": "u0", "top_k": 0}, {"user_id": "u0", "top_k": 31}])
+async def test_bad_queries_are_422(client: httpx.AsyncClient, query: dict[str, Any]) -> None:
+    assert (await client.get("/explain/genre", params=query)).status_code == 422
+
+
+async def test_a_late_llm_is_not_waited_for(world: World, engine: FakeEngine, tmp_path: Path) -> None:
+    async with serving(world.settings_for(tmp_path, explain_timeout_ms=200), engine) as (client, _):
+        engine.seconds = 3600
+        answer = await explain(client, "u0")
+        assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("cf", "timeout", "template")
