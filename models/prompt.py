@@ -20,6 +20,8 @@ from models.errors import PromptTooLongError
 
 TokenIds = Sequence[int]
 
+EXPLANATION_TOKENS = 32
+
 
 class Domain(Config):
     """How the prompt speaks of a catalogue: this user has *watched* ..., one next *movie* to *watch*."""
@@ -238,17 +240,14 @@ class PromptTemplate:
     ) -> PromptLayout:
         """The prompt whose free continuation explains a favourite genre from the history that speaks for it.
 
-        It is the genre prompt with its answer given and `, because` after it.
+        It is the genre prompt with its answer given and `, because` after it. The history leaves at least
+        `EXPLANATION_TOKENS` of the context to the explanation.
+
+        Raises:
+            PromptTooLongError: the context is too small even without a history.
         """
-        layout = self._build(history, [genre], self._genres, self._genre_answer, injection)
         answer = [*genre, *self._close_quote, *self._because]
-        return PromptLayout(
-            np.concatenate([layout.token_ids, np.asarray(answer, dtype=np.int64)]),
-            layout.soft_positions,
-            layout.slot_kinds,
-            layout.slot_ordinals,
-            layout.choices,
-        )
+        return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, EXPLANATION_TOKENS)
 
     def _build(
         self,
@@ -257,9 +256,12 @@ class PromptTemplate:
         request: TokenIds,
         answer: TokenIds,
         injection: Injection,
+        given: TokenIds = (),
+        room: int = 0,
     ) -> PromptLayout:
+        """Title lists between `request` and `answer`; `given` is what the answer begins with, `room` what it needs."""
         first = max(0, len(history) - self.config.history_items)
-        told, title_tokens = self._fit(history[first:], candidates, request, answer)
+        told, title_tokens = self._fit(history[first:], candidates, [request, answer, given], room)
         first = len(history) - told
 
         builder = _Builder(self._filler)
@@ -278,6 +280,7 @@ class PromptTemplate:
         self._titles(builder, shown_candidates, Slot.CANDIDATE if with_items else None, 0)
         builder.text(answer)
         builder.text(self._open_quote)
+        builder.text(given)
         return builder.layout(shown_candidates)
 
     def _titles(self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int) -> None:
@@ -294,12 +297,12 @@ class PromptTemplate:
         self,
         history: Sequence[TokenIds],
         candidates: Sequence[TokenIds],
-        request: TokenIds,
-        answer: TokenIds,
+        others: Sequence[TokenIds],
+        room: int,
     ) -> tuple[int, int]:
-        """How many history items fit, and how many tokens of each title."""
-        fixed = [self._start, self._user, self._history, self._history_end, request, answer, self._open_quote]
-        budget = self.context_length - 1 - sum(map(len, fixed))
+        """How many history items fit beside the `others`, and how many tokens of each title."""
+        fixed = [self._start, self._user, self._history, self._history_end, self._open_quote, *others]
+        budget = self.context_length - 1 - sum(map(len, fixed)) - room
         overhead = len(self._open_quote) + len(self._close_quote) + 1 + len(self._comma)
 
         def cost(titles: Sequence[TokenIds], title_tokens: int) -> int:
