@@ -233,10 +233,10 @@ def _description(theme: Theme, setting: int, mood: int, rng: np.random.Generator
 
 def _genres(theme: Theme, community_genre: str, rng: np.random.Generator) -> list[str]:
     """One to three genres: some follow the theme, some the community."""
-    chosen = {theme.genres[0]} if rng.random() < 0.8 else set()
-    if rng.random() < 0.3:
+    chosen = {theme.genres[0]} if rng.random() < 0.85 else set()
+    if rng.random() < 0.2:
         chosen.add(theme.genres[1])
-    if rng.random() < 0.6 or not chosen:
+    if rng.random() < 0.8 or not chosen:
         chosen.add(community_genre)
     return sorted(chosen)
 
