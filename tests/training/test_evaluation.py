@@ -1,0 +1,169 @@
+"""The evaluation: the same question to every ranker, and numbers that can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from models.backbones import represent_all
+from models.composer import PromptComposer
+from models.index import ItemIndex
+from models.prompt import Injection, PromptConfig
+from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from training.data.splits import Candidates, Holdout
+from training.evaluation import (
+    ALLMREC,
+    ALLMREC_TEXT,
+    LLM_VARIANTS,
+    POPULARITY,
+    RANDOM,
+    STAGE1,
+    DecodedVectors,
+    EvaluationConfig,
+    EvaluationReport,
+    _retrieval_ranks,
+    evaluate,
+    summary,
+)
+from training.evaluation_report import JSON_FILE, markdown, table, write_report
+from training.ranking import rank_correlation, rank_with_llm
+
+
+class TestRankWithLLM:
+    def world(self):
+        split, llm = tiny_split(), tiny_llm()
+        contents = tiny_contents(split)
+        everyone = split.candidates(Holdout.TEST)
+        candidates = Candidates(everyone.users[:6], everyone.items[:6])
+        histories = [split.history(int(user), Holdout.TEST) for user in candidates.users]
+        users = represent_all(contents.backbone, histories, contents.cf_vectors)
+        composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
+        return llm, composer, users, histories, candidates
+
+    def test_log_probabilities_sum_to_one_and_padding_has_none(self) -> None:
+        """Over a user's real candidates; 30 items minus those met leave some users fewer than 19 negatives."""
+        llm, composer, users, histories, candidates = self.world()
+        candidates.items[0, 15:] = 0
+        scores = rank_with_llm(llm, composer, users, histories, candidates)
+        assert np.exp(scores).sum(axis=1) == pytest.approx(np.ones(6), abs=1e-6)
+        assert np.isneginf(scores[0, 15:]).all()
+        assert np.isfinite(scores[0, :15]).all()
+
+    def test_batching_changes_nothing(self) -> None:
+        """One prompt a batch or all in one: the same numbers."""
+        llm, composer, users, histories, candidates = self.world()
+        together = rank_with_llm(llm, composer, users, histories, candidates, batch_tokens=100_000)
+        apart = rank_with_llm(llm, composer, users, histories, candidates, batch_tokens=1)
+        assert together[candidates.mask] == pytest.approx(apart[candidates.mask], abs=1e-4)
+
+    def test_progress_adds_up(self) -> None:
+        """Every user is reported once."""
+        llm, composer, users, histories, candidates = self.world()
+        done: list[int] = []
+        rank_with_llm(llm, composer, users, histories, candidates, batch_tokens=1500, report=done.append)
+        assert sum(done) == 6
+
+    def test_the_positive_stands_anywhere_in_the_prompt(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Column 0 of the candidates is not the first title of the prompt, or position would leak the answer."""
+        llm, composer, users, histories, candidates = self.world()
+        places = []
+        recommend = composer.recommend
+
+        def spy(user, history, items, **options):
+            places.append(items.index(int(candidates.items[len(places), 0])))
+            return recommend(user, history, items, **options)
+
+        monkeypatch.setattr(composer, "recommend", spy)
+        rank_with_llm(llm, composer, users, histories, candidates, injection=Injection.NONE)
+        assert len(set(places)) > 2
+
+
+class TestRankCorrelation:
+    def test_equal_and_reversed_orders(self) -> None:
+        """1 and -1, whatever the scale; their mean is 0."""
+        scores = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+        assert rank_correlation(scores, np.exp(scores)) == pytest.approx(1.0)
+        assert rank_correlation(scores, -scores) == pytest.approx(-1.0)
+        assert rank_correlation(scores, scores * np.array([[1.0], [-1.0]])) == pytest.approx(0.0)
+
+    def test_padding_is_left_out(self) -> None:
+        """Orders 1 2 3 4 and 1 2 4 3 of the four real ones: 1 - 6 * 2 / (4 * 15) = 0.8."""
+        reference = np.array([[1.0, 2.0, 3.0, 4.0, -np.inf]])
+        scores = np.array([[1.0, 2.0, 4.0, 3.0, -np.inf]])
+        assert rank_correlation(scores, reference) == pytest.approx(0.8)
+
+
+def test_retrieval_counts_only_what_the_user_does_not_know() -> None:
+    """Items on a line: the user at 1 meets 5, 4, 3, ... first; knowing 5 and 4 puts item 3 first."""
+    vectors = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]], dtype=np.float32)
+    index = ItemIndex.build(vectors)
+    users = np.ones((2, 1), dtype=np.float32)
+    histories = [np.array([5, 4]), np.array([1])]
+    assert _retrieval_ranks(index, users, histories, np.array([3, 3])).tolist() == [1, 3]
+
+
+@pytest.fixture(scope="module")
+def report() -> EvaluationReport:
+    split, llm = tiny_split(users=60), tiny_llm()
+    contents = tiny_contents(split)
+    own = contents.backbone.item_vectors.detach()
+    decoded = DecodedVectors(item=own, text=torch.zeros_like(own))
+    config = EvaluationConfig(users=25, resamples=200)
+    return evaluate(split, contents, decoded, llm, PromptConfig(), config, "tiny", Console(quiet=True))
+
+
+class TestEvaluate:
+    def test_every_ranker_answers_for_the_same_users(self, report: EvaluationReport) -> None:
+        """25 of 60 users, all rankers of the paper's tables that this project has."""
+        assert list(report.rankers)[:3] == [RANDOM, POPULARITY, "SASRec"]
+        assert set(LLM_VARIANTS) < set(report.rankers)
+        assert {ranker.groups["overall"].users for ranker in report.rankers.values()} == {25}
+        assert report.users == 60
+        assert report.all_users["SASRec"]["overall"].users == 60
+
+    def test_stage_1_that_reproduces_the_backbone_ranks_like_it(self, report: EvaluationReport) -> None:
+        """Decoded vectors equal to the backbone's: same ranks, correlation 1."""
+        assert report.rankers[STAGE1].groups == report.rankers["SASRec"].groups
+        assert report.rankers[STAGE1].rank_correlation == pytest.approx(1.0)
+
+    def test_a_ranker_without_an_opinion_ranks_last(self, report: EvaluationReport) -> None:
+        """Ties count against the positive, so vectors of zeros are never a hit."""
+        assert report.rankers["Stage 1 (text encoder)"].groups["overall"].metrics["hit@10"].mean == 0.0
+
+    def test_groups_are_by_the_positive(self, report: EvaluationReport) -> None:
+        """Unseen positives are cold ones, and warm and cold share no user."""
+        groups = report.rankers[ALLMREC].groups
+        assert 0 < groups["unseen"].users <= groups["cold"].users
+        assert groups["warm"].users + groups["cold"].users <= 25
+
+    def test_recall_grows_with_the_cutoff(self, report: EvaluationReport) -> None:
+        """All 30 items are among the first 100."""
+        for groups in report.retrieval.values():
+            assert groups["overall"]["recall@20"].mean <= groups["overall"]["recall@100"].mean == 1.0
+
+    def test_the_report_says_it_on_paper_and_in_the_terminal(self, report: EvaluationReport, tmp_path: Path) -> None:
+        """JSON that reads back, Markdown and table with every ranker and the very numbers, and a picture."""
+        write_report(report, tmp_path)
+        assert EvaluationReport.model_validate_json((tmp_path / JSON_FILE).read_text()) == report
+        text = markdown(report)
+        hit = report.rankers[ALLMREC_TEXT].groups["overall"].metrics["hit@1"]
+        row = next(line for line in text.splitlines() if line.startswith(f"| {ALLMREC_TEXT} |"))
+        assert row.split("|")[2].strip() == f"{hit.mean:.3f} ({hit.low:.3f} to {hit.high:.3f})"
+        console = Console(width=200, record=True, quiet=False, file=(tmp_path / "out").open("w"))
+        console.print(table(report))
+        shown = console.export_text()
+        assert all(name in shown and name in text for name in report.rankers)
+        assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_the_summary_is_plain_json_for_the_manifest(self, report: EvaluationReport) -> None:
+        """Hit@1 and NDCG@10 by ranker and group, and the index's recall."""
+        content = json.loads(json.dumps(summary(report)))
+        assert content["ranked_users"] == 25
+        expected = report.rankers[ALLMREC].groups["overall"].metrics["hit@1"].mean
+        assert content["rankers"][ALLMREC]["overall"]["hit@1"] == pytest.approx(expected, abs=1e-4)
+        assert content["retrieval"]["overall"]["recall@100"] == 1.0
