@@ -12,7 +12,7 @@ import typer
 import uvicorn
 
 from models.bundle import load_manifest, resolve_bundle
-from models.errors import AllmrecError
+from models.errors import AllmrecError, BundleError
 from service.app import create_app
 from service.runtime import Services
 from service.settings import Settings, load_settings
@@ -52,6 +52,8 @@ def serve(
     try:
         settings = load_settings(**{name: value for name, value in given.items() if value is not None})
         load_manifest(resolve_bundle(settings.bundle))
+    except BundleError as error:
+        _fail(f"{error}. `make run` trains and serves a demo")
     except AllmrecError as error:
         _fail(error)
     listener = _listen(settings)

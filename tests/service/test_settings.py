@@ -1,0 +1,76 @@
+"""Where settings come from, and that they are written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.errors import ConfigError
+from service.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PORT", "REDIS_URL", *(f"ALLMREC_{field.upper()}" for field in Settings.model_fields)):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_overrides_come_before_the_environment_before_dotenv_before_defaults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("ALLMREC_WINDOW=5\nALLMREC_RETRIEVE=50\nALLMREC_VARIANT=from-file\nOTHER=x\n")
+    monkeypatch.setenv("ALLMREC_RETRIEVE", "60")
+    monkeypatch.setenv("ALLMREC_VARIANT", "from-environment")
+    settings = load_settings(variant="from-flag")
+    assert (settings.variant, settings.retrieve, settings.window, settings.max_candidates) == ("from-flag", 60, 5, 1000)
+
+
+def test_port_and_redis_url_have_their_conventional_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9000")
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@cache:6379")
+    settings = load_settings()
+    assert settings.port == 9000
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:secret@cache:6379"
+    assert "secret" not in repr(settings)
+    monkeypatch.setenv("ALLMREC_PORT", "9001")
+    assert load_settings().port == 9001
+    assert load_settings(port=9002).port == 9002
+
+
+def test_an_empty_value_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass unset variables on as empty ones."""
+    for name in ("REDIS_URL", "ALLMREC_API_KEY", "ALLMREC_LLM", "ALLMREC_TORCH_THREADS", "ALLMREC_DTYPE"):
+        monkeypatch.setenv(name, "")
+    settings = load_settings()
+    assert (settings.redis_url, settings.api_key, settings.llm, settings.torch_threads, settings.dtype) == (None,) * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "http"), ("ALLMREC_ENGINE", "magic"), ("ALLMREC_WINDOW", "0"), ("ALLMREC_DTYPE", "int3")],
+)
+def test_a_wrong_value_names_its_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"ALLMREC_{name.removeprefix('ALLMREC_')}: "):
+        load_settings()
+
+
+@pytest.mark.parametrize("document", [".env.example", "docs/operations.md"])
+def test_every_setting_is_documented(document: str) -> None:
+    text = (ROOT / document).read_text()
+    names = [f"ALLMREC_{field.upper()}" for field in Settings.model_fields]
+    assert [name for name in names if name not in text] == []
+
+
+def test_the_example_file_holds_the_defaults(tmp_path: Path) -> None:
+    """Every line of it, uncommented, changes nothing."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    values = [line.removeprefix("# ") for line in lines if line.removeprefix("# ").startswith("ALLMREC_")]
+    assert len(values) == len(Settings.model_fields)
+    (tmp_path / "example").write_text("\n".join(values))
+    assert Settings(_env_file=tmp_path / "example") == Settings(_env_file=None)  # type: ignore[call-arg]
