@@ -105,10 +105,9 @@ def generate(config: DemoConfig) -> Dataset:
     tastes = _make_tastes(config.users, rng)
     histories = _watch(config, movies, tastes, rng)
     interactions = _interactions(histories, movies, rng)
-    width = len(str(config.items))
     items = pl.DataFrame(
         {
-            "item_id": [f"m{number:0{width}d}" for number in range(1, config.items + 1)],
+            "item_id": [f"i{number}" for number in range(1, config.items + 1)],
             "title": movies.titles,
             "description": movies.descriptions,
             "categories": movies.genres,
@@ -116,7 +115,7 @@ def generate(config: DemoConfig) -> Dataset:
         schema=dict(ITEMS_SCHEMA),
     )
     interactions = interactions.with_columns(item_id=items["item_id"].gather(interactions["item"]))
-    interactions = interactions.select(*INTERACTIONS_SCHEMA)
+    interactions = interactions.select(*INTERACTIONS_SCHEMA).sort("user_id", maintain_order=True)
     seen = interactions["item_id"].n_unique()
     info = DatasetInfo(
         name="demo",
@@ -321,7 +320,6 @@ def _with_news(
 
 def _interactions(histories: list[list[int]], movies: Movies, rng: np.random.Generator) -> pl.DataFrame:
     """The histories as a table; who watches new movies does so after their release, the others before."""
-    width = len(str(len(histories)))
     users, items, times = [], [], []
     for number, history in enumerate(histories, start=1):
         gaps = (rng.exponential(6 * DAY, size=len(history)) + 60).astype(np.int64)
@@ -329,7 +327,7 @@ def _interactions(histories: list[list[int]], movies: Movies, rng: np.random.Gen
         age = 0 if news else int(rng.integers(2 * 365) * DAY)
         first_new = next((at for at, movie in enumerate(history) if movies.new[movie]), len(history))
         moments = RELEASE_TIME - age + np.cumsum(gaps) - gaps[:first_new].sum()
-        users += [f"u{number:0{width}d}"] * len(history)
+        users += [f"u{number}"] * len(history)
         items += history
         times += moments.tolist()
     return pl.DataFrame({"user_id": users, "item": items, "timestamp": times})

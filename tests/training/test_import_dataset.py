@@ -52,7 +52,7 @@ def test_a_failed_save_leaves_the_older_dataset(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", broken)
-    with pytest.raises(OSError, match="disk on fire"):
+    with pytest.raises(DataError, match="cannot be written: disk on fire"):
         dataset.save(tmp_path / "one")
     assert Dataset.load(tmp_path / "one").info == dataset.info
     assert [path.name for path in tmp_path.iterdir()] == ["one"]

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from models.errors import DataError
+from models.errors import ConfigError, DataError
 from training.data.builder import DatasetBuilder
 from training.data.cli import app
 from training.data.dataset import Dataset
@@ -195,6 +195,26 @@ def test_a_bad_parquet_row_has_a_number(tmp_path: Path) -> None:
     pl.DataFrame({"item": ["a"], "title": ["A"]}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"i\.parquet, row 2: the user id is missing"):
         imported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"domain": "film"}, "choose one of item, movie"),
+        ({"encoding": "klingon"}, "name another, such as latin-1"),
+        ({"encoding": "utf-16"}, "convert the file to UTF-8"),
+        ({"delimiter": "::"}, "give one character"),
+    ],
+)
+def test_an_unusable_setting_is_refused_before_reading(folder: Path, setting: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        imported(folder, **setting)
+
+
+def test_an_endless_header_is_an_error(folder: Path) -> None:
+    (folder / "items.csv").write_bytes(b"x" * 200_000)
+    with pytest.raises(DataError, match=r"items\.csv, line 1: no header can be read"):
+        imported(folder)
 
 
 class TestAmazon:

@@ -102,22 +102,27 @@ class Dataset:
         An older dataset there is replaced.
 
         Raises:
-            DataError: `path` holds something else than a dataset.
+            DataError: `path` holds something else than a dataset, or cannot be written.
         """
         target = Path(path)
         if target.exists() and not is_replaceable(target):
             raise DataError(f"{target} exists and is no dataset: choose another folder for the output")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            written = staging / "new"
-            written.mkdir()
-            self.interactions.write_parquet(written / INTERACTIONS_FILE)
-            self.items.write_parquet(written / ITEMS_FILE)
-            (written / INFO_FILE).write_text(self.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            _swap(written, target, staging / "old")
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            try:
+                self._write(staging / "new")
+                _swap(staging / "new", target, staging / "old")
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{target} cannot be written: {error}; free the disk or choose another folder") from error
+
+    def _write(self, folder: Path) -> None:
+        folder.mkdir()
+        self.interactions.write_parquet(folder / INTERACTIONS_FILE)
+        self.items.write_parquet(folder / ITEMS_FILE)
+        (folder / INFO_FILE).write_text(self.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path | str) -> Dataset:

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import Field
 
 from models.config import Config
-from models.errors import DataError
+from models.errors import ConfigError, DataError
+from models.prompt import DOMAINS
 from training.data import amazon
 from training.data.builder import DatasetBuilder, FilterConfig
 from training.data.dataset import Dataset, DatasetInfo
@@ -62,7 +63,7 @@ class ImportConfig(Config):
     keep_repeats: bool = False
     drop_unseen_items: bool | None = None
     encoding: str | None = None
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    delimiter: str | None = None
     columns: Columns = Columns()
 
 
@@ -120,8 +121,10 @@ def prepare(config: ImportConfig) -> Import:
     """Find the files and what they are.
 
     Raises:
+        ConfigError: domain, encoding or delimiter is none.
         DataError: a source is missing, or cannot be told to be one of the formats.
     """
+    _check_settings(config)
     for source in config.sources:
         if not source.exists():
             raise DataError(f"{source} does not exist: give existing files or a folder")
@@ -130,6 +133,26 @@ def prepare(config: ImportConfig) -> Import:
     if config.format is Format.AMAZON or (config.format is Format.AUTO and _files(config, amazon.SUFFIXES)):
         return _prepare_amazon(config)
     return _prepare_tables(config)
+
+
+def _check_settings(config: ImportConfig) -> None:
+    if config.domain is not None and config.domain not in DOMAINS:
+        raise ConfigError(f"domain {config.domain!r} is unknown: choose one of {', '.join(DOMAINS)}")
+    if config.delimiter is not None and (len(config.delimiter) != 1 or config.delimiter in '"\r\n'):
+        raise ConfigError(f"delimiter {config.delimiter!r} is not usable: give one character, such as ';'")
+    if config.encoding is not None and not _extends_ascii(config.encoding):
+        raise ConfigError(
+            f"encoding {config.encoding!r} is unknown or does not extend ASCII: name another, such as latin-1,"
+            " or convert the file to UTF-8"
+        )
+
+
+def _extends_ascii(encoding: str) -> bool:
+    """Whether lines can be told apart before they are decoded."""
+    try:
+        return "a,\n".encode(encoding) == b"a,\n"
+    except (LookupError, UnicodeError):
+        return False
 
 
 def _prepare_movielens(config: ImportConfig) -> Import:

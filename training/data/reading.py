@@ -94,7 +94,10 @@ def csv_table(path: Path, advance: Advance, encoding: str = "utf-8", delimiter: 
     except UnicodeDecodeError:
         raise DataError(_not_encoded(f"{path}, line 1", encoding)) from None
     separator = delimiter or max(DELIMITERS, key=head.count)
-    header = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+    try:
+        header = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: no header can be read ({error}); give a CSV file with one") from None
 
     def rows(ledger: Ledger) -> Iterator[tuple[int, Sequence[Any]]]:
         decoder = _Decoder(read_lines(path, advance), encoding)
