@@ -90,5 +90,5 @@ def rank_correlation(scores_E_C: np.ndarray, reference_E_C: np.ndarray) -> float
         real = np.isfinite(reference)
         if real.sum() > 1:
             first, second = (np.argsort(np.argsort(table[real], kind="stable")) for table in (scores, reference))
-            values.append(float(np.corrcoef(first, second)[0, 1]))  # type: ignore[index]
+            values.append(float(np.corrcoef(first, second)[0, 1]))
     return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,122 @@
+"""`allmrec-train`: from raw interactions to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from models.errors import AllmrecError
+from training.data.cli import demo, import_
+from training.fit import Chain
+from training.pretraining.cli import pretrain_lm
+from training.recipe import Recipe, load_recipe, shipped_recipes
+
+console = Console(stderr=True)
+
+
+class Commands(TyperGroup):
+    """Commands whose expected errors are one line, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; exit with 2 on an error of ours, with 130 on Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except AllmrecError as error:
+            console.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as interrupt:
+            console.print("interrupted. The same command goes on from the last finished stage.", highlight=False)
+            raise typer.Exit(130) from interrupt
+
+
+def _plain(error: AllmrecError) -> str:
+    return str(error).replace("[", "\\[")
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train an A-LLMRec recommender and export it as a bundle.",
+)
+app.command("import")(import_)
+app.command("demo")(demo)
+
+DatasetPath = Annotated[
+    Path,
+    typer.Argument(metavar="DATASET", help="A dataset's folder, or raw files, which are then imported first."),
+]
+RunPath = Annotated[Path, typer.Option("--out", help="The run's folder. Finished stages in it are not run again.")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"One of {', '.join(shipped_recipes())}, or the path of a TOML file.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting of the recipe. Can be given again."),
+]
+BundlePath = Annotated[
+    Path | None, typer.Option("--bundle", help="The bundle home to publish to. bundles/<name of the run> unless given.")
+]
+
+
+@app.command()
+def fit(
+    dataset: DatasetPath,
+    out: RunPath,
+    recipe: RecipeName = "default",
+    bundle: BundlePath = None,
+    settings: Settings = None,
+) -> None:
+    """Run all stages: backbone, stage 1, stage 2, evaluation, export."""
+    export(dataset, out, recipe, bundle, settings)
+
+
+@app.command()
+def backbone(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+    """Train the collaborative-filtering backbone."""
+    _chain(dataset, recipe, settings, out).backbone  # noqa: B018
+
+
+@app.command()
+def stage1(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+    """Align items with their text; runs what comes before, if need be."""
+    _chain(dataset, recipe, settings, out).aligned  # noqa: B018
+
+
+@app.command()
+def stage2(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+    """Align users and items with the frozen LLM; runs what comes before, if need be."""
+    _chain(dataset, recipe, settings, out).contents  # noqa: B018
+
+
+@app.command()
+def evaluate(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+    """Compare all rankers on the held-out items; runs what comes before, if need be."""
+    _chain(dataset, recipe, settings, out).evaluation  # noqa: B018
+
+
+@app.command()
+def export(
+    dataset: DatasetPath,
+    out: RunPath,
+    recipe: RecipeName = "default",
+    bundle: BundlePath = None,
+    settings: Settings = None,
+) -> None:
+    """Publish the result as a bundle; runs what comes before, if need be."""
+    home = bundle or Path("bundles") / out.name
+    path = _chain(dataset, recipe, settings, out).export(home)
+    console.print(f"bundle: {path}\nserve it: allmrec-serve --bundle {home}", highlight=False, soft_wrap=True)
+
+
+app.command("pretrain-lm")(pretrain_lm)
+
+
+def _chain(dataset: Path, recipe: str, settings: list[str] | None, out: Path) -> Chain:
+    chosen: Recipe = load_recipe(recipe, settings or ())
+    return Chain(dataset, chosen, out, console)
