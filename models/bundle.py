@@ -199,6 +199,7 @@ def write_bundle(
         )
         (draft / MANIFEST).write_bytes(manifest.serialise())
         for path in _files(draft):
+            path.chmod(0o644)  # safetensors writes for the owner alone; the service may be another user
             _sync(path)
         final = home / manifest.bundle_version
         if final.exists():

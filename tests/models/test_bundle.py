@@ -103,6 +103,11 @@ def test_every_byte_of_the_manifest_counts(bundle: Path, tmp_path: Path) -> None
             load_manifest(tmp_path)
 
 
+def test_every_file_can_be_read_by_another_user(bundle: Path) -> None:
+    """The service does not run as the one who trained."""
+    assert {path.stat().st_mode & 0o777 for path in bundle.rglob("*") if path.is_file()} == {0o644}
+
+
 def test_a_missing_file_is_named(bundle: Path, tmp_path: Path) -> None:
     """Such as after an incomplete copy."""
     copy = tmp_path / "copy"
