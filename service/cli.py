@@ -6,16 +6,17 @@ import contextlib
 import json
 import socket
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 import uvicorn
 
 from models.bundle import load_manifest, resolve_bundle
 from models.errors import AllmrecError, BundleError
-from service.app import create_app
-from service.runtime import Services
 from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from service.runtime import Services
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,6 +58,8 @@ def serve(
     except AllmrecError as error:
         _fail(error)
     listener = _listen(settings)
+    from service.app import create_app  # noqa: PLC0415 - seconds of imports that help and errors do not need
+
     failures: list[BaseException] = []
 
     def stop(error: BaseException) -> None:

@@ -38,6 +38,8 @@ def problem(
     extra = dict(headers or {})
     if status in (429, 503):
         extra.setdefault("Retry-After", str(RETRY_SECONDS))
+    if status == HTTPStatus.UNAUTHORIZED:
+        extra.setdefault("WWW-Authenticate", "Bearer")
     return Response(json.dumps(content.model_dump()), status, extra, media_type=MEDIA_TYPE)
 
 

@@ -70,13 +70,14 @@ class EmbeddedRedis:
         await self._spawn(executable, directory)
         try:
             async with asyncio.timeout(timeout_seconds):
-                while not self._socket.exists():
+                while not await self._answers():
                     if self._process is None or self._process.returncode is not None:
-                        raise EmbeddedRedisError(f"redis-server ended at once: see {self._log}")
+                        raise EmbeddedRedisError(f"redis-server ended at once: {self._last_words()}")
                     await asyncio.sleep(0.01)
         except TimeoutError as error:
+            last_words = self._last_words()
             await self.close()
-            raise EmbeddedRedisError(f"redis-server does not listen: see {self._log}") from error
+            raise EmbeddedRedisError(f"redis-server does not listen: {last_words}") from error
         self._keeper = asyncio.create_task(self._keep_alive(executable, directory), name="embedded-redis")
 
     async def close(self) -> None:
@@ -96,6 +97,21 @@ class EmbeddedRedis:
     @property
     def _log(self) -> Path:
         return self._runtime / "redis.log"
+
+    async def _answers(self) -> bool:
+        """Whether it has read its files and serves; the socket alone is there before."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket)
+            writer.write(b"PING\r\n")
+            reply = await reader.readline()
+        except OSError:
+            return False
+        writer.close()
+        return reply.startswith(b"+PONG")
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text().splitlines() if self._log.is_file() else []
+        return lines[-1] if lines else "it logged nothing"
 
     async def _spawn(self, executable: str, directory: Path | None) -> None:
         persistence = ["--appendonly", "yes", "--dir", str(directory)] if directory else ["--appendonly", "no"]

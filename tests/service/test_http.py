@@ -106,7 +106,9 @@ async def test_a_request_keeps_its_id_if_that_is_safe_to_log(client: httpx.Async
 async def test_with_a_key_set_only_its_holders_pass(world: World, engine: FakeEngine, tmp_path: Path) -> None:
     async with serving(world.settings_for(tmp_path, api_key=KEY), engine) as (client, _):
         for path in ("/users/u0", "/items/i1", "/about", "/explain/genre?user_id=u0"):
-            assert_problem(await client.get(path), 401)
+            refused = await client.get(path)
+            assert_problem(refused, 401)
+            assert refused.headers["www-authenticate"] == "Bearer"
             assert_problem(await client.get(path, headers={"X-API-Key": "wrong"}), 401)
             assert (await client.get(path, headers={"X-API-Key": KEY.encode()})).status_code == 200
         bearer = {"Authorization": f"Bearer {KEY}".encode()}

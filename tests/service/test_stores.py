@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from service.users.breaker import Breaker
-from service.users.embedded import EmbeddedRedis
+from service.users.embedded import EmbeddedRedis, EmbeddedRedisError
 from service.users.lru import LRU
 from service.users.memory import MemoryStore
 from service.users.redis import RedisStore, RedisStoreConfig
@@ -140,6 +140,14 @@ async def test_a_second_server_leaves_the_first_ones_files_alone(tmp_path: Path)
     assert await other.live_history("u") == []
     for part in (store, other, first, second):
         await part.close()
+
+
+async def test_a_server_that_cannot_read_its_files_says_why(tmp_path: Path) -> None:
+    (tmp_path / "appendonly.aof").write_text("not a log of commands\n")
+    server = EmbeddedRedis(tmp_path)
+    with pytest.raises(EmbeddedRedisError, match="Bad file format"):
+        await server.start()
+    await server.close()
 
 
 class Clock:
