@@ -96,7 +96,7 @@ class TestCommands:
     def test_import_reports_every_row(self, tmp_path: Path) -> None:
         (tmp_path / "i.csv").write_text("user,item,time\nu,a,1\nu,a,2\nu,zzz,3\n")
         (tmp_path / "t.csv").write_text("item,title\na,A\n")
-        arguments = ["import", str(tmp_path), "--out", str(tmp_path / "out"), "--on-bad-row", "skip"]
+        arguments = ["import", str(tmp_path), "--out", str(tmp_path / "out"), "--on-bad-row", "skip", "--drop-repeats"]
         result = CliRunner().invoke(app, [*arguments, "--domain", "song", "--name", "tunes"])
         assert result.exit_code == 0
         assert "bad: unknown item" in result.output

@@ -35,13 +35,13 @@ def test_ratings_at_the_threshold_stay(tmp_path: Path) -> None:
     assert dataset.info.interactions.dropped == {"rating below 4": 1}
 
 
-def test_only_the_first_of_a_repeated_pair_stays(tmp_path: Path) -> None:
+def test_repeats_stay_unless_only_the_first_is_wanted(tmp_path: Path) -> None:
     """u meets a at 5 and again at 9, though the file has the later one first."""
     rows = "u a 9 1\nu b 7 1\nu a 5 2\nv a 6 1"
-    dataset = imported(tmp_path, rows)
+    dataset = imported(tmp_path, rows, drop_repeats=True)
     assert dataset.interactions.rows() == [("u", "a", 5, 2.0), ("u", "b", 7, 1.0), ("v", "a", 6, 1.0)]
     assert dataset.info.interactions.dropped == {"repeated user-item pair": 1}
-    kept = imported(tmp_path, rows, keep_repeats=True)
+    kept = imported(tmp_path, rows)
     assert kept.interactions["item_id"].to_list() == ["a", "b", "a", "a"]
 
 

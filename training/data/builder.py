@@ -23,14 +23,14 @@ class FilterConfig(Config):
     Attributes:
         min_user_interactions, min_item_interactions: the k-core; 1 asks for nothing.
         min_rating: interactions rated lower are left out; None keeps all.
-        keep_repeats: keep every interaction of a user with the same item, not just the first.
+        drop_repeats: of a user's interactions with the same item keep only the first.
         drop_unseen_items: leave items without any interaction out of the catalogue.
     """
 
     min_user_interactions: int = 1
     min_item_interactions: int = 1
     min_rating: float | None = None
-    keep_repeats: bool = False
+    drop_repeats: bool = False
     drop_unseen_items: bool = False
 
 
@@ -123,7 +123,7 @@ class DatasetBuilder:
 
         if filters.min_rating is not None:
             rows = self._keep(rows, ratings[rows] >= filters.min_rating, f"rating below {filters.min_rating:g}")
-        if not filters.keep_repeats:
+        if filters.drop_repeats:
             rows = self._keep(rows, first_of_pairs(users[rows], items[rows]), "repeated user-item pair")
         least = filters.min_user_interactions, filters.min_item_interactions
         rows = self._keep(

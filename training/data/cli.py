@@ -44,8 +44,8 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
         int | None, typer.Option(min=1, help="Leave out items with fewer, repeatedly (k-core).")
     ] = None,
     min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated lower.")] = None,
-    keep_repeats: Annotated[
-        bool, typer.Option("--keep-repeats", help="Keep a user's later interactions with the same item, too.")
+    drop_repeats: Annotated[
+        bool, typer.Option("--drop-repeats", help="Of a user's interactions with the same item keep only the first.")
     ] = False,
     drop_unseen_items: Annotated[
         bool | None,
@@ -80,7 +80,7 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
         min_user_interactions=min_user_interactions or core,
         min_item_interactions=min_item_interactions or core,
         min_rating=min_rating,
-        keep_repeats=keep_repeats,
+        drop_repeats=drop_repeats,
         drop_unseen_items=drop_unseen_items,
         encoding=encoding,
         delimiter=delimiter,

@@ -45,7 +45,7 @@ class ImportConfig(Config):
         on_bad_row: whether a bad row is an error or is left out and counted.
         min_user_interactions, min_item_interactions: the k-core; 5 for Amazon, else 1 where None.
         min_rating: interactions rated lower are left out.
-        keep_repeats: keep every interaction of a user with the same item, not just the first.
+        drop_repeats: of a user's interactions with the same item keep only the first.
         drop_unseen_items: leave out items without interactions; True for Amazon, else False where None.
         encoding: of text files; UTF-8 where None (Latin-1 is recognised in `.dat` files).
         delimiter: of CSV files; found in the header where None.
@@ -60,7 +60,7 @@ class ImportConfig(Config):
     min_user_interactions: int | None = Field(default=None, ge=1)
     min_item_interactions: int | None = Field(default=None, ge=1)
     min_rating: float | None = None
-    keep_repeats: bool = False
+    drop_repeats: bool = False
     drop_unseen_items: bool | None = None
     encoding: str | None = None
     delimiter: str | None = None
@@ -239,6 +239,6 @@ def _filters(config: ImportConfig, core: int, drop: bool) -> FilterConfig:
         min_user_interactions=config.min_user_interactions or core,
         min_item_interactions=config.min_item_interactions or core,
         min_rating=config.min_rating,
-        keep_repeats=config.keep_repeats,
+        drop_repeats=config.drop_repeats,
         drop_unseen_items=drop if config.drop_unseen_items is None else config.drop_unseen_items,
     )
