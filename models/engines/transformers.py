@@ -45,7 +45,7 @@ class TransformersEngineConfig(Config):
     llm: str = EMBEDDED
     device: str = "cpu"
     dtype: str = "float32"
-    max_batch_tokens: int = 8192
+    max_batch_tokens: int = 2048
     max_waiting: int = 256
 
 

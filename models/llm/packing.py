@@ -64,7 +64,7 @@ def pack(
     tries: Sequence[ChoiceTrie],
 ) -> PackedBatch:
     """Pack B prompts (each (L,) ids with (S,) slots) with the branching paths of their tries."""
-    trees = [_tree(trie) for trie in tries]
+    trees = [tree_of(trie) for trie in tries]
     sizes = [len(ids) + len(tree.tokens) for ids, tree in zip(token_ids, trees, strict=True)]
     rows, longest = len(sizes), max(sizes)
     packed_ids = np.zeros((rows, longest), dtype=np.int64)
@@ -86,11 +86,6 @@ def pack(
         node_rows += [row] * len(tree.nodes)
         node_columns += (length + tree.nodes).tolist()
 
-    branches = [branch for trie in tries for branch in trie.branches]
-    widest = max((len(branch.children) for branch in branches), default=1)
-    children = np.full((len(branches), widest), NO_CHILD, dtype=np.int64)
-    for node, branch in enumerate(branches):
-        children[node, : len(branch.children)] = branch.children
     soft_rows = np.repeat(np.arange(rows), [len(slots) for slots in soft_positions])
     soft_columns = np.concatenate([np.asarray(slots, dtype=np.int64) for slots in soft_positions])
     return PackedBatch(
@@ -101,7 +96,7 @@ def pack(
         soft_columns=torch.from_numpy(soft_columns),
         node_rows=torch.tensor(node_rows, dtype=torch.int64),
         node_columns=torch.tensor(node_columns, dtype=torch.int64),
-        children_M_C=torch.from_numpy(children),
+        children_M_C=children_of(tries),
         node_counts=[len(trie.branches) for trie in tries],
     )
 
@@ -129,31 +124,49 @@ def hidden_states(model: Any, batch: PackedBatch, soft_tokens_T_D: torch.Tensor)
 
 def child_logits(model: Any, batch: PackedBatch, hidden_B_S_D: torch.Tensor) -> torch.Tensor:
     """The logits (M, C) of every branching node's children in fp32, -inf beyond a node's own."""
-    hidden_M_D = hidden_B_S_D[batch.node_rows, batch.node_columns]
+    return node_logits(model, hidden_B_S_D[batch.node_rows, batch.node_columns], batch.children_M_C)
+
+
+def node_logits(model: Any, hidden_M_D: torch.Tensor, children_M_C: torch.Tensor) -> torch.Tensor:
+    """As `child_logits`, from the last hidden states of the branching nodes alone."""
     head: nn.Linear = model.get_output_embeddings()
-    weight_M_C_D = head.weight[batch.children_M_C.clamp_min(0)]
+    weight_M_C_D = head.weight[children_M_C.clamp_min(0)]
     logits_M_C = torch.einsum("md,mcd->mc", hidden_M_D.float(), weight_M_C_D.float())
     if head.bias is not None:
-        logits_M_C = logits_M_C + head.bias[batch.children_M_C.clamp_min(0)].float()
-    return logits_M_C.masked_fill(batch.children_M_C == NO_CHILD, -torch.inf)
+        logits_M_C = logits_M_C + head.bias[children_M_C.clamp_min(0)].float()
+    return logits_M_C.masked_fill(children_M_C == NO_CHILD, -torch.inf)
 
 
-def split_nodes(batch: PackedBatch, logits_M_C: torch.Tensor, tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
+def children_of(tries: Sequence[ChoiceTrie]) -> torch.Tensor:
+    """(M, C) token ids of the children of all branching nodes, NO_CHILD beyond a node's own."""
+    branches = [branch for trie in tries for branch in trie.branches]
+    widest = max((len(branch.children) for branch in branches), default=1)
+    children = np.full((len(branches), widest), NO_CHILD, dtype=np.int64)
+    for node, branch in enumerate(branches):
+        children[node, : len(branch.children)] = branch.children
+    return torch.from_numpy(children)
+
+
+def split_nodes(logits_M_C: torch.Tensor, tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
     """Per prompt and branch the (C,) logits, as `ChoiceTrie.log_probs` takes them."""
     values = logits_M_C.detach().float().cpu().numpy()
     start, result = 0, []
-    for trie, count in zip(tries, batch.node_counts, strict=True):
-        nodes = values[start : start + count]
+    for trie in tries:
+        nodes = values[start : start + len(trie.branches)]
         result.append([row[: len(branch.children)] for row, branch in zip(nodes, trie.branches, strict=True)])
-        start += count
+        start += len(trie.branches)
     return result
 
 
 @dataclass(frozen=True)
-class _Tree:
-    """The tokens that lead to the branching nodes of one trie.
+class Tree:
+    """The tokens that lead to the branching nodes of one trie, as they follow the prompt.
 
-    `nodes` are offsets from the end of the prompt: -1 is the prompt's last token, that is the root.
+    Attributes:
+        tokens: (T,) token ids.
+        depths: (T,) length of the path that ends in each.
+        visible: (T, T) bool, True where the row's token sees the column's: its ancestors and itself.
+        nodes: (M,) offsets of the branching nodes from the end of the prompt: -1 is the prompt's last token, the root.
     """
 
     tokens: np.ndarray
@@ -162,7 +175,8 @@ class _Tree:
     nodes: np.ndarray
 
 
-def _tree(trie: ChoiceTrie) -> _Tree:
+def tree_of(trie: ChoiceTrie) -> Tree:
+    """The tokens on the way to the branching nodes of `trie`, shallow ones first."""
     prefixes = {b.path[:end] for b in trie.branches for end in range(1, len(b.path) + 1)}
     paths = sorted(prefixes, key=lambda path: (len(path), path))
     offset = {path: index for index, path in enumerate(paths)}
@@ -170,7 +184,7 @@ def _tree(trie: ChoiceTrie) -> _Tree:
     for path, index in offset.items():
         for end in range(1, len(path) + 1):
             visible[index, offset[path[:end]]] = True
-    return _Tree(
+    return Tree(
         tokens=np.asarray([path[-1] for path in paths], dtype=np.int64),
         depths=np.asarray([len(path) for path in paths], dtype=np.int64),
         visible=visible,

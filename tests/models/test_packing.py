@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from models.choices import ChoiceTrie
 from models.llm.loading import LanguageModel, load_llm
+from models.llm.opt import OPTScorer
 from models.llm.packing import pack
-from models.llm.scoring import score_prompts
+from models.llm.scoring import score_packed, score_prompts
 from models.prompt import encode_plain
 from tests.models.hosting import END, FIRST_TOKEN, VOCABULARY, Reference, make_prompt
 
@@ -27,9 +28,9 @@ def llm(checkpoint: Path) -> LanguageModel:
     return load_llm(str(checkpoint))
 
 
-def scores(llm: LanguageModel, prompts, choice_lists) -> list[np.ndarray]:
+def scores(llm: LanguageModel, prompts, choice_lists, score=score_prompts) -> list[np.ndarray]:
     tries = [ChoiceTrie(choices, END) for choices in choice_lists]
-    return [trie.log_probs(logits) for trie, logits in zip(tries, score_prompts(llm, prompts, tries), strict=True)]
+    return [trie.log_probs(logits) for trie, logits in zip(tries, score(llm, prompts, tries), strict=True)]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,11 +38,15 @@ def scores(llm: LanguageModel, prompts, choice_lists) -> list[np.ndarray]:
 @example([(1, [[7]]), (5, [[7], [7, 8]])])
 @example([(30, [[7, 8], [7, 8]]), (1, [[7, 8, 9], [7, 8], [7]])])
 def test_packed_scores_equal_brute_force(llm: LanguageModel, reference: Reference, questions):
-    """Batches of prompts of any length and any choices: as if each had been decoded alone over its full trie."""
+    """Batches of any prompts and choices, by OPT's own pass and by the one for any LLM: as decoded alone, in full."""
     prompts = [make_prompt(length, min(length, 2), seed=length) for length, _ in questions]
     choice_lists = [choices for _, choices in questions]
-    for prompt, choices, found in zip(prompts, choice_lists, scores(llm, prompts, choice_lists), strict=True):
-        assert found == pytest.approx(reference.log_probs(prompt, choices), abs=1e-4)
+    assert OPTScorer.supports(llm.model)
+    found = scores(llm, prompts, choice_lists, score_prompts), scores(llm, prompts, choice_lists, score_packed)
+    for prompt, choices, *both in zip(prompts, choice_lists, *found, strict=True):
+        expected = reference.log_probs(prompt, choices)
+        assert both[0] == pytest.approx(expected, abs=1e-4)
+        assert both[1] == pytest.approx(expected, abs=1e-4)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
