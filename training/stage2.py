@@ -9,10 +9,11 @@ Axes: B prompts, C candidates, M branching nodes of all prompts, D CF size, J jo
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,13 +29,15 @@ from models.choices import ChoiceTrie
 from models.composer import PromptComposer
 from models.config import Config
 from models.llm.loading import EMBEDDED, LanguageModel
-from models.llm.packing import PackedBatch, child_logits, hidden_states, pack
+from models.llm.opt import OPTScorer
+from models.llm.packing import PackedBatch, hidden_states, node_logits, pack
 from models.prompt import PromptConfig, PromptLayout, PromptTemplate, TitleTokens
 from training.backbone import score_candidates, some
 from training.data.splits import Holdout, SequenceSplit
 from training.examples import ExampleConfig, Examples, ExampleSampler
 from training.loop import LoopConfig, Outcome, Task, seed_everything, train
 from training.metrics import mean_metrics
+from training.pretraining.forward import PackedReader
 from training.ranking import rank_with_llm
 from training.run import StageRun
 from training.warmstart import (
@@ -65,6 +68,7 @@ class Stage2Config(Config):
         llm: "embedded", a hub name or a path.
         device: where the LLM and the projections run.
         dtype: of the LLM's weights.
+        training_dtype: of the LLM's forward and backward pass in training; validation keeps to `dtype`.
         examples: what the prompts contain.
         loss: on what.
         distillation: share of the choice loss that asks for the CF backbone's distribution over the candidates
@@ -79,7 +83,8 @@ class Stage2Config(Config):
 
     llm: str = EMBEDDED
     device: str = "cpu"
-    dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    training_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     examples: ExampleConfig = ExampleConfig()
     loss: Loss = Loss.CHOICE
     distillation: float = Field(0.0, ge=0, le=1)
@@ -119,6 +124,7 @@ class Stage2Loss:
         self._train, self._contents, self._llm = split.train, contents, llm
         self._template, self._titles, self._config = template, titles, config
         self._temperature = temperature
+        self._reader = _Reader(llm.model, getattr(torch, config.training_dtype))
         # Item i by its text is row i + N + 1.
         self._joint = torch.cat([contents.joint_item, contents.joint_text])
         self._vectors = torch.cat([contents.cf_vectors, text_vectors])
@@ -144,13 +150,12 @@ class Stage2Loss:
             self._rows(items, flags[limit : limit + len(items)])
             for items, flags in zip(candidates, batch.as_text, strict=True)
         ]
-        with torch.autocast(users_B_D.device.type, enabled=False):
-            soft_T_D = self._contents.projector(
-                layouts,
-                users_B_D,
-                [self._joint[rows] for rows in told_rows],
-                [self._joint[rows] for rows in candidate_rows],
-            )
+        soft_T_D = self._contents.projector(
+            layouts,
+            users_B_D,
+            [self._joint[rows] for rows in told_rows],
+            [self._joint[rows] for rows in candidate_rows],
+        )
         if self._config.loss is Loss.TITLE:
             return self._title_loss(layouts, batch.answers, soft_T_D)
         wanted = [
@@ -181,11 +186,10 @@ class Stage2Loss:
     ) -> torch.Tensor:
         """Cross-entropy between the distribution asked for and the constrained decoder's, node by node."""
         batch = _packed(layouts, tries).to(soft_T_D.device)
-        hidden_B_S_D = hidden_states(self._llm.model, batch, soft_T_D)
-        with torch.autocast(soft_T_D.device.type, enabled=False):
-            log_probs_M_C = child_logits(self._llm.model, batch, hidden_B_S_D).log_softmax(dim=1)
-            mass_M_C = node_masses(tries, wanted, log_probs_M_C.shape).to(log_probs_M_C.device)
-            return -(mass_M_C * log_probs_M_C.masked_fill(mass_M_C == 0, 0.0)).sum() / len(layouts)
+        hidden_M_D = self._reader(batch, soft_T_D, batch.node_rows, batch.node_columns)
+        log_probs_M_C = node_logits(self._llm.model, hidden_M_D, batch.children_M_C).log_softmax(dim=1)
+        mass_M_C = node_masses(tries, wanted, log_probs_M_C.shape).to(log_probs_M_C.device)
+        return -(mass_M_C * log_probs_M_C.masked_fill(mass_M_C == 0, 0.0)).sum() / len(layouts)
 
     def _title_loss(self, layouts: Sequence[PromptLayout], answers: np.ndarray, soft_T_D: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the target's tokens and the closing quote, over the whole vocabulary."""
@@ -204,7 +208,6 @@ class Stage2Loss:
         ]
         no_tries = [ChoiceTrie([title], self._template.end_token) for title in titles]
         batch = _packed(prompts, no_tries).to(soft_T_D.device)
-        hidden_B_S_D = hidden_states(self._llm.model, batch, soft_T_D)
         rows = [row for row, title in enumerate(titles) for _ in title]
         columns = [
             len(layout.token_ids) - 1 + depth
@@ -212,8 +215,27 @@ class Stage2Loss:
             for depth in range(len(title))
         ]
         targets = torch.tensor([token for title in titles for token in title], device=soft_T_D.device)
-        logits = self._llm.model.get_output_embeddings()(hidden_B_S_D[rows, columns])
+        hidden_N_D = self._reader(batch, soft_T_D, *torch.tensor([rows, columns], device=soft_T_D.device))
+        head = self._llm.model.get_output_embeddings()
+        logits = head(hidden_N_D.to(head.weight.dtype))
         return nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / len(layouts)
+
+
+class _Reader:
+    """The frozen LLM's last hidden states at given positions, for training: in its own precision, and fast on a CPU."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self._model = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+        fast = model.device.type == "cpu" and OPTScorer.supports(model)
+        self._packed = PackedReader(self._model) if fast else None
+
+    def __call__(
+        self, batch: PackedBatch, soft_T_D: torch.Tensor, rows_N: torch.Tensor, columns_N: torch.Tensor
+    ) -> torch.Tensor:
+        """(N, D') at packed positions `rows_N`, `columns_N`."""
+        if self._packed is not None:
+            return self._packed(batch, soft_T_D, rows_N, columns_N)
+        return hidden_states(self._model, batch, soft_T_D)[rows_N, columns_N]
 
 
 def node_masses(tries: Sequence[ChoiceTrie], wanted: Sequence[np.ndarray], shape: Sequence[int]) -> torch.Tensor:

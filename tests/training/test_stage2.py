@@ -94,7 +94,7 @@ class TestLoss:
 
     def loss(self, split, contents, llm, **settings) -> Stage2Loss:
         composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
-        config = Stage2Config(**settings)
+        config = Stage2Config(training_dtype="float32", **settings)
         text_vectors = torch.zeros_like(contents.cf_vectors)
         return Stage2Loss(split, contents, text_vectors, llm, composer.template, composer.titles, config, 1.0)
 
