@@ -1,0 +1,94 @@
+"""`allmrec-train pretrain-lm` and `allmrec-train evaluate-lm`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from models.errors import ConfigError
+from models.llm.loading import EMBEDDED, load_llm, load_tokenizer
+from training.pretraining.evaluate import Measures, measure
+from training.pretraining.pretrain import PretrainConfig, draw, pretrain
+from training.pretraining.prompts import Mixture, PromptFactory
+from training.pretraining.tokenizer import train_tokenizer
+from training.run import StageRun
+
+console = Console(stderr=True)
+
+
+def pretrain_lm(
+    out: Annotated[Path, typer.Option(help="The run's folder; the LLM is in its folder llm afterwards.")],
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to train. 60 unless given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings of PretrainConfig.")] = None,
+    new_tokenizer: Annotated[
+        bool, typer.Option("--new-tokenizer", help="Train the tokenizer too, instead of taking the shipped one.")
+    ] = False,
+    llm: Annotated[
+        str | None, typer.Option(help="Go on from this LLM, 'embedded' or a path, instead of the initialisation.")
+    ] = None,
+) -> None:
+    """Make the embedded LLM: teach a small OPT to read injected tokens. The same command goes on after Ctrl-C."""
+    settings = read_config(config)
+    if minutes is not None:
+        settings = settings.model_copy(update={"loop": settings.loop.model_copy(update={"minutes": minutes})})
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    start = load_llm(llm) if llm else None
+    tokenizer = train_tokenizer() if new_tokenizer else load_tokenizer(EMBEDDED)
+    inputs = {"tokenizer": tokenizer.backend_tokenizer.to_str(), "start": start.fingerprint if start else ""}
+    run = StageRun(out, settings, settings.seed, inputs)
+    if run.is_done:
+        console.print(f"{out}: done already", highlight=False)
+        return
+    metrics = pretrain(settings, tokenizer, run, start.model.state_dict() if start else None, console)
+    console.print(table(metrics))
+
+
+def evaluate_lm(
+    llm: Annotated[str, typer.Argument(help="'embedded', or the folder of an LLM with its interface.")] = EMBEDDED,
+    prompts: Annotated[int, typer.Option(min=1, help="Freshly drawn prompts.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Another seed draws other worlds.")] = 1234,
+    candidates: Annotated[int | None, typer.Option(min=2, help="This many candidates in every prompt.")] = None,
+) -> None:
+    """Measure how much of what can be known an LLM reads, on freshly drawn worlds.
+
+    Raises:
+        ConfigError: the LLM has no interface.
+    """
+    loaded = load_llm(llm)
+    if loaded.interface is None:
+        raise ConfigError(f"LLM '{llm}' has no interface for injected tokens beside its weights")
+    factory = PromptFactory(loaded.tokenizer, loaded.interface, loaded.context_length, seed)
+    mixture = Mixture() if candidates is None else Mixture(candidates=(candidates, candidates))
+    console.print(table(measure(loaded.model, draw(factory, mixture, prompts, seed))))
+
+
+def read_config(path: Path | None) -> PretrainConfig:
+    """The settings in a TOML file, or the defaults.
+
+    Raises:
+        ConfigError: the file is missing, no TOML, or says what is not a setting.
+    """
+    if path is None:
+        return PretrainConfig()
+    try:
+        return PretrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def table(groups: dict[str, Measures]) -> Table:
+    """One row a group."""
+    columns = ("prompts", "accuracy", "bayes", "share", "kl", "uniform_kl", "rank", "token_accuracy", "whole_sentence")
+    result = Table("group", *columns)
+    for name, measures in groups.items():
+        cells = [f"{measures[column]:.4g}" if column in measures else "" for column in columns]
+        result.add_row(name, *cells)
+    return result

@@ -1,0 +1,93 @@
+"""How much of what can be known the LM reads: its ranking against the true one, on freshly drawn worlds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.llm.packing import child_logits, hidden_states, split_nodes
+from training.pretraining.prompts import Example, TrainingBatch, collate
+
+Measures = dict[str, float]
+
+
+def bucketed(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
+    """Group examples of similar length into batches of at most `tokens` padded tokens."""
+    batches: list[list[Example]] = []
+    for example in sorted(examples, key=lambda e: e.length):
+        if not batches or example.length * (len(batches[-1]) + 1) > tokens:
+            batches.append([])
+        batches[-1].append(example)
+    return batches
+
+
+@torch.no_grad()
+def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict[str, Measures]:
+    """Compare the LM's constrained log-probabilities with the true ones.
+
+    Returns:
+        Per group (`all`, `genre`-less prompts by their number of branching nodes, explanations) the mean of:
+        `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
+        ratio; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to a uniform guess; `rank`, the
+        Spearman correlation; and for explanations `token_accuracy`.
+    """
+    groups: dict[str, list[Measures]] = defaultdict(list)
+    for examples_B in bucketed(list(examples), tokens):
+        batch = collate(examples_B)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden_B_S_D = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
+        logits = split_nodes(child_logits(model, batch.packed, hidden_B_S_D), [e.trie for e in examples_B])
+        for example, nodes in zip(examples_B, logits, strict=True):
+            if example.sentence:
+                continue
+            record = _compare(example.world.log_probs, example.trie.log_probs(nodes))
+            count = len(example.trie.branches)
+            groups["all"].append(record)
+            groups["1 branching node" if count == 1 else f"{min(count, 4)}{'+' * (count > 3)} branching nodes"].append(
+                record
+            )
+        groups["explanations"] += _text_accuracy(model, batch, hidden_B_S_D)
+    return {
+        name: {key: float(np.mean([record[key] for record in records])) for key in records[0]}
+        | ({"share": _share(records)} if "bayes" in records[0] else {})
+        | {"prompts": len(records)}
+        for name, records in sorted(groups.items())
+        if records
+    }
+
+
+def _compare(true: np.ndarray, read: np.ndarray) -> Measures:
+    probs = np.exp(true)
+    return {
+        "accuracy": float(probs[read.argmax()]),
+        "bayes": float(probs.max()),
+        "kl": float(probs @ (true - read)),
+        "uniform_kl": float(probs @ (true + np.log(len(true)))),
+        "rank": float(np.corrcoef(_ranks(true), _ranks(read))[0, 1]),
+    }
+
+
+def _share(records: list[Measures]) -> float:
+    return sum(r["accuracy"] for r in records) / sum(r["bayes"] for r in records)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return values.argsort().argsort()
+
+
+def _text_accuracy(model: Any, batch: TrainingBatch, hidden_B_S_D: torch.Tensor) -> list[Measures]:
+    if not len(batch.text_rows):
+        return []
+    logits_W_V = model.lm_head(hidden_B_S_D[batch.text_rows, batch.text_columns].float())
+    right_W = logits_W_V.argmax(dim=1) == batch.text_targets
+    return [
+        {
+            "token_accuracy": float(right_W[batch.text_rows == row].float().mean()),
+            "whole_sentence": float(right_W[batch.text_rows == row].all()),
+        }
+        for row in sorted(set(batch.text_rows.tolist()))
+    ]

@@ -1,0 +1,285 @@
+"""The constructed initialisation: a circuit that ranks injected tokens before any training.
+
+Layer 0: every position learns its predecessor and the user's coordinates.
+Layer 1: every slot fetches the first and the second token of its title; repeated tokens find what followed them.
+Layer 2: the end of the prompt attends to candidates by <u, z> and takes up their first tokens, and by -<u, z> to
+push first tokens away; so the output embedding ranks the candidates.
+Layer 3: first tokens are not orthogonal, so each reads a little of the others; this layer takes back what is read.
+Layer 4: layer 2 again, more weakly, and a path token that began several titles takes up their second tokens.
+
+Ordinary initialisation does not find this circuit in minutes; trained from here it only has to be refined.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from models.config import Config
+from models.llm.interface import TokenInterface
+from models.prompt import Slot
+from training.pretraining.architecture import Architecture, orthogonal
+
+
+class Gains(Config):
+    """Strengths of the circuit, tuned so that the untrained model ranks well."""
+
+    token_norm: float = 1.0
+    template: float = 0.2
+    position: float = 0.24
+    predecessor: float = 1.6
+    user_copy: float = 2.75
+    flag: float = 0.8
+    recency: float = 3.5
+    first_token: float = 1.75
+    second_token: float = 1.4
+    induction: float = 0.5
+    match: float = 1.0
+    last_match: float = 0.5
+    write: float = 2.0
+    last_write: float = 1.0
+    correction: float = 0.15
+    correction_write: float = 1.0
+    second_write: float = 2.8
+    mlp: float = 0.05
+    noise: float = 0.02
+
+
+@dataclass
+class _Head:
+    """One attention head in residual coordinates: rows are head dimensions, columns residual ones."""
+
+    size: int
+    width: int
+    query: torch.Tensor = field(init=False)
+    query_bias: torch.Tensor = field(init=False)
+    key: torch.Tensor = field(init=False)
+    value: torch.Tensor = field(init=False)
+    output: torch.Tensor = field(init=False)
+    used: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.query, self.key, self.value, self.output = (torch.zeros(self.size, self.width) for _ in range(4))
+        self.query_bias = torch.zeros(self.size)
+
+    def match(self, query: torch.Tensor, key: torch.Tensor) -> None:
+        """Add <query x_q, key x_k> to the score; both (n, width)."""
+        rows = slice(self.used, self.used + len(query))
+        self.query[rows], self.key[rows] = query, key
+        self.used += len(query)
+
+    def prefer(self, key: torch.Tensor, strength: float) -> None:
+        """Add strength * <key, x_k> to the score, whatever the query."""
+        self.query_bias[self.used] = strength
+        self.key[self.used] = key
+        self.used += 1
+
+    def copy(self, source: torch.Tensor, target: torch.Tensor, gain: float) -> None:
+        """Read `source` (n, width) of what is attended and add it along `target` (n, width)."""
+        self.value[: len(source)] = source
+        self.output[: len(target)] = gain * target
+
+
+class Circuit:
+    """Builds the initial weights.
+
+    Args:
+        architecture: sizes and layout.
+        interface: the convention for injected tokens.
+        open_quote: the token that begins a title.
+        close_quote: the token that ends one.
+        start: the token that begins a text.
+        template: tokens of the prompts' fixed wording, which carry little identity.
+        gains: strengths.
+        seed: of the random codes.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        interface: TokenInterface,
+        open_quote: int,
+        close_quote: int,
+        start: int,
+        template: set[int],
+        gains: Gains,
+        seed: int,
+    ) -> None:
+        self._architecture = architecture
+        self._interface = interface
+        self._open_quote, self._close_quote, self._start = open_quote, close_quote, start
+        self._template = template
+        self._gains = gains
+        self._generator = torch.Generator().manual_seed(seed)
+        self._width = architecture.hidden_size
+        dims = range(self._width)
+        eye = torch.eye(self._width)
+        self._positions = eye[dims[architecture.position_dims]]
+        self._users = eye[dims[architecture.user_dims]]
+        self._items = eye[dims[architecture.item_dims]]
+
+        types = interface.slot_types / interface.slot_types.norm(dim=1, keepdim=True)
+        tokens = eye[dims[architecture.token_dims]]
+        spare = tokens - tokens @ types.T @ types
+        axes = torch.linalg.svd(spare @ spare.T)[0][:, : len(tokens) - len(types)].T @ tokens
+        axes = orthogonal(len(axes), self._generator) @ axes
+        self._quote_axis, self._end_axis, self._start_axis, self._flag_axis, self._wording_axis = axes[:5]
+        self._identity = axes[5:]
+        self._user_type, self._candidate_type = types[Slot.USER], types[Slot.CANDIDATE]
+        half = architecture.position_size // 2
+        self._frequencies = torch.logspace(math.log10(2.0), math.log10(0.01), half)
+
+    @torch.no_grad()
+    def write(self, model: Any) -> None:
+        """Overwrite the weights of a stock OPT."""
+        decoder = model.model.decoder
+        self._embeddings(decoder.embed_tokens.weight)
+        self._position_table(decoder.embed_positions.weight)
+        heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3(), self._layer_4()]
+        size = self._architecture.head_size
+        for layer, built in zip(decoder.layers, heads, strict=False):
+            attention = layer.self_attn
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+                projection.weight.normal_(0.0, self._gains.noise / 4, generator=self._generator)
+                projection.bias.zero_()
+            for number, head in enumerate(built):
+                rows = slice(number * size, (number + 1) * size)
+                attention.q_proj.weight[rows] = head.query * math.sqrt(size)
+                attention.q_proj.bias[rows] = head.query_bias * math.sqrt(size)
+                attention.k_proj.weight[rows] = head.key
+                attention.v_proj.weight[rows] = head.value
+                attention.out_proj.weight[:, rows] = head.output.T
+            for linear, std in ((layer.fc1, 0.02), (layer.fc2, 0.02 * self._gains.mlp)):
+                linear.weight.normal_(0.0, std, generator=self._generator)
+                linear.bias.zero_()
+
+    def _embeddings(self, table: torch.Tensor) -> None:
+        table.normal_(0.0, 1.0, generator=self._generator)
+        codes = table[:, : len(self._identity)]
+        codes = codes / codes.norm(dim=1, keepdim=True) * self._gains.token_norm
+        rest = 0.01 * (table - table @ self._identity.T @ self._identity)
+        table.copy_(codes @ self._identity + rest)
+        wording = sorted(self._template)
+        table[wording] *= self._gains.template
+        table[wording] += self._gains.token_norm * math.sqrt(1 - self._gains.template**2) * self._wording_axis
+        table[self._open_quote] = self._gains.token_norm * self._quote_axis
+        table[self._close_quote] = self._gains.token_norm * self._end_axis
+        table[self._start] = self._gains.token_norm * self._start_axis
+
+    def _position_table(self, table: torch.Tensor) -> None:
+        table.zero_()
+        half = len(self._frequencies)
+        phase = torch.arange(len(table))[:, None] * self._frequencies
+        table[:, :half] = self._gains.position * torch.cos(phase)
+        table[:, half : 2 * half] = self._gains.position * torch.sin(phase)
+
+    def _head(self) -> _Head:
+        return _Head(self._architecture.head_size, self._width)
+
+    def _look_back(self, head: _Head, distance: int, strength: float, slowest: int | None = None) -> None:
+        """Attend `distance` positions back, by all frequencies or only the `slowest` ones."""
+        half = len(self._frequencies)
+        chosen = range(half if slowest is None else half - slowest, half) if slowest else range(half)
+        for index in chosen:
+            angle = distance * float(self._frequencies[index])
+            cosine, sine = self._positions[index], self._positions[half + index]
+            query = torch.stack(
+                [
+                    math.cos(angle) * cosine + math.sin(angle) * sine,
+                    math.cos(angle) * sine - math.sin(angle) * cosine,
+                ]
+            )
+            head.match(strength * query, strength * torch.stack([cosine, sine]))
+
+    def _code(self, size: int, seed_axis: int) -> torch.Tensor:
+        """`size` orthonormal directions of token identity; equal for equal `seed_axis`."""
+        generator = torch.Generator().manual_seed(1000 + seed_axis)
+        return orthogonal(len(self._identity), generator)[:size] @ self._identity
+
+    def _layer_0(self) -> list[_Head]:
+        gains = self._gains
+        previous, user, earlier = self._head(), self._head(), self._head()
+        self._look_back(previous, 1, 1.1)
+        code = self._code(len(self._items) - 1, 0)
+        previous.copy(torch.cat([self._quote_axis[None], code]), self._items, gains.predecessor / 13)
+        user.prefer(self._user_type, 3.0)
+        user.match(0.6 * self._candidate_type[None], 0.6 * self._start_axis[None])
+        user.copy(self._users, self._users, gains.user_copy / 7)
+        self._look_back(earlier, 2, 1.1)
+        earlier.copy(self._quote_axis[None], self._flag_axis[None], gains.predecessor / 13)
+        return [previous, user, earlier, self._head()]
+
+    def _layer_1(self) -> list[_Head]:
+        gains = self._gains
+        parts = self._identity_parts()
+        first = [self._head() for _ in parts]
+        for head, part in zip(first, parts, strict=True):
+            self._look_back(head, 1, gains.recency, slowest=8)
+            head.match(gains.flag * self._candidate_type[None], self._items[:1])
+            head.copy(part, part, gains.first_token / 6)
+        second = self._head()
+        self._look_back(second, 1, gains.recency, slowest=8)
+        second.match(gains.flag * self._candidate_type[None], self._flag_axis[None])
+        second.copy(self._code(len(self._users), 2), self._users, gains.second_token / 6)
+        repeat = self._head()
+        code = self._code(len(self._items) - 1, 0)
+        repeat.match(0.8 * code, 0.8 * self._items[1:])
+        repeat.prefer(self._start_axis, 0.55)
+        own = self._code(self._architecture.head_size, 1)
+        repeat.copy(own, own, gains.induction / 13)
+        return [*first, second, repeat]
+
+    def _matching(self, strength: float, sign: float) -> _Head:
+        """A head that attends to candidates by sign * <u, z>."""
+        head = self._head()
+        basis = self._interface.user_basis, self._interface.item_basis
+        user, item = (axes / axes.norm(dim=1, keepdim=True) for axes in basis)
+        scale = math.sqrt(0.16 * strength)
+        head.match(sign * scale * user, scale * item)
+        head.prefer(self._candidate_type, 1.5)
+        return head
+
+    def _root_heads(self, strength: float, parts: list[torch.Tensor], write: float) -> list[_Head]:
+        heads = []
+        for sign in (1.0, -1.0):
+            for part in parts:
+                head = self._matching(strength, sign)
+                head.copy(part, part, sign * write / 9)
+                heads.append(head)
+        return heads
+
+    def _identity_parts(self) -> list[torch.Tensor]:
+        """Token identity in two halves, which leave room in a head for what tells it where to look."""
+        code = self._code(len(self._identity), 1)
+        half = (len(code) + 1) // 2
+        return [code[:half], code[half:]]
+
+    def _layer_2(self) -> list[_Head]:
+        return self._root_heads(self._gains.match, self._identity_parts(), self._gains.write)
+
+    def _layer_3(self) -> list[_Head]:
+        heads = []
+        for sign in (1.0, -1.0):
+            for part in self._identity_parts():
+                head = self._head()
+                scale = math.sqrt(self._gains.correction)
+                head.match(sign * scale * part, scale * part)
+                head.prefer(self._candidate_type, 1.5)
+                head.copy(part, part, -sign * self._gains.correction_write / 9)
+                heads.append(head)
+        return heads
+
+    def _layer_4(self) -> list[_Head]:
+        second = self._code(len(self._users), 2)
+        heads = self._root_heads(self._gains.last_match, self._identity_parts()[:1], self._gains.last_write)
+        own = self._code(6, 3)
+        for sign in (1.0, -1.0):
+            head = self._matching(self._gains.last_match, sign)
+            head.match(1.7 * own, 1.7 * own)
+            head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
+            head.copy(self._users, second, sign * self._gains.second_write / 9)
+            heads.append(head)
+        return heads

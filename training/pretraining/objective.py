@@ -1,0 +1,63 @@
+"""The loss of LLM pre-training: the divergence from the true distribution at every branching node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.func import functional_call
+from torch.nn import functional
+
+from models.llm.packing import NO_CHILD
+from training.pretraining.forward import PackedReader
+from training.pretraining.prompts import TrainingBatch
+
+
+class Objective:
+    """Loss of a model on a batch.
+
+    Args:
+        model: an OPT in fp32.
+        vocabulary_weight: weight of the cross-entropy over the whole vocabulary, which teaches the model to
+            generate candidates even if nothing constrains it.
+        text_weight: weight of the free text's cross-entropy per token.
+        dtype: of the forward and backward pass.
+    """
+
+    def __init__(
+        self, model: Any, vocabulary_weight: float, text_weight: float, dtype: torch.dtype = torch.bfloat16
+    ) -> None:
+        self._reader = PackedReader(model)
+        self._vocabulary_weight = vocabulary_weight
+        self._text_weight = text_weight
+        self._dtype = dtype
+
+    def __call__(self, batch: TrainingBatch) -> torch.Tensor:
+        """The scalar loss, per prompt. Rare nodes count by the root of the probability to get there."""
+        packed = batch.packed
+        cast = {name: weight.to(self._dtype) for name, weight in self._reader.named_parameters()}
+        rows = torch.cat([packed.node_rows, batch.text_rows])
+        columns = torch.cat([packed.node_columns, batch.text_columns])
+        hidden_N_D = functional_call(self._reader, cast, (packed, batch.soft_tokens_T_D, rows, columns))
+        table_V_D = self._reader.model.get_input_embeddings().weight
+        logits_N_V = functional.linear(hidden_N_D, table_V_D.to(self._dtype)).float()
+
+        nodes = len(packed.node_rows)
+        children_M_C = packed.children_M_C.clamp_min(0)
+        own_M_C = packed.children_M_C != NO_CHILD
+        targets_M_C = batch.targets_M_C
+        weights_M = batch.reach_M.sqrt()
+        log_probs_M_V = functional.log_softmax(logits_N_V[:nodes], dim=1)
+        among_V = log_probs_M_V.gather(1, children_M_C)
+        among_children = functional.log_softmax(among_V.masked_fill(~own_M_C, _NEVER), dim=1)
+        entropy_M = -torch.special.xlogy(targets_M_C, targets_M_C).sum(dim=1)
+        divergence_M = -(targets_M_C * among_children).sum(dim=1) - entropy_M
+        surprise_M = -(targets_M_C * among_V).sum(dim=1)
+        loss = (weights_M * (divergence_M + self._vocabulary_weight * surprise_M)).sum()
+        if len(batch.text_rows):
+            text = functional.cross_entropy(logits_N_V[nodes:], batch.text_targets, reduction="sum")
+            loss = loss + self._text_weight * text
+        return loss / len(packed.node_counts)
+
+
+_NEVER = -1e4

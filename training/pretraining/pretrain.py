@@ -1,0 +1,207 @@
+"""The stage that makes the embedded LLM: construct it, then train it on synthetic worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.console import Console
+
+from models.config import Config
+from models.llm.interface import TokenInterface
+from models.prompt import DOMAINS, encode_plain
+from training.loop import LoopConfig, Task, epoch_rng, seed_everything, train
+from training.pretraining.architecture import Architecture, build_interface, build_model
+from training.pretraining.evaluate import bucketed, measure
+from training.pretraining.initialisation import Circuit, Gains
+from training.pretraining.objective import Objective
+from training.pretraining.prompts import Example, Mixture, PromptFactory, collate
+from training.run import StageRun
+
+
+class Phase(Config):
+    """A part of the curriculum.
+
+    Attributes:
+        prompts: its length; the last phase lasts to the end whatever is said here.
+        mixture: its prompts.
+    """
+
+    prompts: int = Field(0, ge=0)
+    mixture: Mixture = Mixture()
+
+
+CURRICULUM = (
+    Phase(
+        prompts=3_000,
+        mixture=Mixture(candidates=(8, 20), title_tokens=1, history=0, genres=0.0, explanations=0.0),
+    ),
+    Phase(prompts=5_000, mixture=Mixture(candidates=(8, 24), title_tokens=4, history=4, explanations=0.05)),
+    Phase(),
+)
+
+
+class PretrainConfig(Config):
+    """The stage `pretrain-lm`.
+
+    Attributes:
+        architecture: sizes.
+        gains: strengths of the constructed initialisation.
+        constructed: begin with the constructed initialisation; with transformers' own otherwise.
+        curriculum: what is trained on, in order.
+        prompts_per_epoch: an epoch's prompts; every epoch draws new ones.
+        batch_tokens: most tokens in a batch, padding included.
+        learning_rate: of AdamW.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        vocabulary_weight: see `Objective`.
+        text_weight: see `Objective`.
+        validation_prompts: prompts to measure the share of Bayes on.
+        loop: when to stop, validate and save.
+        seed: of everything random but the interface.
+        interface_seed: of the convention for injected tokens. Bundles depend on it.
+    """
+
+    architecture: Architecture = Architecture()
+    gains: Gains = Gains()
+    constructed: bool = True
+    curriculum: tuple[Phase, ...] = Field(CURRICULUM, min_length=1)
+    prompts_per_epoch: int = Field(512, gt=0)
+    batch_tokens: int = Field(4096, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+    vocabulary_weight: float = Field(0.05, ge=0)
+    text_weight: float = Field(0.02, ge=0)
+    validation_prompts: int = Field(300, gt=0)
+    loop: LoopConfig = LoopConfig(
+        minutes=60, validate_every=10, monitor="closeness", decay_from=0.5, warmup=0.01, clip_norm=1.0
+    )
+    seed: int = 0
+    interface_seed: int = 0
+
+
+def pretrain(
+    config: PretrainConfig,
+    tokenizer: Any,
+    run: StageRun,
+    start_from: Mapping[str, torch.Tensor] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run the stage; the LLM is in the run's directory `llm` afterwards.
+
+    Args:
+        config: the stage's config, of which `run` was made.
+        tokenizer: a trained tokenizer.
+        run: the stage's directory.
+        start_from: weights to go on from instead of the initialisation.
+        console: where progress is shown.
+
+    Returns:
+        The final metrics of `measure` on fresh prompts.
+    """
+    run.start()
+    seed_everything(config.seed)
+    interface = build_interface(config.architecture, config.interface_seed)
+    model = initial_model(config, tokenizer, interface)
+    if start_from is not None:
+        model.load_state_dict(dict(start_from))
+    factory = PromptFactory(tokenizer, interface, config.architecture.context_length, config.seed)
+    objective = Objective(model, config.vocabulary_weight, config.text_weight)
+    validation = draw(factory, config.curriculum[-1].mixture, config.validation_prompts, config.seed + 1)
+
+    def batches(epoch: int) -> list[list[Example]]:
+        rng = epoch_rng(config.seed, epoch)
+        mixture = mixture_at(config.curriculum, epoch * config.prompts_per_epoch)
+        examples = [factory.draw(rng, mixture) for _ in range(config.prompts_per_epoch)]
+        grouped = bucketed(examples, config.batch_tokens)
+        return [grouped[index] for index in rng.permutation(len(grouped))]
+
+    def validate() -> dict[str, float]:
+        result = measure(model, validation)
+        overall, text = result["all"], result.get("explanations", {})
+        return {
+            "share": overall["share"],
+            "closeness": 1.0 - overall["kl"] / overall["uniform_kl"],
+            "rank": overall["rank"],
+            **({"text": text["token_accuracy"]} if text else {}),
+        }
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    task = Task(model, optimizer, batches, lambda examples: objective(collate(examples)), validate)
+    outcome = train(task, config.loop, run.checkpoint, "pretrain-lm", console)
+    save(model, tokenizer, interface, run.directory / "llm")
+    fresh = draw(factory, config.curriculum[-1].mixture, config.validation_prompts, config.seed + 2)
+    metrics = measure(model, fresh)
+    run.write_curve(outcome.curve, "pretrain-lm")
+    prompts = int(outcome.epochs * config.prompts_per_epoch)
+    run.finish({"steps": outcome.steps, "prompts": prompts, "minutes": outcome.minutes, "fresh": metrics})
+    return metrics
+
+
+def initial_model(config: PretrainConfig, tokenizer: Any, interface: TokenInterface) -> Any:
+    """The model before training."""
+    torch.manual_seed(config.seed)
+    model = build_model(config.architecture, tokenizer)
+    if config.constructed:
+        circuit_of(config, tokenizer, interface).write(model)
+    return model
+
+
+def circuit_of(config: PretrainConfig, tokenizer: Any, interface: TokenInterface) -> Circuit:
+    """The constructed initialisation for `tokenizer`."""
+    (open_quote,), (close_quote,) = encode_plain(tokenizer, [' "', '"'])
+    return Circuit(
+        config.architecture,
+        interface,
+        open_quote,
+        close_quote,
+        int(tokenizer.bos_token_id),
+        wording_tokens(tokenizer),
+        config.gains,
+        config.seed,
+    )
+
+
+def wording_tokens(tokenizer: Any) -> set[int]:
+    """The tokens of the prompts' fixed wording in all domains."""
+    texts = [
+        " is a user representation. in the previous. Recommend one next. The recommendation is for this user to",
+        " from the following title set, genre set, Name the favorite genre of this user. The favorite genre is,",
+        " because",
+    ]
+    for domain in DOMAINS.values():
+        texts.append(f" This user has {domain.past} {domain.noun} to {domain.verb} next")
+    return {token for ids in encode_plain(tokenizer, texts) for token in ids}
+
+
+def mixture_at(curriculum: tuple[Phase, ...], prompts: int) -> Mixture:
+    """The mixture after `prompts` prompts."""
+    ends = accumulate(phase.prompts for phase in curriculum[:-1])
+    return next(
+        (phase.mixture for phase, end in zip(curriculum, ends, strict=False) if prompts < end),
+        curriculum[-1].mixture,
+    )
+
+
+def draw(factory: PromptFactory, mixture: Mixture, count: int, seed: int) -> list[Example]:
+    """`count` examples, the same for the same seed, and none that training sees."""
+    rng = np.random.default_rng([seed, 0, 0])
+    return [factory.draw(rng, mixture) for _ in range(count)]
+
+
+def save(model: Any, tokenizer: Any, interface: TokenInterface, directory: Path) -> None:
+    """Write the LLM as transformers and vLLM load it, in bf16, with its tokenizer and interface."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shipped = type(model)(model.config)
+    shipped.load_state_dict(model.state_dict())
+    shipped.to(torch.bfloat16).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    interface.save(directory)

@@ -1,0 +1,276 @@
+"""Training prompts: synthetic titles and worlds in exactly the prompts that the product builds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.choices import ChoiceTrie
+from models.config import Config
+from models.llm.interface import TokenInterface
+from models.llm.packing import PackedBatch, pack
+from models.prompt import DOMAINS, PromptConfig, PromptLayout, PromptTemplate, Slot, TitleTokens, encode_plain
+from training.pretraining.titles import TitleGrammar
+from training.pretraining.words import GENRES
+from training.pretraining.worlds import World, draw_world
+
+MAX_TITLE_TOKENS = 16
+MAX_HISTORY = 20
+
+
+class Mixture(Config):
+    """What the prompts of a phase look like.
+
+    Attributes:
+        candidates: fewest and most candidates.
+        twenty: share of prompts with exactly 20 candidates, if that lies in the range.
+        title_tokens: most tokens of a title; a prompt's own limit is one of 1, 2, 4, 8, 16 up to this.
+        history: most history items.
+        collisions: share of random-token titles that begin as another one does.
+        genres: share of genre prompts.
+        explanations: share of explanation prompts.
+    """
+
+    candidates: tuple[int, int] = (5, 30)
+    twenty: float = 0.5
+    title_tokens: int = MAX_TITLE_TOKENS
+    history: int = MAX_HISTORY
+    collisions: float = 0.4
+    genres: float = 0.15
+    explanations: float = 0.1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training prompt.
+
+    Attributes:
+        layout: the prompt. An explanation's sentence is part of its token ids.
+        trie: the choices; without branches in an explanation.
+        world: the geometry and the true answer.
+        soft_tokens: (S, d_tok).
+        sentence: tokens at the end of the prompt to be predicted freely; 0 except in explanations.
+    """
+
+    layout: PromptLayout
+    trie: ChoiceTrie
+    world: World
+    soft_tokens: torch.Tensor
+    sentence: int = 0
+
+    @property
+    def length(self) -> int:
+        """Packed tokens, nearly: the few branching paths are not counted."""
+        return len(self.layout.token_ids)
+
+    def node_targets(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Per branching node the true distribution (C,) of its children, and (M,) the probability to get there."""
+        if self.sentence:
+            return [], np.zeros(0)
+        probs = np.exp(self.world.log_probs)
+        masses = [np.zeros(len(branch.children)) for branch in self.trie.branches]
+        for prob, steps in zip(probs, self.trie.steps, strict=True):
+            for branch, child in steps:
+                masses[branch][child] += prob
+        reach = np.asarray([mass.sum() for mass in masses])
+        return [mass / max(total, 1e-30) for mass, total in zip(masses, reach, strict=True)], reach
+
+
+class PromptFactory:
+    """Draws examples.
+
+    Args:
+        tokenizer: the embedded LLM's.
+        interface: the convention for injected tokens.
+        context_length: of the LLM.
+        seed: of the stock of titles.
+        titles: size of the stock of grammar titles.
+    """
+
+    def __init__(
+        self, tokenizer: Any, interface: TokenInterface, context_length: int, seed: int = 0, titles: int = 20_000
+    ) -> None:
+        self._coupling = interface.coupling
+        self._slot_types = interface.slot_types.double().numpy()
+        self._user_basis = interface.user_basis.double().numpy()
+        self._item_basis = interface.item_basis.double().numpy()
+        self._size = len(self._user_basis)
+        grammar = TitleGrammar(np.random.default_rng([seed, 1]))
+        self._stock = TitleTokens(tokenizer, [grammar.title() for _ in range(titles)], MAX_TITLE_TOKENS)
+        groups = [grammar.series(2 + number % 4) for number in range(titles // 10)]
+        self._series = [TitleTokens(tokenizer, group, MAX_TITLE_TOKENS).of(range(len(group))) for group in groups]
+        self._genres = TitleTokens(tokenizer, GENRES, MAX_TITLE_TOKENS)
+        self._pieces = np.asarray(
+            [
+                token
+                for token in range(len(tokenizer))
+                if token not in tokenizer.all_special_ids and '"' not in tokenizer.decode([token])
+            ]
+        )
+        self._templates = [
+            PromptTemplate(
+                tokenizer,
+                PromptConfig(domain=domain, history_items=MAX_HISTORY, max_title_tokens=MAX_TITLE_TOKENS),
+                context_length,
+            )
+            for domain in DOMAINS.values()
+        ]
+        watched = [f" this user has {domain.past}" for domain in DOMAINS.values()]
+        self._opening = encode_plain(tokenizer, watched)
+        self._open, self._close, self._comma, self._and, self._stop = encode_plain(
+            tokenizer, [' "', '"', ",", " and", "."]
+        )
+        self._end = [int(tokenizer.eos_token_id)]
+
+    def draw(self, rng: np.random.Generator, mixture: Mixture) -> Example:
+        """One example of `mixture`."""
+        kind = rng.random()
+        if kind < mixture.explanations:
+            return self._explanation(rng, mixture)
+        genre = kind < mixture.explanations + mixture.genres
+        least, most = mixture.candidates
+        candidates = int(rng.integers(least, most + 1))
+        if least <= 20 <= most and rng.random() < mixture.twenty:
+            candidates = 20
+        history = 0 if rng.random() < 0.2 else int(rng.integers(0, min(mixture.history, 10) + 1))
+        if rng.random() < 0.15:
+            history = int(rng.integers(0, mixture.history + 1))
+        template = self._templates[rng.integers(len(self._templates))]
+        titles = self._titles(rng, mixture, history + candidates)
+        if genre:
+            chosen = rng.choice(len(self._genres), candidates, replace=False)
+            layout = template.favorite_genre(titles[:history], self._genres.of(chosen))
+        else:
+            layout = template.recommend(titles[:history], titles[history:])
+        world = draw_world(rng, self._size, candidates, history, self._coupling, sharpness=1.5 if genre else 2.5)
+        trie = ChoiceTrie(layout.choices, template.end_token)
+        return Example(layout, trie, world, self._soft_tokens(layout, world))
+
+    def _explanation(self, rng: np.random.Generator, mixture: Mixture) -> Example:
+        domain = int(rng.integers(len(self._templates)))
+        template = self._templates[domain]
+        told = self._titles(rng, mixture, int(rng.integers(1, 4)))
+        genre = self._genres[int(rng.integers(len(self._genres)))]
+        layout = template.explanation(told, genre)
+        sentence = self.sentence(domain, [list(choice) for choice in told])
+        world = draw_world(rng, self._size, 2, len(told), self._coupling)
+        layout = PromptLayout(
+            np.concatenate([layout.token_ids, np.asarray(sentence, dtype=np.int64)]),
+            layout.soft_positions,
+            layout.slot_kinds,
+            layout.slot_ordinals,
+            layout.choices,
+        )
+        trie = ChoiceTrie(layout.choices, template.end_token)
+        return Example(layout, trie, world, self._soft_tokens(layout, world), len(sentence))
+
+    def sentence(self, domain: int, titles: Sequence[list[int]]) -> list[int]:
+        """` this user has watched "A", "B" and "C".` and the end of text, for titles in the order told."""
+        tokens = list(self._opening[domain])
+        for number, title in enumerate(titles):
+            if number:
+                tokens += self._and if number == len(titles) - 1 else self._comma
+            tokens += [*self._open, *title, *self._close]
+        return [*tokens, *self._stop, *self._end]
+
+    def _soft_tokens(self, layout: PromptLayout, world: World) -> torch.Tensor:
+        kinds, ordinals = layout.slot_kinds, layout.slot_ordinals
+        tokens = self._slot_types[kinds]
+        tokens[kinds == Slot.USER] += world.user @ self._user_basis
+        for kind, vectors in ((Slot.HISTORY, world.history), (Slot.CANDIDATE, world.candidates)):
+            mask = kinds == kind
+            tokens[mask] += vectors[ordinals[mask]] @ self._item_basis
+        return torch.from_numpy(tokens).float()
+
+    def _titles(self, rng: np.random.Generator, mixture: Mixture, count: int) -> list[list[int]]:
+        """`count` titles, all different, in random order."""
+        limits = [limit for limit in (1, 2, 4, 8, 16) if limit <= mixture.title_tokens]
+        limit = int(rng.choice(limits))
+        if limit >= 4 and rng.random() < 0.6:
+            drawn = self._grammar_titles(rng, count, limit)
+        else:
+            drawn = self._random_titles(rng, count, limit, mixture.collisions)
+        distinct = dict.fromkeys(tuple(title) for title in drawn)
+        while len(distinct) < count:
+            distinct[tuple(int(token) for token in rng.choice(self._pieces, limit))] = None
+        titles = [list(title) for title in distinct]
+        return [titles[index] for index in rng.permutation(count)]
+
+    def _grammar_titles(self, rng: np.random.Generator, count: int, limit: int) -> list[list[int]]:
+        titles = self._stock.of(rng.integers(len(self._stock), size=count))
+        start = 0
+        while start < count and rng.random() < 0.5:
+            series = self._series[rng.integers(len(self._series))][: count - start]
+            titles[start : start + len(series)] = series
+            start += len(series)
+        return [title[:limit] for title in titles]
+
+    def _random_titles(self, rng: np.random.Generator, count: int, limit: int, collisions: float) -> list[list[int]]:
+        lengths = rng.integers(1, limit + 1, size=count)
+        tokens = rng.choice(self._pieces, size=(count, limit))
+        titles = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+        if limit > 1:
+            for index in np.flatnonzero(rng.random(count) < collisions / 2):
+                other = titles[rng.integers(count)]
+                shared = 1 if rng.random() < 0.6 else int(rng.integers(1, len(other) + 1))
+                titles[index] = (other[:shared] + titles[index])[:limit]
+        return titles
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Packed examples with what they should answer.
+
+    Attributes:
+        packed: the prompts and their branching paths.
+        soft_tokens_T_D: in the order of the packed batch's slots.
+        targets_M_C: the true distribution at each branching node, 0 beyond a node's own children.
+        reach_M: the probability that the constrained decoder gets to the node.
+        text_rows, text_columns, text_targets: (W,) positions of free text and the tokens that follow.
+        tokens: tokens in the batch without padding.
+    """
+
+    packed: PackedBatch
+    soft_tokens_T_D: torch.Tensor
+    targets_M_C: torch.Tensor
+    reach_M: torch.Tensor
+    text_rows: torch.Tensor
+    text_columns: torch.Tensor
+    text_targets: torch.Tensor
+    tokens: int
+
+
+def collate(examples: Sequence[Example]) -> TrainingBatch:
+    """Pack examples into one batch."""
+    packed = pack(
+        [example.layout.token_ids for example in examples],
+        [example.layout.soft_positions for example in examples],
+        [example.trie for example in examples],
+    )
+    targets_M_C = torch.zeros(packed.children_M_C.shape)
+    reach: list[np.ndarray] = []
+    text: list[tuple[int, int, int]] = []
+    node = 0
+    for row, example in enumerate(examples):
+        targets, reached = example.node_targets()
+        reach.append(reached)
+        for target in targets:
+            targets_M_C[node, : len(target)] = torch.from_numpy(target)
+            node += 1
+        ids = example.layout.token_ids
+        text += [(row, at - 1, int(ids[at])) for at in range(len(ids) - example.sentence, len(ids))]
+    text_W_3 = torch.tensor(text, dtype=torch.int64).reshape(-1, 3)
+    return TrainingBatch(
+        packed=packed,
+        soft_tokens_T_D=torch.cat([example.soft_tokens for example in examples]),
+        targets_M_C=targets_M_C,
+        reach_M=torch.from_numpy(np.concatenate(reach)).float(),
+        text_rows=text_W_3[:, 0],
+        text_columns=text_W_3[:, 1],
+        text_targets=text_W_3[:, 2],
+        tokens=sum(example.length for example in examples),
+    )
