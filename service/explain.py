@@ -64,7 +64,7 @@ class Narration:
 
     Attributes:
         text: the sentence; complete once `pieces` has ended. It may differ from the pieces joined, if the LLM
-            failed after it had begun.
+            failed or got stuck after it had begun.
         source: who wrote it.
     """
 
@@ -84,6 +84,9 @@ class Narration:
                         bit = piece if self.text else f"{self._opening} {piece.lstrip()}"
                         self.text += bit
                         yield bit
+                        if loops(self.text):
+                            self.text = ""
+                            break
             except FallbackError:
                 self.text = ""
             if self.text.strip() not in ("", self._opening):
@@ -205,6 +208,15 @@ class Explainer:
             deadline.remaining(self._config.reserve_ms),
         )
         return Narration(opening, facts, written)
+
+
+def loops(text: str) -> bool:
+    """Whether a text ends in the same words, one to four, three times in a row: small LLMs get stuck so."""
+    words = text.split()
+    return any(
+        len(words) >= 3 * size and words[-size:] == words[-2 * size : -size] == words[-3 * size : -2 * size]
+        for size in range(1, 5)
+    )
 
 
 def _evidence(active: Active, history: np.ndarray, genre: str) -> list[int]:

@@ -21,7 +21,7 @@ logger = structlog.get_logger(__name__)
 _SUPERVISE = """
 exec 3<&0
 "$@" </dev/null & server=$!
-(read -r _ <&3; kill $server 2>/dev/null) & watch=$!
+(read -r _ <&3; rm -rf "$0"; kill $server 2>/dev/null) & watch=$!
 wait $server; code=$?
 kill $watch 2>/dev/null
 exit $code
@@ -129,7 +129,7 @@ class EmbeddedRedis:
             "/bin/sh",
             "-c",
             _SUPERVISE,
-            "redis",
+            str(self._runtime),
             *arguments,
             cwd=self._runtime,
             stdin=asyncio.subprocess.PIPE,

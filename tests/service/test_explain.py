@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from models.bundle import load_bundle
+from service.explain import loops
 from tests.service.world import GENRES, FakeEngine, World, broken, serving
 
 pytestmark = pytest.mark.anyio
@@ -101,6 +102,31 @@ async def test_an_llm_that_fails_while_writing_leaves_the_facts(faked: httpx.Asy
 async def test_an_llm_that_writes_nothing_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.text = []
     assert (await explain(faked, "u0"))["sentence_source"] == "template"
+
+
+async def test_an_llm_that_gets_stuck_is_stopped_and_leaves_the_facts(
+    faked: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.text = [" so"] * 100
+    calls = engine.calls
+    assert (await explain(faked, "u0"))["sentence_source"] == "template"
+    assert engine.calls == calls + 1 + 3  # the genres, and the word three times
+
+
+@pytest.mark.parametrize(
+    ("text", "stuck"),
+    [
+        ("it is so so so", True),
+        ("it is so, so so", False),
+        ("this and that and that and that", True),
+        ("a b c d a b c d a b c d", True),
+        ("a b c d e a b c d e a b c d e", False),
+        ("no no", False),
+        ("", False),
+    ],
+)
+def test_a_text_is_stuck_if_it_says_the_same_thrice(text: str, stuck: bool) -> None:
+    assert loops(text) is stuck
 
 
 async def test_an_unknown_user_is_404(client: httpx.AsyncClient) -> None:
