@@ -12,8 +12,10 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +28,7 @@ from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
 from models.engines.text import TextStream
 from models.errors import EngineError, OverloadedError
+from models.llm.interface import INTERFACE_FILE
 from models.llm.loading import (
     EMBEDDED,
     fingerprint,
@@ -37,8 +40,6 @@ from models.llm.loading import (
 from models.prompt import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -291,9 +292,10 @@ def _load(config: VLLMEngineConfig) -> AsyncLLM:
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
 
     on_cpu = current_platform.is_cpu()
-    return AsyncLLM.from_engine_args(
-        AsyncEngineArgs(
-            model=resolve(config.llm),
+    with _without_interface(Path(resolve(config.llm))) as model:
+        arguments = AsyncEngineArgs(
+            model=model,
+            served_model_name=config.llm,
             dtype=config.dtype,
             tensor_parallel_size=config.tensor_parallel_size,
             gpu_memory_utilization=config.gpu_memory_utilization,
@@ -307,4 +309,17 @@ def _load(config: VLLMEngineConfig) -> AsyncLLM:
             enable_prompt_embeds=True,
             enable_prefix_caching=True,
         )
-    )
+        return AsyncLLM.from_engine_args(arguments)
+
+
+@contextmanager
+def _without_interface(directory: Path) -> Iterator[str]:
+    """vLLM takes every safetensors file of a folder for weights: show it one without the token interface."""
+    if not (directory / INTERFACE_FILE).is_file():
+        yield str(directory)
+        return
+    with TemporaryDirectory(prefix="allmrec-llm-") as shown:
+        for file in directory.iterdir():
+            if file.name != INTERFACE_FILE:
+                (Path(shown) / file.name).symlink_to(file.resolve())
+        yield shown
