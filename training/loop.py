@@ -123,6 +123,11 @@ class Outcome:
     best_step: int = 0
     curve: list[Record] = field(default_factory=list)
 
+    @property
+    def end(self) -> Record:
+        """Where the run ended, as the curve's records say it."""
+        return {"step": self.steps, "epoch": self.epochs, "minutes": self.minutes}
+
 
 @dataclass
 class _State:

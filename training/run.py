@@ -51,6 +51,10 @@ class StageRun:
         """Where the training loop saves to and goes on from."""
         return self.directory / CHECKPOINT_FILE
 
+    def checkpoint_of(self, phase: str) -> Path:
+        """The checkpoint of one phase of a stage that trains in several."""
+        return self.directory / f"{phase}.{CHECKPOINT_FILE}"
+
     @property
     def is_done(self) -> bool:
         """Whether this stage ended with this config and these inputs, and its files are as it left them."""
@@ -74,7 +78,7 @@ class StageRun:
         (self.directory / DONE_FILE).unlink(missing_ok=True)
         previous = _read_json(self.directory / "config.json")
         if previous is None or previous.get("fingerprint") != self.fingerprint:
-            self.checkpoint.unlink(missing_ok=True)
+            self._drop_checkpoints()
         recorded = {"fingerprint": self.fingerprint, "inputs": self._inputs, "config": self._config}
         self.write_json("config.json", recorded)
         self.write_json("environment.json", {"seed": self._seed, **environment()})
@@ -92,12 +96,16 @@ class StageRun:
         plot_curve(curve, title, self.directory / "curve.png")
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Write `metrics.json`, drop the checkpoint and mark the stage as done."""
+        """Write `metrics.json`, drop the checkpoints and mark the stage as done."""
         self.write_json("metrics.json", metrics)
-        self.checkpoint.unlink(missing_ok=True)
+        self._drop_checkpoints()
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())
         digests = {str(path.relative_to(self.directory)): _sha256(path) for path in files}
         self.write_json(DONE_FILE, {"fingerprint": self.fingerprint, "files": digests})
+
+    def _drop_checkpoints(self) -> None:
+        for path in self.directory.glob(f"*{CHECKPOINT_FILE}"):
+            path.unlink()
 
 
 def environment() -> dict[str, Any]:

