@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+from transformers.utils import logging as transformers_logging
 from typer.core import TyperGroup
 
 from models.errors import AllmrecError
@@ -17,25 +17,22 @@ from training.pretraining.cli import pretrain_lm
 from training.recipe import Recipe, load_recipe, shipped_recipes
 
 console = Console(stderr=True)
+transformers_logging.disable_progress_bar()
 
 
 class Commands(TyperGroup):
     """Commands whose expected errors are one line, not a traceback."""
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command; exit with 2 on an error of ours, with 130 on Ctrl-C."""
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; exit with 2 on an error that was foreseen, with 130 on Ctrl-C."""
         try:
             return super().invoke(ctx)
-        except AllmrecError as error:
-            console.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        except (AllmrecError, OSError) as error:
+            console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
             console.print("interrupted. The same command goes on from the last finished stage.", highlight=False)
             raise typer.Exit(130) from interrupt
-
-
-def _plain(error: AllmrecError) -> str:
-    return str(error).replace("[", "\\[")
 
 
 app = typer.Typer(
@@ -51,7 +48,10 @@ DatasetPath = Annotated[
     Path,
     typer.Argument(metavar="DATASET", help="A dataset's folder, or raw files, which are then imported first."),
 ]
-RunPath = Annotated[Path, typer.Option("--out", help="The run's folder. Finished stages in it are not run again.")]
+RunPath = Annotated[
+    Path | None,
+    typer.Option("--out", help="The run's folder, runs/<name of the data> unless given. Finished stages are kept."),
+]
 RecipeName = Annotated[
     str, typer.Option("--recipe", help=f"One of {', '.join(shipped_recipes())}, or the path of a TOML file.")
 ]
@@ -67,7 +67,7 @@ BundlePath = Annotated[
 @app.command()
 def fit(
     dataset: DatasetPath,
-    out: RunPath,
+    out: RunPath = None,
     recipe: RecipeName = "default",
     bundle: BundlePath = None,
     settings: Settings = None,
@@ -77,25 +77,33 @@ def fit(
 
 
 @app.command()
-def backbone(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+def backbone(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
     """Train the collaborative-filtering backbone."""
     _chain(dataset, recipe, settings, out).backbone  # noqa: B018
 
 
 @app.command()
-def stage1(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+def stage1(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
     """Align items with their text; runs what comes before, if need be."""
     _chain(dataset, recipe, settings, out).aligned  # noqa: B018
 
 
 @app.command()
-def stage2(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+def stage2(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
     """Align users and items with the frozen LLM; runs what comes before, if need be."""
     _chain(dataset, recipe, settings, out).contents  # noqa: B018
 
 
 @app.command()
-def evaluate(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default", settings: Settings = None) -> None:
+def evaluate(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
     """Compare all rankers on the held-out items; runs what comes before, if need be."""
     _chain(dataset, recipe, settings, out).evaluation  # noqa: B018
 
@@ -103,20 +111,21 @@ def evaluate(dataset: DatasetPath, out: RunPath, recipe: RecipeName = "default",
 @app.command()
 def export(
     dataset: DatasetPath,
-    out: RunPath,
+    out: RunPath = None,
     recipe: RecipeName = "default",
     bundle: BundlePath = None,
     settings: Settings = None,
 ) -> None:
     """Publish the result as a bundle; runs what comes before, if need be."""
-    home = bundle or Path("bundles") / out.name
-    path = _chain(dataset, recipe, settings, out).export(home)
+    chain = _chain(dataset, recipe, settings, out)
+    home = bundle or Path("bundles") / chain.directory.name
+    path = chain.export(home)
     console.print(f"bundle: {path}\nserve it: allmrec-serve --bundle {home}", highlight=False, soft_wrap=True)
 
 
 app.command("pretrain-lm")(pretrain_lm)
 
 
-def _chain(dataset: Path, recipe: str, settings: list[str] | None, out: Path) -> Chain:
+def _chain(dataset: Path, recipe: str, settings: list[str] | None, out: Path | None) -> Chain:
     chosen: Recipe = load_recipe(recipe, settings or ())
-    return Chain(dataset, chosen, out, console)
+    return Chain(dataset, chosen, out or Path("runs") / dataset.resolve().name.split(".")[0], console)
