@@ -23,6 +23,7 @@ from models.prompt import DOMAINS, PromptConfig
 from training.backbone import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.importer import ImportConfig, prepare
+from training.data.report import run_import
 from training.data.splits import SequenceSplit
 from training.evaluation import DecodedVectors, EvaluationReport, evaluate, summary
 from training.evaluation_report import JSON_FILE, table, write_report
@@ -59,14 +60,14 @@ class Chain:
         """
         if (self._source / INFO_FILE).is_file():
             return self._source
-        config = ImportConfig(sources=(self._source,))
+        config = ImportConfig(sources=(self._source,), **self.recipe.data.model_dump())
         planned = prepare(config)
         changes = {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in planned.files}
         run = StageRun(self.directory / "data", config, 0, changes)
         with self._step("import", run.is_done):
             if not run.is_done:
                 run.start()
-                dataset, _ = planned.run()
+                dataset = run_import(planned, self._console)
                 dataset.save(run.directory / "dataset")
                 run.finish(dataset.info.model_dump(mode="json"))
         return run.directory / "dataset"

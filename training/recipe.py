@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 from models.config import Config
 from models.errors import ConfigError
 from training.backbone import BackboneTrainingConfig
+from training.data.importer import ImportOptions
+from training.data.ledger import OnBadRow
 from training.evaluation import EvaluationConfig
 from training.loop import LoopConfig
 from training.stage1 import Stage1Config
@@ -23,11 +25,18 @@ from training.stage2 import Stage2Config
 SHIPPED = files("training") / "recipes"
 
 
+class DataOptions(ImportOptions):
+    """How `fit` imports raw files: as `import` does, but bad rows are left out and counted unless told to fail."""
+
+    on_bad_row: OnBadRow = OnBadRow.SKIP
+
+
 class Recipe(Config):
     """All stages of `allmrec-train fit`.
 
     Attributes:
         seed: of every stage that does not set its own.
+        data: how raw files are imported; of no effect on a dataset that is already imported.
         backbone: the CF backbone.
         stage1: items aligned with their text.
         stage2: users and items aligned with the LLM.
@@ -35,6 +44,7 @@ class Recipe(Config):
     """
 
     seed: int = 0
+    data: DataOptions = DataOptions()
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()

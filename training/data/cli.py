@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from models.errors import DataError
 from models.prompt import DOMAINS
 from training.data.dataset import Dataset, is_replaceable
 from training.data.importer import Format, ImportConfig, prepare
-from training.data.ledger import Ledger, OnBadRow
+from training.data.ledger import OnBadRow
+from training.data.report import run_import
 from training.data.tabular import Columns
 from training.demo import DemoConfig, generate
 
@@ -97,18 +96,8 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
         ),
     )
     planned = prepare(config)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(f"Reading {planned.format}", total=planned.total_bytes)
-        dataset, builder = planned.run(lambda read: progress.advance(task, read))
+    dataset = run_import(planned, console)
     dataset.save(out)
-    console.print(_account("interactions", builder.interactions), _account("items", builder.items))
     _summarise(dataset, out)
 
 
@@ -130,22 +119,6 @@ def _check_out(out: Path) -> None:
     """Refuse before the work what `Dataset.save` would refuse after it."""
     if out.exists() and not is_replaceable(out):
         raise DataError(f"{out} exists and is no dataset: choose another folder for --out")
-
-
-def _account(what: str, ledger: Ledger) -> Table:
-    """What became of the rows read."""
-    table = Table(title=what, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    tally = ledger.tally()
-    table.add_row("read", f"{tally.read:,}", "")
-    for reason, count in tally.skipped.items():
-        table.add_row(f"bad: {reason}", f"{count:,}", f"first: {ledger.examples[reason]}")
-    for reason, count in tally.dropped.items():
-        table.add_row(f"left out: {reason}", f"{count:,}", "")
-    table.add_row("kept", f"{tally.kept:,}", "")
-    return table
 
 
 def _summarise(dataset: Dataset, out: Path) -> None:

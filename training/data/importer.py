@@ -34,11 +34,10 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-class ImportConfig(Config):
-    """One import.
+class ImportOptions(Config):
+    """How to read sources and what of them to keep.
 
     Attributes:
-        sources: files, or one folder that holds them.
         format: what they are.
         name: the dataset's name; the first source's name where None.
         domain: the prompt's wording; `movie` for MovieLens, else `item` where None.
@@ -52,7 +51,6 @@ class ImportConfig(Config):
         columns: column names of CSV and Parquet files.
     """
 
-    sources: tuple[Path, ...] = Field(min_length=1)
     format: Format = Format.AUTO
     name: str | None = None
     domain: str | None = None
@@ -65,6 +63,16 @@ class ImportConfig(Config):
     encoding: str | None = None
     delimiter: str | None = None
     columns: Columns = Columns()
+
+
+class ImportConfig(ImportOptions):
+    """One import.
+
+    Attributes:
+        sources: files, or one folder that holds them.
+    """
+
+    sources: tuple[Path, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
