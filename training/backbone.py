@@ -208,37 +208,60 @@ class _Loss:
 
     def __call__(self, batch: _Batch) -> torch.Tensor:
         width = int(self.windows.lengths[batch.rows].max()) + 1
-        items_B_W = torch.from_numpy(self.windows.items[batch.rows, -width:]).to(self.backbone.item_vectors.device)
-        inputs_B_T, targets_B_T = items_B_W[:, :-1], items_B_W[:, 1:]
+        items_B_W = self.windows.items[batch.rows, -width:]
+        negatives = self._negatives(batch)
+        table = self.backbone.item_vectors
+        if self.config.objective is not Objective.SOFTMAX:
+            # Gather each item once: gradients into the whole table would cost more than the network's.
+            needed = np.concatenate([[PADDING_ITEM], items_B_W.ravel(), negatives])
+            distinct, places = np.unique(needed, return_inverse=True)
+            table = functional.embedding(torch.from_numpy(distinct).to(table.device), table)
+            items_B_W = places[1 : 1 + items_B_W.size].reshape(items_B_W.shape)
+            negatives = places[1 + items_B_W.size :]
+        items = torch.from_numpy(items_B_W).to(table.device)
+        inputs_B_T, targets_B_T = items[:, :-1], items[:, 1:]
         real_B_T = inputs_B_T != PADDING_ITEM
-        outputs_M_D = self.backbone.outputs(inputs_B_T)[real_B_T]
+        outputs_M_D = self.backbone.outputs(inputs_B_T, table)[real_B_T]
         targets_M = targets_B_T[real_B_T]
+        match self.config.objective:
+            case Objective.BCE:
+                return bce(outputs_M_D, targets_M, torch.from_numpy(negatives).to(table.device), table)
+            case Objective.SOFTMAX:
+                return functional.cross_entropy(outputs_M_D @ table[1:].T, targets_M - 1)
+            case Objective.SAMPLED_SOFTMAX:
+                return sampled_softmax(outputs_M_D, targets_M, torch.from_numpy(negatives).to(table.device), table)
+
+    def _negatives(self, batch: _Batch) -> np.ndarray:
+        """(M,) one per position, (K,) for the whole batch, or none, as the objective has it."""
         rng = np.random.default_rng(batch.seed)
         match self.config.objective:
             case Objective.BCE:
                 users = np.repeat(self.windows.users[batch.rows], self.windows.lengths[batch.rows])
-                return self._bce(outputs_M_D, targets_M, self.sampler.sample(users, 1, rng)[:, 0])
+                return self.sampler.sample(users, 1, rng)[:, 0]
             case Objective.SOFTMAX:
-                logits_M_N = outputs_M_D @ self.backbone.item_vectors[1:].T
-                return functional.cross_entropy(logits_M_N, targets_M - 1)
+                return np.zeros(0, dtype=np.int64)
             case Objective.SAMPLED_SOFTMAX:
-                negatives = rng.integers(1, self.backbone.num_items + 1, size=self.config.negatives)
-                return self._sampled_softmax(outputs_M_D, targets_M, negatives)
+                return rng.integers(1, self.backbone.num_items + 1, size=self.config.negatives)
 
-    def _bce(self, outputs_M_D: torch.Tensor, targets_M: torch.Tensor, negatives: np.ndarray) -> torch.Tensor:
-        negatives_M = torch.from_numpy(negatives).to(targets_M.device)
-        pairs_2_M = torch.stack([targets_M, negatives_M])
-        logits_2_M = (outputs_M_D * functional.embedding(pairs_2_M, self.backbone.item_vectors)).sum(dim=-1)
-        # A user who has everything has no negatives; the sampler then gives padding.
-        missed_M = functional.softplus(logits_2_M[1]) * (negatives_M != PADDING_ITEM)
-        return (functional.softplus(-logits_2_M[0]) + missed_M).mean()
 
-    def _sampled_softmax(
-        self, outputs_M_D: torch.Tensor, targets_M: torch.Tensor, negatives: np.ndarray
-    ) -> torch.Tensor:
-        negatives_K = torch.from_numpy(negatives).to(targets_M.device)
-        vectors = functional.embedding(torch.cat([targets_M, negatives_K]), self.backbone.item_vectors)
-        targets_M_D, negatives_K_D = vectors[: len(targets_M)], vectors[len(targets_M) :]
-        positive_M = (outputs_M_D * targets_M_D).sum(dim=-1)
-        negative_M_K = (outputs_M_D @ negatives_K_D.T).masked_fill(targets_M[:, None] == negatives_K, -torch.inf)
-        return (torch.logsumexp(torch.cat([positive_M[:, None], negative_M_K], dim=1), dim=1) - positive_M).mean()
+def bce(
+    outputs_M_D: torch.Tensor, targets_M: torch.Tensor, negatives_M: torch.Tensor, table: torch.Tensor
+) -> torch.Tensor:
+    """-log sigma(x . target) - log(1 - sigma(x . negative)), the mean over positions.
+
+    A position whose negative is padding, because its user has everything, counts its target alone.
+    """
+    pairs_2_M = torch.stack([targets_M, negatives_M])
+    logits_2_M = (outputs_M_D * functional.embedding(pairs_2_M, table)).sum(dim=-1)
+    missed_M = functional.softplus(logits_2_M[1]) * (negatives_M != PADDING_ITEM)
+    return (functional.softplus(-logits_2_M[0]) + missed_M).mean()
+
+
+def sampled_softmax(
+    outputs_M_D: torch.Tensor, targets_M: torch.Tensor, negatives_K: torch.Tensor, table: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of each target against itself and the K negatives, those equal to it left out."""
+    positive_M = (outputs_M_D * functional.embedding(targets_M, table)).sum(dim=-1)
+    negative_M_K = outputs_M_D @ functional.embedding(negatives_K, table).T
+    negative_M_K = negative_M_K.masked_fill(targets_M[:, None] == negatives_K, -torch.inf)
+    return (torch.logsumexp(torch.cat([positive_M[:, None], negative_M_K], dim=1), dim=1) - positive_M).mean()

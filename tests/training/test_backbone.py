@@ -16,6 +16,8 @@ from training.backbone import (
     Windows,
     _Batch,
     _Loss,
+    bce,
+    sampled_softmax,
     score_candidates,
     some,
     train_backbone,
@@ -78,19 +80,10 @@ def objective_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def make_loss(table: torch.Tensor) -> _Loss:
-    split = make_split(users=3)
-    backbone = create_backbone("sasrec", {"num_items": len(table) - 1, "embedding_size": 4})
-    with torch.no_grad():
-        backbone.item_vectors.copy_(table)
-    config = BackboneTrainingConfig()
-    return _Loss(backbone, Windows(split.train, 50), split.negative_sampler(), config)
-
-
 def test_bce_by_hand(objective_inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
     """-log sigma(positive) - log(1 - sigma(negative)); where there is no negative, only the first term."""
     outputs, targets, table = objective_inputs
-    found = make_loss(table)._bce(outputs, targets, np.array([1, 0, 3]))
+    found = bce(outputs, targets, torch.tensor([1, 0, 3]), table)
     terms = [
         -torch.log(torch.sigmoid(outputs[0] @ table[2])) - torch.log(1 - torch.sigmoid(outputs[0] @ table[1])),
         -torch.log(torch.sigmoid(outputs[1] @ table[5])),
@@ -104,7 +97,7 @@ def test_sampled_softmax_over_all_items_is_softmax(
 ) -> None:
     """With every item as shared negative, and the target not counted twice, it is the full cross-entropy."""
     outputs, targets, table = objective_inputs
-    found = make_loss(table)._sampled_softmax(outputs, targets, np.arange(1, 7))
+    found = sampled_softmax(outputs, targets, torch.arange(1, 7), table)
     expected = torch.nn.functional.cross_entropy(outputs @ table[1:].T, targets - 1)
     torch.testing.assert_close(found, expected)
 
@@ -122,6 +115,24 @@ def test_cropping_does_not_change_the_loss() -> None:
         logits = backbone.outputs(items[None, :-1])[0] @ backbone.item_vectors[1:].T
         terms.append(torch.nn.functional.cross_entropy(logits, items[1:] - 1, reduction="none"))
     torch.testing.assert_close(loss(_Batch(rows, (0, 0, 0))), torch.cat(terms).mean())
+
+
+def test_gathering_each_item_once_does_not_change_the_loss() -> None:
+    """BCE of a batch is the mean over its positions, worked out from the full table with the same negatives."""
+    split = make_split(users=20)
+    backbone = create_backbone("sasrec", {"num_items": 40, "embedding_size": 8, "max_length": 30}).eval()
+    windows = Windows(split.train, 30)
+    loss = _Loss(backbone, windows, split.negative_sampler(), BackboneTrainingConfig())
+    batch = _Batch(np.arange(10), (0, 0, 0))
+    negatives = iter(loss._negatives(batch))
+    terms = []
+    for row in batch.rows:
+        items = torch.from_numpy(windows.items[row][-windows.lengths[row] - 1 :])
+        outputs = backbone.outputs(items[None, :-1])[0]
+        for output, target in zip(outputs, items[1:], strict=True):
+            positive, negative = output @ backbone.item_vectors[torch.tensor([target, next(negatives)])].T
+            terms.append(-torch.log(torch.sigmoid(positive)) - torch.log(1 - torch.sigmoid(negative)))
+    torch.testing.assert_close(loss(batch), torch.stack(terms).mean())
 
 
 def test_candidate_scores_are_inner_products_and_padding_is_last() -> None:
