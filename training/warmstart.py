@@ -36,7 +36,7 @@ class WarmStartConfig(Config):
         ridge: of the closed-form first fit of the last layers.
     """
 
-    steps: int = Field(1500, ge=0)
+    steps: int = Field(800, ge=0)
     batch_size: int = Field(512, gt=0)
     learning_rate: float = Field(3e-3, gt=0)
     ridge: float = Field(1e-3, gt=0)
