@@ -26,6 +26,7 @@ from models.choices import ChoiceTrie
 from models.engines.base import LLMEngine
 from models.prompt import Prompt
 from service.app import create_app, create_engine
+from service.metrics import Metrics
 from service.runtime import Services
 from service.settings import Settings
 
@@ -73,8 +74,7 @@ class Served:
             self.engine = TimedEngine(create_engine(settings, llm))
             return self.engine
 
-        def note(services: Services) -> None:
-            self.services = services
+        def note(_: Services) -> None:
             self.loop = asyncio.get_running_loop()
             ready.set()
 
@@ -83,6 +83,7 @@ class Served:
             ready.set()
 
         app = create_app(settings, engine_factory=make_engine, on_ready=note, on_failure=fail)
+        self._metrics: Metrics = app.state.runtime.metrics
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=600))
         listener = socket.create_server((settings.host, 0))
         self.port = listener.getsockname()[1]
@@ -96,6 +97,14 @@ class Served:
     def direct(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run `work` in the service's own loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def stage_counts(self) -> dict[str, dict[float, float]]:
+        """Of every stage, how often it took at most so many seconds, from the service's own histogram."""
+        counts: dict[str, dict[float, float]] = {}
+        for sample in next(iter(self._metrics.stage_duration.collect())).samples:
+            if sample.name.endswith("_bucket"):
+                counts.setdefault(sample.labels["stage"], {})[float(sample.labels["le"])] = sample.value
+        return counts
 
     def close(self) -> None:
         """Stop serving."""
@@ -165,24 +174,39 @@ async def _measure(
         await closed_loop(counted[1], concurrency, asked, lambda each: client.recommend(each.body))
     ratio = float(np.median(np.asarray(http.rates) / np.asarray(direct.rates)))
     half = float(np.median(http.rates)) / 2
+    before = served.stage_counts()
     outside = await _outside_at(half, served, client, asked, seed)
+    after = served.stage_counts()
     client.close()
     p50, p99 = np.percentile(outside, [50, 99]) * 1e3
-    blank = {"of direct": None, "outside LLM p50_ms": None, "outside LLM p99_ms": None}
-    return [
-        {"load": f"engine, {concurrency} callers", **direct.summary(), **blank},
-        {"load": f"HTTP, {concurrency} clients", **http.summary(), **blank, "of direct": round(ratio, 3)},
-        {
-            "load": "HTTP at half that rate",
-            "per_second": round(half, 2),
-            "p50_ms": None,
-            "p99_ms": None,
-            "answers": len(outside),
-            "of direct": None,
-            "outside LLM p50_ms": round(float(p50), 2),
-            "outside LLM p99_ms": round(float(p99), 2),
-        },
+    ours = ("user_representation", "retrieve", "prompt", "score")
+    rows: list[dict[str, Any]] = [
+        {"load": f"engine, {concurrency} callers", **direct.summary(), "of direct": None},
+        {"load": f"HTTP, {concurrency} clients", **http.summary(), "of direct": round(ratio, 3)},
     ]
+    half_load = f"HTTP at {half:.1f} a second"
+    rows.append(_row(f"{half_load}: outside the LLM", float(p50), float(p99), len(outside)))
+    for stage in ours:
+        counts = {bound: count - before[stage][bound] for bound, count in after[stage].items()}
+        p50, p99 = (1e3 * _quantile(counts, share) for share in (0.5, 0.99))
+        rows.append(_row(f"{half_load}: {stage}", p50, p99, len(outside)))
+    return rows
+
+
+def _row(load: str, p50_ms: float, p99_ms: float, answers: int) -> dict[str, Any]:
+    quantiles = {"p50_ms": round(p50_ms, 2), "p99_ms": round(p99_ms, 2)}
+    return {"load": load, "per_second": None, **quantiles, "answers": answers, "of direct": None}
+
+
+def _quantile(counts: dict[float, float], share: float) -> float:
+    """Interpolated in the bucket that holds it, as Prometheus does."""
+    wanted = share * max(counts.values())
+    lower, below = 0.0, 0.0
+    for bound, count in sorted(counts.items()):
+        if count >= wanted:
+            return lower if bound == float("inf") else lower + (bound - lower) * (wanted - below) / (count - below)
+        lower, below = bound, count
+    return lower
 
 
 async def _outside_at(rate: float, served: Served, client: Client, asked: Sequence[Asked], seed: int) -> list[float]:
