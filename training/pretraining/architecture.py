@@ -22,7 +22,7 @@ class Architecture(Config):
     Attributes:
         vocab_size: tokens.
         hidden_size: d_tok.
-        layers: 5 are used by the constructed initialisation.
+        layers: 4 are used by the constructed initialisation.
         head_size: of one attention head; must hold a coordinate vector and 8 more.
         context_length: tokens; 20 history items and 30 candidates of 16 tokens fit 1152.
         position_size: dimensions of the position code.
@@ -31,7 +31,7 @@ class Architecture(Config):
 
     vocab_size: int = 4096
     hidden_size: int = 256
-    layers: int = 5
+    layers: int = 4
     head_size: int = 64
     context_length: int = 1152
     position_size: int = 32

@@ -44,7 +44,7 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
         for example, nodes in zip(examples_B, logits, strict=True):
             if example.sentence:
                 continue
-            record = _compare(example.world.log_probs, example.trie.log_probs(nodes))
+            record = compare(example.world.log_probs, example.trie.log_probs(nodes))
             count = len(example.trie.branches)
             groups["all"].append(record)
             groups["1 branching node" if count == 1 else f"{min(count, 4)}{'+' * (count > 3)} branching nodes"].append(
@@ -60,7 +60,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     }
 
 
-def _compare(true: np.ndarray, read: np.ndarray) -> Measures:
+def compare(true: np.ndarray, read: np.ndarray) -> Measures:
+    """One prompt: true log-probabilities (n,) against those that the LM gives."""
     probs = np.exp(true)
     return {
         "accuracy": float(probs[read.argmax()]),

@@ -4,8 +4,7 @@ Layer 0: every position learns its predecessor and the user's coordinates.
 Layer 1: every slot fetches the first and the second token of its title; repeated tokens find what followed them.
 Layer 2: the end of the prompt attends to candidates by <u, z> and takes up their first tokens, and by -<u, z> to
 push first tokens away; so the output embedding ranks the candidates.
-Layer 3: first tokens are not orthogonal, so each reads a little of the others; this layer takes back what is read.
-Layer 4: layer 2 again, more weakly, and a path token that began several titles takes up their second tokens.
+Layer 3: again, and a path token that began several titles takes up their second tokens.
 
 Ordinary initialisation does not find this circuit in minutes; trained from here it only has to be refined.
 """
@@ -40,9 +39,6 @@ class Gains(Config):
     match: float = 1.0
     last_match: float = 0.5
     write: float = 2.0
-    last_write: float = 1.0
-    correction: float = 0.15
-    correction_write: float = 1.0
     second_write: float = 2.8
     mlp: float = 0.05
     noise: float = 0.02
@@ -138,7 +134,7 @@ class Circuit:
         decoder = model.model.decoder
         self._embeddings(decoder.embed_tokens.weight)
         self._position_table(decoder.embed_positions.weight)
-        heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3(), self._layer_4()]
+        heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3()]
         size = self._architecture.head_size
         for layer, built in zip(decoder.layers, heads, strict=False):
             attention = layer.self_attn
@@ -242,39 +238,26 @@ class Circuit:
         head.prefer(self._candidate_type, 1.5)
         return head
 
-    def _root_heads(self, strength: float, parts: list[torch.Tensor], write: float) -> list[_Head]:
+    def _root_heads(self, strength: float, parts: list[torch.Tensor]) -> list[_Head]:
         heads = []
         for sign in (1.0, -1.0):
             for part in parts:
                 head = self._matching(strength, sign)
-                head.copy(part, part, sign * write / 9)
+                head.copy(part, part, sign * self._gains.write / 9)
                 heads.append(head)
         return heads
 
     def _identity_parts(self) -> list[torch.Tensor]:
-        """Token identity in two halves, which leave room in a head for what tells it where to look."""
-        code = self._code(len(self._identity), 1)
-        half = (len(code) + 1) // 2
-        return [code[:half], code[half:]]
+        """Token identity, a head's worth each."""
+        code, size = self._code(len(self._identity), 1), self._architecture.head_size
+        return [code[start : start + size] for start in range(0, len(code), size)]
 
     def _layer_2(self) -> list[_Head]:
-        return self._root_heads(self._gains.match, self._identity_parts(), self._gains.write)
+        return self._root_heads(self._gains.match, self._identity_parts())
 
     def _layer_3(self) -> list[_Head]:
-        heads = []
-        for sign in (1.0, -1.0):
-            for part in self._identity_parts():
-                head = self._head()
-                scale = math.sqrt(self._gains.correction)
-                head.match(sign * scale * part, scale * part)
-                head.prefer(self._candidate_type, 1.5)
-                head.copy(part, part, -sign * self._gains.correction_write / 9)
-                heads.append(head)
-        return heads
-
-    def _layer_4(self) -> list[_Head]:
         second = self._code(len(self._users), 2)
-        heads = self._root_heads(self._gains.last_match, self._identity_parts()[:1], self._gains.last_write)
+        heads = self._root_heads(self._gains.last_match, self._identity_parts()[:1])
         own = self._code(6, 3)
         for sign in (1.0, -1.0):
             head = self._matching(self._gains.last_match, sign)

@@ -38,10 +38,10 @@ class Phase(Config):
 
 CURRICULUM = (
     Phase(
-        prompts=3_000,
+        prompts=6_000,
         mixture=Mixture(candidates=(8, 20), title_tokens=1, history=0, genres=0.0, explanations=0.0),
     ),
-    Phase(prompts=5_000, mixture=Mixture(candidates=(8, 24), title_tokens=4, history=4, explanations=0.05)),
+    Phase(prompts=8_000, mixture=Mixture(candidates=(8, 24), title_tokens=4, history=4, explanations=0.05)),
     Phase(),
 )
 
@@ -80,7 +80,7 @@ class PretrainConfig(Config):
     text_weight: float = Field(0.02, ge=0)
     validation_prompts: int = Field(300, gt=0)
     loop: LoopConfig = LoopConfig(
-        minutes=60, validate_every=10, monitor="closeness", decay_from=0.5, warmup=0.01, clip_norm=1.0
+        minutes=50, validate_every=10, monitor="closeness", decay_from=0.5, warmup=0.01, clip_norm=1.0
     )
     seed: int = 0
     interface_seed: int = 0

@@ -194,9 +194,12 @@ class PromptFactory:
             drawn = self._grammar_titles(rng, count, limit)
         else:
             drawn = self._random_titles(rng, count, limit, mixture.collisions)
-        distinct = dict.fromkeys(tuple(title) for title in drawn)
-        while len(distinct) < count:
-            distinct[tuple(int(token) for token in rng.choice(self._pieces, limit))] = None
+        distinct: dict[tuple[int, ...], None] = {}
+        for title in map(tuple, drawn):
+            fresh = title
+            while fresh in distinct:
+                fresh = tuple(rng.choice(self._pieces, len(title)).tolist())
+            distinct[fresh] = None
         titles = [list(title) for title in distinct]
         return [titles[index] for index in rng.permutation(count)]
 
