@@ -54,6 +54,7 @@ class PretrainConfig(Config):
         gains: strengths of the constructed initialisation.
         constructed: begin with the constructed initialisation; with transformers' own otherwise.
         curriculum: what is trained on, in order.
+        titles: stock of grammar titles.
         prompts_per_epoch: an epoch's prompts; every epoch draws new ones.
         batch_tokens: most tokens in a batch, padding included.
         learning_rate: of AdamW.
@@ -71,6 +72,7 @@ class PretrainConfig(Config):
     gains: Gains = Gains()
     constructed: bool = True
     curriculum: tuple[Phase, ...] = Field(CURRICULUM, min_length=1)
+    titles: int = Field(20_000, ge=10)
     prompts_per_epoch: int = Field(512, gt=0)
     batch_tokens: int = Field(4096, gt=0)
     learning_rate: float = Field(2e-4, gt=0)
@@ -111,7 +113,7 @@ def pretrain(
     model = initial_model(config, tokenizer, interface)
     if start_from is not None:
         model.load_state_dict(dict(start_from))
-    factory = PromptFactory(tokenizer, interface, config.architecture.context_length, config.seed)
+    factory = PromptFactory(tokenizer, interface, config.architecture.context_length, config.seed, config.titles)
     objective = Objective(model, config.vocabulary_weight, config.text_weight)
     validation = draw(factory, config.curriculum[-1].mixture, config.validation_prompts, config.seed + 1)
 

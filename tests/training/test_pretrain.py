@@ -1,0 +1,217 @@
+"""LLM pre-training: the fast forward pass, the constructed circuit, the stage."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from models.errors import ConfigError
+from models.llm.loading import EMBEDDED_DIRECTORY, load_llm, load_tokenizer
+from models.llm.packing import child_logits, hidden_states
+from training.cli import app
+from training.loop import LoopConfig
+from training.pretraining.architecture import Architecture, build_interface
+from training.pretraining.cli import read_config
+from training.pretraining.evaluate import bucketed, compare, measure
+from training.pretraining.forward import PackedReader
+from training.pretraining.initialisation import Gains
+from training.pretraining.objective import Objective
+from training.pretraining.pretrain import Phase, PretrainConfig, draw, initial_model, mixture_at, pretrain
+from training.pretraining.prompts import Mixture, PromptFactory, collate
+from training.run import StageRun
+
+SHORT = Mixture(candidates=(10, 10), title_tokens=1, history=0, genres=0.0, explanations=0.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("embedded")
+
+
+@pytest.fixture(scope="module")
+def interface():
+    return build_interface(Architecture(), 0)
+
+
+@pytest.fixture(scope="module")
+def factory(tokenizer, interface):
+    return PromptFactory(tokenizer, interface, 1152, titles=200)
+
+
+@pytest.fixture(scope="module")
+def constructed(tokenizer, interface):
+    return initial_model(PretrainConfig(), tokenizer, interface).eval()
+
+
+@torch.no_grad()
+def test_the_fast_forward_pass_is_the_kernels(constructed, factory):
+    """At every node and text position it gives what `hidden_states` gives."""
+    batch = collate(draw(factory, Mixture(explanations=0.3), 6, seed=0))
+    rows = torch.cat([batch.packed.node_rows, batch.text_rows])
+    columns = torch.cat([batch.packed.node_columns, batch.text_columns])
+    expected = hidden_states(constructed, batch.packed, batch.soft_tokens_T_D)[rows, columns]
+    actual = PackedReader(constructed)(batch.packed, batch.soft_tokens_T_D, rows, columns)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_loss_is_the_divergence_at_every_node(constructed, factory):
+    """In fp32 and without its side terms it is sum of sqrt(reach) * KL, worked out with NumPy."""
+    examples = draw(factory, Mixture(explanations=0.0), 5, seed=1)
+    batch = collate(examples)
+    with torch.no_grad():
+        loss = Objective(constructed, 0.0, 0.0, torch.float32)(batch).item()
+        hidden = hidden_states(constructed, batch.packed, batch.soft_tokens_T_D)
+        logits = child_logits(constructed, batch.packed, hidden).double().numpy()
+    expected, node = 0.0, 0
+    for example in examples:
+        for target, reach in zip(*example.node_targets(), strict=True):
+            row = logits[node, : len(target)]
+            log_q = row - row.max() - np.log(np.exp(row - row.max()).sum())
+            expected += np.sqrt(reach) * sum(p * (np.log(p) - q) for p, q in zip(target, log_q, strict=True) if p > 0)
+            node += 1
+    assert loss == pytest.approx(expected / len(examples), rel=1e-3)
+
+
+def test_the_constructed_circuit_ranks_before_any_training(constructed, tokenizer, interface, factory):
+    """Half of Bayes and more without one step; the ordinary initialisation is at chance."""
+    examples = draw(factory, SHORT, 100, seed=2)
+    ordinary = initial_model(PretrainConfig(constructed=False), tokenizer, interface).eval()
+    read, guessed = measure(constructed, examples)["all"], measure(ordinary, examples)["all"]
+    assert read["share"] > 0.6
+    assert read["rank"] > 0.5
+    assert abs(guessed["rank"]) < 0.1
+    assert guessed["share"] < 0.4
+
+
+def test_a_model_that_tells_the_truth_measures_as_bayes(factory):
+    """Accuracy equals Bayes, divergence is nil: measured on a stand-in whose child logits are the truth."""
+    examples = [example for example in draw(factory, SHORT, 20, seed=3) if len(example.trie.branches) == 1]
+    for example in examples:
+        record = compare(example.world.log_probs, example.trie.log_probs([np.log(example.node_targets()[0][0])]))
+        assert record["accuracy"] == pytest.approx(record["bayes"])
+        assert record["kl"] == pytest.approx(0.0, abs=1e-9)
+        assert record["rank"] == pytest.approx(1.0)
+
+
+def test_compare_by_hand():
+    """Two of three candidates swapped."""
+    record = compare(np.log([0.5, 0.3, 0.2]), np.log([0.3, 0.5, 0.2]))
+    assert record["accuracy"] == pytest.approx(0.3)
+    assert record["bayes"] == pytest.approx(0.5)
+    assert record["kl"] == pytest.approx(0.5 * np.log(5 / 3) + 0.3 * np.log(3 / 5))
+    assert record["rank"] == pytest.approx(0.5)
+
+
+def test_batches_keep_to_their_budget(factory):
+    """No batch is larger than asked, and no prompt is lost."""
+    examples = draw(factory, Mixture(), 60, seed=4)
+    batches = bucketed(examples, 2048)
+    assert sum(map(len, batches)) == 60
+    assert all(len(batch) * max(e.length for e in batch) <= 2048 for batch in batches if len(batch) > 1)
+
+
+def test_the_curriculum_goes_by_prompts():
+    """Phases follow one another and the last one stays."""
+    first, second, last = Mixture(history=0), Mixture(history=4), Mixture()
+    phases = (Phase(prompts=10, mixture=first), Phase(prompts=5, mixture=second), Phase(mixture=last))
+    assert [mixture_at(phases, prompts).history for prompts in (0, 9, 10, 14, 15, 999)] == [0, 0, 4, 4, 20, 20]
+
+
+def small(**changes):
+    return PretrainConfig(
+        architecture=Architecture(context_length=400),
+        curriculum=(Phase(mixture=SHORT),),
+        titles=100,
+        prompts_per_epoch=16,
+        validation_prompts=16,
+        batch_tokens=1024,
+        loop=LoopConfig(max_steps=3, validate_every=10, monitor="closeness", clip_norm=1.0),
+        **changes,
+    )
+
+
+def test_the_stage_makes_an_llm_that_loads(tokenizer, tmp_path):
+    """Trained a few steps, its folder loads by plain transformers and as an LLM with its interface."""
+    config = small()
+    run = StageRun(tmp_path / "run", config, config.seed, {})
+    metrics = pretrain(config, tokenizer, run)
+    assert run.is_done
+    assert metrics["all"]["prompts"] == 16
+    folder = tmp_path / "run" / "llm"
+    loaded = load_llm(str(folder))
+    assert loaded.interface is not None
+    assert loaded.interface.coupling == pytest.approx(0.25)
+    assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == torch.bfloat16
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3
+
+
+def test_the_same_seed_gives_the_same_weights(tokenizer, tmp_path):
+    """Deterministic from recipe and seed."""
+    weights = []
+    for name in ("first", "second"):
+        config = small()
+        pretrain(config, tokenizer, StageRun(tmp_path / name, config, config.seed, {}))
+        weights.append((tmp_path / name / "llm" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_what_is_shipped_is_complete():
+    """The embedded LLM fits its budget, holds 20 history items and 30 candidates, and carries the interface."""
+    names = {path.name for path in EMBEDDED_DIRECTORY.iterdir()}
+    assert {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "interface.safetensors",
+        "MODEL_CARD.md",
+    } <= names
+    assert sum(path.stat().st_size for path in EMBEDDED_DIRECTORY.iterdir()) <= 12_000_000
+    llm = load_llm("embedded")
+    assert llm.context_length >= 50 * 20 + 100
+    expected = build_interface(Architecture(), PretrainConfig().interface_seed)
+    torch.testing.assert_close(llm.interface.slot_types, expected.slot_types, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(llm.interface.item_basis, expected.item_basis, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_shipped_reads_injected_tokens(factory):
+    """On fresh worlds of every kind the embedded LLM reaches most of what can be reached."""
+    llm = load_llm("embedded")
+    result = measure(llm.model, draw(factory, Mixture(explanations=0.0), 80, seed=5))["all"]
+    assert result["share"] > 0.7
+    assert result["rank"] > 0.5
+
+
+def test_a_config_file_with_an_unknown_setting_is_refused(tmp_path):
+    """The error names the file."""
+    path = tmp_path / "settings.toml"
+    path.write_text("learning_rat = 1e-4\n")
+    with pytest.raises(ConfigError, match=r"settings\.toml"):
+        read_config(path)
+
+
+def test_gains_and_seed_come_from_the_file(tmp_path):
+    """A recipe sets any field."""
+    path = tmp_path / "settings.toml"
+    path.write_text("seed = 7\n[gains]\nwrite = 3.0\n")
+    config = read_config(path)
+    assert (config.seed, config.gains) == (7, Gains(write=3.0))
+
+
+def test_the_command_trains_and_does_not_train_twice(tmp_path):
+    """`allmrec-train pretrain-lm` leaves an LLM, a curve and its plot; a second call finds it done."""
+    path = tmp_path / "settings.toml"
+    path.write_text(
+        "titles = 100\nprompts_per_epoch = 8\nvalidation_prompts = 8\n"
+        '[loop]\nmax_steps = 2\nvalidate_every = 50\nmonitor = "closeness"\n'
+    )
+    arguments = ["pretrain-lm", "--out", str(tmp_path / "run"), "--config", str(path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert {"llm", "curve.json", "curve.png", "metrics.json"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0
+    assert "done already" in again.output
