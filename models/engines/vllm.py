@@ -186,6 +186,7 @@ class VLLMEngine:
                 logprob_token_ids=wanted,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
             )
             async with aclosing(self._outputs(llm, node, params)) as outputs:
                 async for output in outputs:
@@ -202,12 +203,16 @@ class VLLMEngine:
         token_ids = [*prompt.token_ids.tolist(), *path]
         if not len(prompt.soft_positions):
             return tokens_input(token_ids)
-        slots = torch.from_numpy(prompt.soft_positions)
-        rows_L_D = torch.zeros(len(token_ids), self.token_size, dtype=self._dtype)
-        rows_L_D[slots] = prompt.soft_tokens.detach().to("cpu", self._dtype)
-        is_token = torch.ones(len(token_ids), dtype=torch.bool)
-        is_token[slots] = False
-        return embeds_input(rows_L_D, prompt_token_ids=token_ids, is_token_ids=is_token.tolist())
+        # Zeroed and filled by numpy: torch would wake all its threads for it, and wait for them while cores are busy.
+        bits = torch.int32 if self._dtype.itemsize == 4 else torch.int16
+        soft_S_D = prompt.soft_tokens.detach().to("cpu", self._dtype).contiguous()
+        rows_L_D = np.zeros((len(token_ids), self.token_size), dtype=f"int{8 * self._dtype.itemsize}")
+        rows_L_D[prompt.soft_positions] = soft_S_D.view(bits).numpy()
+        is_token = np.ones(len(token_ids), dtype=bool)
+        is_token[prompt.soft_positions] = False
+        return embeds_input(
+            torch.from_numpy(rows_L_D).view(self._dtype), prompt_token_ids=token_ids, is_token_ids=is_token.tolist()
+        )
 
     async def _outputs(
         self, llm: AsyncLLM, engine_input: Any, params: SamplingParams
@@ -279,6 +284,7 @@ class VLLMEngine:
         if llm is not None:
             llm.output_processor.propagate_error(EngineError("the LLM engine was stopped"))
             await asyncio.to_thread(llm.shutdown)
+            llm.shutdown = lambda: None  # its destructor calls it again, at an end where modules are gone
 
 
 def _load(config: VLLMEngineConfig) -> AsyncLLM:
