@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-#   docker build --target cpu --build-arg TORCH_INDEX=... -t allmrec:cpu .   transformers engine, and vLLM on the CPU; about 3 GB
+#   docker build --target cpu --build-arg TORCH_INDEX=... -t allmrec:cpu .   transformers engine, and vLLM on the CPU
 #   docker build --target gpu -t allmrec:gpu .     vLLM and FAISS on NVIDIA GPUs
 # A bundle is mounted at /bundles: train one with `allmrec-train`, or set ALLMREC_BUNDLE.
 

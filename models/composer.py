@@ -19,6 +19,7 @@ from models.choices import ChoiceTrie
 from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens
 
 MAX_GENRES = 30
+MAX_GENRE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,20 @@ class PromptComposer:
     Attributes:
         template: builds the prompts.
         titles: of all items, tokenised.
-        genres: the catalogue's largest categories, at most 30, that `favorite_genre` chooses among.
+        genres: the catalogue's largest categories, at most 30, that `favorite_genre` chooses among. A category of more
+            than four items in five, such as a shop's root, tells nothing and is left out.
     """
 
     def __init__(self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
         self._contents = contents
         self.template = PromptTemplate(tokenizer, config, context_length)
         self.titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
-        members = dict(list(contents.catalogue.category_items.items())[:MAX_GENRES])
+        telling = {
+            name: items
+            for name, items in contents.catalogue.category_items.items()
+            if len(items) <= MAX_GENRE_SHARE * len(contents.catalogue)
+        }
+        members = dict(list(telling.items())[:MAX_GENRES])
         self.genres: list[str] = list(members)
         self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
         items = [torch.from_numpy(items) for items in members.values()]

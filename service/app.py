@@ -63,7 +63,7 @@ def create_engine(settings: Settings, llm: str) -> LLMEngine:
             from models.engines.vllm import VLLMEngine, VLLMEngineConfig  # noqa: PLC0415
 
             return VLLMEngine(VLLMEngineConfig(**options))
-        return TransformersEngine(TransformersEngineConfig(device=settings.device, **options))
+        return TransformersEngine(TransformersEngineConfig(**{"device": settings.device, **options}))
     except ValidationError as error:
         raise ConfigError(f"engine '{settings.engine}': {error}") from error
 

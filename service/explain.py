@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -63,17 +64,20 @@ class Narration:
     """A sentence on its way.
 
     Attributes:
-        text: the sentence; complete once `pieces` has ended. It may differ from the pieces joined, if the LLM
-            failed or got stuck after it had begun.
+        text: the sentence; complete once `pieces` has ended. It differs from the pieces joined if what the LLM wrote
+            turned out not to hold.
         source: who wrote it.
     """
 
-    def __init__(self, opening: str, facts: str, written: AsyncGenerator[str, None] | None) -> None:
+    def __init__(
+        self, opening: str, facts: str, written: AsyncGenerator[str, None] | None, titles: Sequence[str] = ()
+    ) -> None:
         self.text = ""
         self.source: Literal["llm", "template"] = "template"
         self._opening = opening
         self._facts = facts
         self._written = written
+        self._titles = titles
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """The sentence bit by bit."""
@@ -89,11 +93,8 @@ class Narration:
                             break
             except FallbackError:
                 self.text = ""
-            if self.text.strip() not in ("", self._opening):
+            if is_grounded(self.text, self._titles):
                 self.source = "llm"
-                if not self.text.endswith((".", "!", "?")):
-                    self.text += "…"
-                    yield "…"
                 return
         self.text = self._facts
         yield self._facts
@@ -207,7 +208,16 @@ class Explainer:
             (".",),
             deadline.remaining(self._config.reserve_ms),
         )
-        return Narration(opening, facts, written)
+        return Narration(opening, facts, written, [active.catalogue.titles[item] for item in cited])
+
+
+def is_grounded(sentence: str, titles: Sequence[str]) -> bool:
+    """Whether a sentence is complete, quotes something, and quotes nothing but `titles`."""
+    quoted = re.findall(r'"([^"]*)"', sentence)
+    known = {" ".join(title.replace('"', "'").split()) for title in titles}
+    return (
+        sentence.endswith((".", "!", "?")) and sentence.count('"') == 2 * len(quoted) > 0 and known.issuperset(quoted)
+    )
 
 
 def loops(text: str) -> bool:

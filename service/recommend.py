@@ -173,11 +173,12 @@ class Recommender:
             return Recommendation(missing=missing)
 
         window = items[: self._config.window]
+        places = shuffled_places(window)
         vector, told = user_vector, active.told(history.items).tolist()
         fallback: Fallback | None = None
         try:
             log_probs = await self._judge.choose(
-                lambda: active.composer.recommend(vector, told, window.tolist()),
+                lambda: active.composer.recommend(vector, told, window[places].tolist()),
                 deadline.remaining(self._config.reserve_ms),
             )
         except FallbackError as error:
@@ -185,7 +186,7 @@ class Recommender:
             rankers: list[Ranker] = ["cf"] * len(items)
             scores = softmax(cf_scores)
         else:
-            order, scores = blend(cf_scores, log_probs)
+            order, scores = blend(cf_scores, log_probs[np.argsort(places)])
             items = items[order]
             rankers = ["llm" if place < len(window) else "cf" for place in range(len(items))]
         ranked = [
@@ -254,3 +255,12 @@ def _search(active: Active, pool: _Pool, user_vector: torch.Tensor) -> tuple[np.
         items, scores = found_1_K[0][found_1_K[0] > 0], scores_1_K[0][found_1_K[0] > 0]
     order = np.argsort(-scores, kind="stable")
     return items[order], scores[order]
+
+
+def shuffled_places(items: np.ndarray) -> np.ndarray:
+    """(W,) an order of `items` for the prompt that tells the LLM nothing: random, as in training and evaluation.
+
+    It depends on which items they are and not on how they are ranked, so that equal requests get equal answers.
+    """
+    by_number = np.argsort(items)
+    return by_number[np.random.default_rng(items[by_number]).permutation(len(items))]

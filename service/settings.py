@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from models.errors import ConfigError
 
@@ -102,3 +102,5 @@ def load_settings(**overrides: object) -> Settings:
             for detail in error.errors()
         )
         raise ConfigError(f"wrong settings: {problems}") from error
+    except SettingsError as error:
+        raise ConfigError(f"wrong settings: {error}; lists and mappings are written as JSON") from error

@@ -86,10 +86,15 @@ def backbone(
 
 @app.command()
 def stage1(
-    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+    dataset: DatasetPath,
+    out: RunPath = None,
+    recipe: RecipeName = "default",
+    settings: Settings = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Leave the text encoder as it is.")] = False,
 ) -> None:
     """Align items with their text; runs what comes before, if need be."""
-    _chain(dataset, recipe, settings, out).aligned  # noqa: B018
+    frozen = ["stage1.freeze=true"] if freeze else []
+    _chain(dataset, recipe, [*(settings or []), *frozen], out).aligned  # noqa: B018
 
 
 @app.command()

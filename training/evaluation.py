@@ -1,7 +1,7 @@
 """The evaluation: every ranker on the same users and candidates, and retrieval by itself (A-LLMRec section 5).
 
 Rankers order one positive and 19 sampled negatives; retrieval looks for the positive among all items. Items that the
-CF backbone never saw keep its own, untrained vectors in the backbone's row, so that the comparison is honest.
+CF backbone met only as negatives keep its own vectors in the backbone's row: what one would have without this project.
 
 Axes: E users, C candidates of which the first is the positive, D CF size.
 """

@@ -171,7 +171,8 @@ class Chain:
 
     @cached_property
     def _decoded(self) -> DecodedVectors:
-        return DecodedVectors(self.aligned.decoded_item, self.aligned.decoded_text)
+        device = self.recipe.stage2.device
+        return DecodedVectors(self.aligned.decoded_item.to(device), self.aligned.decoded_text.to(device))
 
     @cached_property
     def _data_fingerprint(self) -> str:

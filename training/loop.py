@@ -221,8 +221,7 @@ class _Loop(Generic[Batch]):
                 self._validate()
             if self.signals.received:
                 self._save()
-                self.display.line(f"interrupted; saved at step {state.step}. The same command goes on from here.")
-                raise Interrupted(128 + self.signals.received)
+                self._leave_if_interrupted()
             if time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes:
                 self._save()
         if self.task.validate and state.validated < self._epochs():
@@ -231,6 +230,7 @@ class _Loop(Generic[Batch]):
             self.task.module.load_state_dict(self.best_weights)
         self.task.module.eval()
         self._save()
+        self._leave_if_interrupted()
         return Outcome(
             steps=state.step,
             epochs=self._epochs(),
@@ -240,6 +240,11 @@ class _Loop(Generic[Batch]):
             best_step=state.best_step,
             curve=state.curve,
         )
+
+    def _leave_if_interrupted(self) -> None:
+        if self.signals.received:
+            self.display.line(f"interrupted; saved at step {self.state.step}. The same command goes on from here.")
+            raise Interrupted(128 + self.signals.received)
 
     def _advance(self) -> None:
         """Go to the next epoch where one has ended."""

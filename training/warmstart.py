@@ -101,7 +101,7 @@ def fit_coordinates(
     scales = strengths[kept].clamp_min(strengths.max() * 1e-10) ** 0.25
     item_map = inverse_root @ directions[:, kept] * scales
     user_map = root @ directions[:, kept] / scales
-    turn = _rotation(len(interface.item_basis), seed)[: len(kept)]
+    turn = _rotation(len(interface.item_basis), seed)[: len(kept)].to(user_map.device)
     scale = (interface.coupling * temperature) ** -0.5
     return Coordinates(
         centre, (scale * user_map @ turn).to(users_U_D.dtype), (scale * item_map @ turn).to(users_U_D.dtype)

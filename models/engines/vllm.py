@@ -251,15 +251,15 @@ class VLLMEngine:
             logger.error("llm_engine_died", after_s=round(time.monotonic() - started, 1), restart_in_s=pause)
             if time.monotonic() - started > self.config.max_restart_seconds:
                 pause = self.config.restart_seconds
-            await self._shut_down()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, self.config.max_restart_seconds)
             try:
+                await self._shut_down()
+                await asyncio.sleep(pause)
                 await self._launch()
-            except EngineError:
+            except Exception:
                 logger.exception("llm_engine_restart_failed")
             else:
                 logger.info("llm_engine_restarted")
+            pause = min(2 * pause, self.config.max_restart_seconds)
 
     async def _launch(self) -> None:
         """Start and warm up vLLM's processes; requests are let in afterwards."""

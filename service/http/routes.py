@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
+from models.composer import MAX_GENRES
 from models.errors import ClientError, NotFoundError
 from service import recommend
 from service.active import Active
@@ -18,7 +19,6 @@ from service.deadline import Deadline
 from service.explain import GenreAnswer, Narration
 from service.http.problems import responses
 from service.http.schemas import (
-    MAX_GENRES,
     About,
     FavoriteGenre,
     FeedbackRequest,

@@ -12,7 +12,6 @@ Id = Annotated[str, Field(min_length=1, max_length=256)]
 MAX_HISTORY = 1000
 MAX_EVENTS = 1000
 MAX_RESULTS = 1000
-MAX_GENRES = 30
 
 
 def _only_iso(value: object) -> object:

@@ -142,7 +142,10 @@ class EmbeddedRedis:
                 code = await self._process.wait()
                 logger.warning("embedded_redis_died", code=code)
             await asyncio.sleep(1.0)
-            await self._spawn(executable, directory)
+            try:
+                await self._spawn(executable, directory)
+            except OSError as error:
+                logger.warning("embedded_redis_not_restarted", error=str(error))
 
     def _claim_directory(self) -> Path | None:
         try:

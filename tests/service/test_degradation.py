@@ -90,7 +90,7 @@ async def test_more_requests_than_the_llm_may_have_are_shed(world: World, engine
     async with serving(world.settings_for(tmp_path, max_inflight=2), engine) as (client, _):
         await ask(client)
         engine.seconds = AN_HOUR
-        waiting = [asyncio.create_task(ask(client, timeout_ms=1500)) for _ in range(2)]
+        waiting = [asyncio.create_task(ask(client, timeout_ms=5000)) for _ in range(2)]
         while engine.calls < 4:  # warming up, the first request, and these two
             await asyncio.sleep(0.005)
         for answer in await asyncio.gather(*(ask(client) for _ in range(3))):
@@ -105,7 +105,7 @@ async def test_requests_beyond_the_hard_limit_are_refused_but_probes_are_not(
 ) -> None:
     async with serving(world.settings_for(tmp_path, max_requests=1), engine) as (client, _):
         calls, engine.seconds = engine.calls, AN_HOUR
-        waiting = asyncio.create_task(ask(client, timeout_ms=1000))
+        waiting = asyncio.create_task(ask(client, timeout_ms=5000))
         while engine.calls == calls:
             await asyncio.sleep(0.005)
         refused = await client.post("/recommend", json={"user_id": "u0"})

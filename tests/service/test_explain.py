@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from models.bundle import load_bundle
-from service.explain import loops
+from service.explain import is_grounded, loops
 from tests.service.world import GENRES, FakeEngine, World, broken, serving
 
 pytestmark = pytest.mark.anyio
@@ -48,19 +48,49 @@ async def test_top_k_limits_the_genres_but_not_what_they_are_probable_among(clie
     assert len((await explain(client, "u0"))["genres"]) == 3
 
 
-async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient) -> None:
+async def cite(client: httpx.AsyncClient, engine: FakeEngine) -> str:
+    """Have the LLM cite what speaks for the first genre; returns what it writes."""
+    genre = (await explain(client, "u0"))["genres"][0]
+    engine.text = [" this user has watched", f' "{genre["evidence"][0]["title"]}"', "."]
+    return "".join(engine.text)
+
+
+async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    written = await cite(faked, engine)
     answer = await explain(faked, "u0")
-    top = answer["genres"][0]["genre"]
-    assert answer["sentence"] == f"The favorite movie genre of this user is {top}, because it is good."
+    assert (
+        answer["sentence"]
+        == f"The favorite movie genre of this user is {answer['genres'][0]['genre']}, because{written}"
+    )
     assert answer["sentence_source"] == "llm"
 
 
-async def test_a_sentence_that_did_not_end_is_marked(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.text = [" it", " goes on"]
-    assert (await explain(faked, "u0"))["sentence"].endswith("because it goes on…")
+@pytest.mark.parametrize(
+    ("sentence", "holds"),
+    [
+        ('It is "A" and "B".', True),
+        ('It is "A".', True),
+        ('It is "A" and "C".', False),
+        ("It is good.", False),
+        ('It is "A" and', False),
+        ('It is "A" and "B.', False),
+        ("", False),
+    ],
+)
+def test_a_sentence_holds_if_it_ends_and_cites_only_what_it_may(sentence: str, holds: bool) -> None:
+    assert is_grounded(sentence, ["A", " B"]) is holds
 
 
-async def test_a_streamed_sentence_follows_the_genres_and_is_summed_up(faked: httpx.AsyncClient) -> None:
+async def test_a_sentence_that_did_not_end_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    await cite(faked, engine)
+    engine.text = engine.text[:2]
+    assert (await explain(faked, "u0"))["sentence_source"] == "template"
+
+
+async def test_a_streamed_sentence_follows_the_genres_and_is_summed_up(
+    faked: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    await cite(faked, engine)
     whole = await explain(faked, "u0")
     answer = await faked.get("/explain/genre", params={"user_id": "u0", "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
