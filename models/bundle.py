@@ -15,6 +15,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +42,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
+DRAFT_PREFIX = ".writing-"
+DRAFT_LIFE_SECONDS = 86_400
 
 
 class BackboneRecord(Config):
@@ -172,9 +176,9 @@ def write_bundle(
     """
     created_at = datetime.now(UTC).replace(microsecond=0)
     home.mkdir(parents=True, exist_ok=True)
-    draft = home / f".writing-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
+    _clear_drafts(home)
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=home))
+    draft.chmod(0o755)
     try:
         _write_contents(draft, contents)
         save_text_encoder(draft / TEXT_ENCODER)
@@ -323,6 +327,13 @@ def _read_contents(directory: Path, manifest: Manifest, device: str) -> BundleCo
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
+def _clear_drafts(home: Path) -> None:
+    """Remove what exports left that were killed more than a day ago."""
+    for draft in home.glob(f"{DRAFT_PREFIX}*"):
+        if time.time() - draft.stat().st_mtime > DRAFT_LIFE_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _files(directory: Path) -> list[Path]:
