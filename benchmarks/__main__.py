@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import structlog
@@ -13,7 +14,7 @@ import typer
 
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
-from benchmarks.questions import Questionnaire
+from benchmarks.questions import Asked, Questionnaire
 from benchmarks.results import markdown, save
 from models.llm.loading import EMBEDDED
 
@@ -40,7 +41,7 @@ def ranking(
     llm: Annotated[str, typer.Option(help="The LLM, which must be the bundle's in token size.")] = EMBEDDED,
     dtypes: Annotated[str, typer.Option(help="Comma-separated.")] = "float32,bfloat16",
     concurrencies: Annotated[str, typer.Option(help="Comma-separated.")] = "1,4,16",
-    questions: Annotated[int, typer.Option(help="Different prompts; a round asks half of them.")] = 96,
+    questions: Annotated[int, typer.Option(help="Prompts of a round.")] = 48,
     rounds: Annotated[int, typer.Option(help="Counted rounds.")] = 5,
     candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
     seed: SeedOption = 0,
@@ -49,20 +50,23 @@ def ranking(
     """Published way against our engines."""
     if threads is not None:
         torch.set_num_threads(threads)
-    asked = Questionnaire(bundle, llm).ask(questions, candidates, seed)
-    lengths = [len(each.question.prompt.token_ids) for each in asked]
-    branches = [len(each.question.trie.branches) for each in asked]
+    questionnaire = Questionnaire(bundle, llm)
+    sample = [each.question for each in questionnaire.ask(questions, candidates, seed)]
     rows = []
+    levels = [int(level) for level in concurrencies.split(",")]
+    with_vllm = find_spec("vllm") is not None
+
+    def ask(round_: int) -> list[Asked]:
+        return questionnaire.ask(questions, candidates, seed * 10_000 + round_)
+
     for dtype in dtypes.split(","):
-        levels = [int(level) for level in concurrencies.split(",")]
-        with_vllm = find_spec("vllm") is not None
-        rows += asyncio.run(ranking_benchmark.measure(llm, dtype, asked, levels, rounds, with_vllm))
+        rows += asyncio.run(ranking_benchmark.measure(llm, dtype, ask, levels, rounds, with_vllm))
     settings = {
         "llm": llm,
         "candidates": candidates,
-        "prompts": questions,
-        "prompt_tokens_mean": sum(lengths) / len(lengths),
-        "branching_nodes_mean": sum(branches) / len(branches),
+        "prompts_a_round": questions,
+        "prompt_tokens_mean": fmean(len(question.prompt.token_ids) for question in sample),
+        "branching_nodes_mean": fmean(len(question.trie.branches) for question in sample),
         "rounds": rounds,
         "seed": seed,
         "threads": torch.get_num_threads(),
@@ -86,8 +90,12 @@ def service(
     """HTTP against the engine called directly."""
     if threads is not None:
         torch.set_num_threads(threads)
-    asked = Questionnaire(bundle, EMBEDDED).ask(questions, candidates, seed)
-    rows = service_benchmark.measure(bundle, engine, dtype, asked, concurrency, rounds, seed)
+    questionnaire = Questionnaire(bundle, EMBEDDED)
+
+    def ask(round_: int) -> list[Asked]:
+        return questionnaire.ask(questions, candidates, seed * 10_000 + round_)
+
+    rows = service_benchmark.measure(bundle, engine, dtype, ask, concurrency, rounds)
     settings = {"engine": engine, "dtype": dtype, "rounds": rounds, "seed": seed, "threads": torch.get_num_threads()}
     save("service", settings, rows)
     typer.echo(markdown(rows))

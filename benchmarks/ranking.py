@@ -6,7 +6,7 @@ The variants take turns, round by round, so that whatever else the machine does 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,23 @@ PUBLISHED, TRANSFORMERS, VLLM = "published", "transformers", "vllm"
 
 
 async def measure(
-    llm: str, dtype: str, asked: Sequence[Asked], concurrencies: Sequence[int], rounds: int, with_vllm: bool
+    llm: str,
+    dtype: str,
+    ask: Callable[[int], list[Asked]],
+    concurrencies: Sequence[int],
+    rounds: int,
+    with_vllm: bool,
 ) -> list[dict[str, Any]]:
-    """One row for each variant and concurrency."""
+    """One row for each variant and concurrency.
+
+    Args:
+        llm: name or path.
+        dtype: of all variants.
+        ask: the questions of a round, by its number. No prompt comes twice: a prefix cache would know it.
+        concurrencies: clients at a time.
+        rounds: counted rounds at each concurrency, after one to warm up.
+        with_vllm: whether vLLM is there.
+    """
     model = load_llm(llm, dtype=getattr(torch, dtype))
     engines: dict[str, LLMEngine] = {
         TRANSFORMERS: TransformersEngine(TransformersEngineConfig(llm=llm, dtype=dtype)),
@@ -40,18 +54,19 @@ async def measure(
         for engine in engines.values():
             await engine.start()
         ceiling = matmul_ceiling(dtype, "cpu")
-        flops = float(np.mean([prompt_flops(llm, each.question) for each in asked]))
-        agreement = await _agreement(model, engines, asked)
-        for concurrency in concurrencies:
+        first = ask(0)
+        flops = float(np.mean([prompt_flops(llm, each.question) for each in first]))
+        agreement = await _agreement(model, engines, first)
+        for level, concurrency in enumerate(concurrencies):
             runs = {name: Run() for name in (PUBLISHED, *engines)}
             for round_ in range(rounds + 1):
-                part = asked[round_ % 2 :: 2]  # no prompt twice in a row: a prefix cache would know it
+                asked = ask(1 + level * (rounds + 1) + round_)
                 for name, run in runs.items():
                     counted = run if round_ else Run()  # the first round warms up
                     if name == PUBLISHED:
-                        _published(counted, model, part, concurrency)
+                        _published(counted, model, asked, concurrency)
                     else:
-                        await _engine(counted, engines[name], part, concurrency)
+                        await _engine(counted, engines[name], asked, concurrency)
             base = np.asarray(runs[PUBLISHED].rates)
             for name, run in runs.items():
                 speed_up = float(np.median(np.asarray(run.rates) / base))

@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -142,9 +142,18 @@ class Client:
 
 
 def measure(
-    bundle: Path, engine: str, dtype: str, asked: Sequence[Asked], concurrency: int, rounds: int, seed: int
+    bundle: Path, engine: str, dtype: str, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Rows for direct and HTTP throughput at saturation, and for the time outside the LLM at half load."""
+    """Rows for direct and HTTP throughput at saturation, and for the time outside the LLM at half load.
+
+    Args:
+        bundle: what is served.
+        engine: on which engine.
+        dtype: of the LLM.
+        ask: the questions of a round, by its number; none comes twice.
+        concurrency: clients at saturation.
+        rounds: counted rounds, after one to warm up.
+    """
     with TemporaryDirectory() as folder:
         settings = Settings(
             _env_file=None,
@@ -153,29 +162,29 @@ def measure(
             dtype=dtype,
             redis_dir=Path(folder) / "redis",
             log_level="error",
-            window=len(asked[0].titles),
+            window=len(ask(0)[0].titles),
         )
         served = Served(settings)
         try:
-            return asyncio.run(_measure(served, asked, concurrency, rounds, seed))
+            return asyncio.run(_measure(served, ask, concurrency, rounds))
         finally:
             served.close()
 
 
 async def _measure(
-    served: Served, asked: Sequence[Asked], concurrency: int, rounds: int, seed: int
+    served: Served, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
 ) -> list[dict[str, Any]]:
     client = Client(served.port)
     direct, http = Run(), Run()
     for round_ in range(rounds + 1):
         counted = (direct, http) if round_ else (Run(), Run())  # the first round warms up
-        questions = [each.question for each in asked]
+        questions = [each.question for each in ask(2 * round_)]
         served.direct(closed_loop(counted[0], concurrency, questions, lambda q: rank(served.engine, q)))
-        await closed_loop(counted[1], concurrency, asked, lambda each: client.recommend(each.body))
+        await closed_loop(counted[1], concurrency, ask(2 * round_ + 1), lambda each: client.recommend(each.body))
     ratio = float(np.median(np.asarray(http.rates) / np.asarray(direct.rates)))
     half = float(np.median(http.rates)) / 2
     before = served.stage_counts()
-    outside = await _outside_at(half, served, client, asked, seed)
+    outside = await _outside_at(half, served, client, ask(2 * rounds + 2))
     after = served.stage_counts()
     client.close()
     p50, p99 = np.percentile(outside, [50, 99]) * 1e3
@@ -209,10 +218,10 @@ def _quantile(counts: dict[float, float], share: float) -> float:
     return lower
 
 
-async def _outside_at(rate: float, served: Served, client: Client, asked: Sequence[Asked], seed: int) -> list[float]:
+async def _outside_at(rate: float, served: Served, client: Client, asked: Sequence[Asked]) -> list[float]:
     """Seconds of each answer that were not the LLM's, with answers asked for at random times, `rate` a second."""
     served.engine.seconds.clear()
-    gaps = np.random.default_rng(seed).exponential(1 / rate, len(asked))
+    gaps = np.random.default_rng(0).exponential(1 / rate, len(asked))
 
     async def one(each: Asked, at: float) -> float:
         await asyncio.sleep(at)

@@ -282,6 +282,8 @@ class VLLMEngine:
     async def _shut_down(self) -> None:
         llm, self._llm = self._llm, None
         if llm is not None:
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()
             llm.output_processor.propagate_error(EngineError("the LLM engine was stopped"))
             await asyncio.to_thread(llm.shutdown)
             llm.shutdown = lambda: None  # its destructor calls it again, at an end where modules are gone
