@@ -183,10 +183,9 @@ def write_bundle(
         _write_contents(draft, contents)
         save_text_encoder(draft / TEXT_ENCODER)
         files = {path.relative_to(draft).as_posix(): _record(path) for path in _files(draft)}
-        digest = hashlib.sha256(_canonical({path: record.sha256 for path, record in files.items()})).hexdigest()
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
-            bundle_version=f"{created_at:%Y%m%d-%H%M%S}-{digest[:8]}",
+            bundle_version="",
             name=name,
             created_at=created_at,
             prompt=prompt,
@@ -201,6 +200,9 @@ def write_bundle(
             metrics=metrics,
             files=files,
         )
+        digest = hashlib.sha256(manifest.serialise()).hexdigest()
+        version = f"{created_at:%Y%m%d-%H%M%S}-{digest[:8]}"
+        manifest = manifest.model_copy(update={"bundle_version": version})
         (draft / MANIFEST).write_bytes(manifest.serialise())
         for path in _files(draft):
             path.chmod(0o644)  # safetensors writes for the owner alone; the service may be another user
