@@ -51,8 +51,8 @@ class DemoConfig(Config):
 
     users: int = Field(default=6000, ge=1)
     items: int = Field(default=1500, ge=100, le=10_000)
-    new_item_share: float = Field(default=0.12, gt=0, lt=0.5)
-    new_target_share: float = Field(default=0.2, ge=0, le=1)
+    new_item_share: float = Field(default=0.15, gt=0, lt=0.5)
+    new_target_share: float = Field(default=0.3, ge=0, le=1)
     cold_user_share: float = Field(default=0.08, ge=0, le=1)
     mean_length: float = Field(default=14, gt=5, lt=40)
     seed: int = Field(default=0, ge=0)

@@ -34,7 +34,7 @@ def save_text_encoder(directory: Path) -> None:
     (directory / "modules.json").write_text("[]")
 
 
-def export(home: Path, seed: int = 0) -> Path:
+def export(home: Path, seed: int = 0, hit: float = 0.5) -> Path:
     contents = tiny_contents(tiny_split(), seed=seed)
     return write_bundle(
         home,
@@ -45,7 +45,7 @@ def export(home: Path, seed: int = 0) -> Path:
         llm=LLMRecord(name="tiny", fingerprint="f" * 64),
         text_encoder="none",
         save_text_encoder=save_text_encoder,
-        metrics={"hit@1": 0.5},
+        metrics={"hit@1": hit},
     )
 
 
@@ -129,6 +129,13 @@ def test_another_llm_is_refused(bundle: Path) -> None:
     loaded.check_llm("f" * 64, "tiny")
     with pytest.raises(BundleError, match="aligned with LLM 'tiny'"):
         loaded.check_llm("0" * 64, "other")
+
+
+def test_equal_files_with_other_metrics_are_another_version(tmp_path: Path) -> None:
+    """Even within the second that the version's name tells."""
+    first, second = export(tmp_path, hit=0.5), export(tmp_path, hit=0.6)
+    assert first != second
+    assert load_bundle(tmp_path).manifest.metrics == {"hit@1": 0.6}
 
 
 def test_a_new_version_becomes_current_and_the_old_one_stays(tmp_path: Path) -> None:
