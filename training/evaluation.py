@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -126,6 +127,7 @@ def evaluate(
     config: EvaluationConfig,
     dataset: str,
     console: Console | None = None,
+    checkpoint: Path | None = None,
 ) -> EvaluationReport:
     """Evaluate on the test items of `split`.
 
@@ -138,6 +140,7 @@ def evaluate(
         config: of the stage.
         dataset: its name.
         console: where progress is shown.
+        checkpoint: file that keeps the scores of finished LLM variants, so that an interrupted evaluation goes on.
     """
     everyone = split.candidates(Holdout.TEST, config.seed)
     collaborative = _collaborative(split, contents, decoded, everyone, config.seed)
@@ -145,7 +148,7 @@ def evaluate(
     sample = some(everyone, config.users)
     rows = np.searchsorted(everyone.users, sample.users)
     scores = {name: values[rows] for name, values in collaborative.items()}
-    scores |= _llm_scores(split, contents, llm, prompt, sample, config, console)
+    scores |= _llm_scores(split, contents, llm, prompt, sample, config, console, checkpoint)
     groups = _groups(split, sample)
     return EvaluationReport(
         dataset=dataset,
@@ -215,6 +218,7 @@ def _llm_scores(
     candidates: Candidates,
     config: EvaluationConfig,
     console: Console | None,
+    checkpoint: Path | None,
 ) -> dict[str, np.ndarray]:
     """Log-probabilities (E, C) of the LLM's variants."""
     composer = PromptComposer(contents, prompt, llm.tokenizer, llm.context_length)
@@ -222,11 +226,14 @@ def _llm_scores(
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    scores = {}
+    scores = _load_scores(checkpoint)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluation", total=len(LLM_VARIANTS) * len(histories))
         for name, (injection, text_only) in LLM_VARIANTS.items():
             progress.update(task, description=name)
+            if name in scores:
+                progress.advance(task, len(histories))
+                continue
             scores[name] = rank_with_llm(
                 llm,
                 composer,
@@ -239,7 +246,22 @@ def _llm_scores(
                 seed=config.seed,
                 report=lambda done: progress.advance(task, done),
             )
+            _save_scores(scores, checkpoint)
     return scores
+
+
+def _load_scores(checkpoint: Path | None) -> dict[str, np.ndarray]:
+    if checkpoint is None or not checkpoint.is_file():
+        return {}
+    return {name: scores.numpy() for name, scores in torch.load(checkpoint, weights_only=True).items()}
+
+
+def _save_scores(scores: Mapping[str, np.ndarray], checkpoint: Path | None) -> None:
+    if checkpoint is None:
+        return
+    partial = checkpoint.with_suffix(".partial")
+    torch.save({name: torch.from_numpy(values) for name, values in scores.items()}, partial)
+    partial.replace(checkpoint)
 
 
 def _retrieval(

@@ -140,6 +140,7 @@ class Chain:
                     config,
                     self.dataset.info.name,
                     self._console,
+                    run.checkpoint,
                 )
                 write_report(report, run.directory)
                 run.finish(summary(report))

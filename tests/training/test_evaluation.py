@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from models.composer import PromptComposer
 from models.index import ItemIndex
 from models.prompt import Injection, PromptConfig
 from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from training import evaluation
 from training.data.splits import Candidates, Holdout
 from training.evaluation import (
     ALLMREC,
@@ -107,14 +109,38 @@ def test_retrieval_counts_only_what_the_user_does_not_know() -> None:
     assert _retrieval_ranks(index, users, histories, np.array([3, 3])).tolist() == [1, 3]
 
 
-@pytest.fixture(scope="module")
-def report() -> EvaluationReport:
+def tiny_report(checkpoint: Path | None = None) -> EvaluationReport:
     split, llm = tiny_split(users=60), tiny_llm()
     contents = tiny_contents(split)
     own = contents.backbone.item_vectors.detach()
     decoded = DecodedVectors(item=own, text=torch.zeros_like(own))
     config = EvaluationConfig(users=25, resamples=200)
-    return evaluate(split, contents, decoded, llm, PromptConfig(), config, "tiny", Console(quiet=True))
+    return evaluate(split, contents, decoded, llm, PromptConfig(), config, "tiny", Console(quiet=True), checkpoint)
+
+
+@pytest.fixture(scope="module")
+def report() -> EvaluationReport:
+    return tiny_report()
+
+
+def test_an_interrupted_evaluation_goes_on(
+    report: EvaluationReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the third of four LLM variants, it ranks the last two only and reports what it would have."""
+    calls = []
+
+    def ranked(*arguments: Any, **options: Any) -> np.ndarray:
+        calls.append(options["injection"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return rank_with_llm(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "rank_with_llm", ranked)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_report(tmp_path / "checkpoint.pt")
+    again = tiny_report(tmp_path / "checkpoint.pt")
+    assert len(calls) == 3 + 2
+    assert again == report
 
 
 class TestEvaluate:
