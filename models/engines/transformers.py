@@ -1,22 +1,25 @@
 """The embedded engine: transformers in process, one packed forward for each batch of waiting requests.
 
-One worker thread owns the model. Requests that wait while it is busy share its next batch; generation takes one
-token a turn, so that scoring is never stuck behind a long text.
+On a CPU every core has a worker thread of its own that scores on that core alone: torch's threads would spend half of
+such short operations on waiting for each other. Requests that wait while all workers are busy share their next
+batches; generation takes one token a turn, so that scoring is never stuck behind a long text.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import structlog
 import torch
+from pydantic import Field
 
 from models.choices import ChoiceTrie
 from models.config import Config
@@ -38,19 +41,21 @@ class TransformersEngineConfig(Config):
         llm: "embedded", a hub name or a path.
         device: where torch runs it.
         dtype: "float32" or "bfloat16".
+        workers: threads that score; torch's number of threads if not given, one on a GPU. They divide those threads.
         max_batch_tokens: prompt tokens, padding included, that one forward pass may hold.
         max_waiting: requests that may wait; more are refused.
     """
 
     llm: str = EMBEDDED
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    workers: int | None = Field(None, ge=1)
     max_batch_tokens: int = 2048
     max_waiting: int = 256
 
 
-@dataclass
-class _Waiting:
+@dataclass(eq=False)
+class _Request:
     prompt: Prompt
     trie: ChoiceTrie
     result: asyncio.Future[list[np.ndarray]]
@@ -67,9 +72,14 @@ class TransformersEngine:
         self.context_length = int(llm_config.max_position_embeddings)
         self.fingerprint = ""
         self._llm: LanguageModel | None = None
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llm")
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
+        threads = torch.get_num_threads()
+        self._idle = config.workers or (threads if config.device == "cpu" else 1)
+        self._workers = ThreadPoolExecutor(
+            self._idle, "llm", initializer=torch.set_num_threads, initargs=(max(1, threads // self._idle),)
+        )
+        self._asked: set[_Request] = set()
+        self._waiting: deque[_Request] = deque()
+        self._changed = asyncio.Event()
         self._batches: asyncio.Task[None] | None = None
 
     @property
@@ -78,12 +88,13 @@ class TransformersEngine:
         return self._batches is not None and not self._batches.done()
 
     async def start(self) -> None:
-        """Load the model in the worker thread and begin to serve."""
+        """Load the model, warm up every worker and begin to serve."""
         config = self.config
         self._llm = await self._run(lambda: load_llm(config.llm, config.device, getattr(torch, config.dtype)))
         self.fingerprint = self._llm.fingerprint
         self._batches = asyncio.create_task(self._serve(), name="llm-batches")
-        await self.score(*warm_up_question(self.token_size))
+        question = warm_up_question(self.token_size)
+        await asyncio.gather(*(self.score(*question) for _ in range(self._idle)))
 
     async def close(self) -> None:
         """Stop the loop and fail what still waits."""
@@ -91,11 +102,10 @@ class TransformersEngine:
             self._batches.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._batches
-        for request in self._waiting:
+        for request in self._asked:
             if not request.result.done():
                 request.result.set_exception(EngineError("the LLM engine was closed"))
-        self._waiting.clear()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
 
     async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
@@ -105,10 +115,14 @@ class TransformersEngine:
             return []
         if len(self._waiting) >= self.config.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests already wait for the LLM: try again later")
-        request = _Waiting(prompt, trie, asyncio.get_running_loop().create_future())
+        request = _Request(prompt, trie, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
-        self._arrived.set()
-        return await request.result
+        self._asked.add(request)
+        self._changed.set()
+        try:
+            return await request.result
+        finally:
+            self._asked.discard(request)
 
     async def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:
         """See `LLMEngine.generate`."""
@@ -134,43 +148,49 @@ class TransformersEngine:
             raise EngineError("the LLM engine is not running")
 
     async def _run(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
     async def _serve(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while batch := self._next_batch():
-                await self._answer(batch)
+        """Give every idle worker its share of what waits."""
+        async with asyncio.TaskGroup() as answering:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                while self._idle and (batch := self._next_batch()):
+                    self._idle -= 1
+                    answering.create_task(self._answer(batch))
 
-    async def _answer(self, batch: list[_Waiting]) -> None:
+    async def _answer(self, batch: list[_Request]) -> None:
         prompts = [request.prompt for request in batch]
         tries = [request.trie for request in batch]
         try:
             results = await self._run(lambda: score_prompts(self._model, prompts, tries))
-        except asyncio.CancelledError:
-            self._waiting.extendleft(batch)
-            raise
         except Exception as error:
             logger.exception("llm_batch_failed", requests=len(batch))
             failure = EngineError(f"the LLM failed on a batch of {len(batch)}: {error}")
             for request in batch:
                 if not request.result.done():
                     request.result.set_exception(failure)
-            return
-        for request, result in zip(batch, results, strict=True):
-            if not request.result.done():
-                request.result.set_result(result)
+        else:
+            for request, result in zip(batch, results, strict=True):
+                if not request.result.done():
+                    request.result.set_result(result)
+        finally:
+            self._idle += 1
+            self._changed.set()
 
-    def _next_batch(self) -> list[_Waiting]:
-        """The longest run of waiting requests, first come first served, within the token budget."""
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_Request]:
+        """The longest run of waiting requests, first come first served, within budget and leaving idle workers some."""
+        share = math.ceil(len(self._waiting) / self._idle)
+        batch: list[_Request] = []
         longest = 0
         while self._waiting:
             request = self._waiting[0]
             if request.result.done():
                 self._waiting.popleft()
                 continue
+            if len(batch) == share:
+                break
             longest = max(longest, len(request.prompt.token_ids))
             if batch and longest * (len(batch) + 1) > self.config.max_batch_tokens:
                 break
