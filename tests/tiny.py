@@ -28,7 +28,7 @@ JOINT_SIZE = 12
 
 
 def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
-    """A random two-layer OPT with a byte-level tokenizer; with an interface of 8 coordinates on request."""
+    """A random two-layer OPT with a byte-level tokenizer; with an interface of 8 and 4 coordinates on request."""
     torch.manual_seed(seed)
     tokenizer = Tokenizer(BPE(unk_token=UNK))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -58,7 +58,7 @@ def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
     )
     model = OPTForCausalLM(config).eval().requires_grad_(False)
     basis = torch.linalg.qr(torch.randn(TOKEN_SIZE, TOKEN_SIZE))[0]
-    convention = TokenInterface(torch.randn(3, TOKEN_SIZE), basis[:8], basis[8:16], coupling=0.25)
+    convention = TokenInterface(torch.randn(3, TOKEN_SIZE), basis[:8], basis[8:16], basis[16:20], coupling=0.25)
     return LanguageModel(
         name="tiny",
         model=model,

@@ -23,12 +23,14 @@ from models.bundle import BundleContents
 from models.composer import PromptComposer
 from models.config import Config
 from models.index import ItemIndex
+from models.llm.interface import TokenInterface
 from models.llm.loading import LanguageModel
 from models.prompt import Injection, PromptConfig
 from training.backbone import score_candidates, some
 from training.data.splits import Candidates, Holdout, SequenceSplit
 from training.metrics import Estimate, RankingReport, report
 from training.ranking import rank_correlation, rank_with_llm
+from training.warmstart import interface_logits
 
 RECALLS = (20, 100)
 SEARCH_ROWS = 1024
@@ -39,6 +41,7 @@ STAGE1 = "Stage 1 (item encoder)"
 STAGE1_TEXT = "Stage 1 (text encoder)"
 LLM_ONLY = "LLM-Only"
 WITHOUT_USER = "A-LLMRec without user token"
+TOKENS = "Tokens, read exactly"
 ALLMREC = "A-LLMRec"
 ALLMREC_TEXT = "A-LLMRec (text encoder)"
 
@@ -73,10 +76,12 @@ class RankerReport(Config):
         groups: `overall`, and by the positive: `warm`, `cold` (top and bottom 35 % by training interactions) and
             `unseen` (no training interaction; part of `cold`).
         rank_correlation: mean Spearman correlation with the backbone's order of the candidates.
+        token_correlation: that with the order which the injected item tokens say, if the LLM has an interface.
     """
 
     groups: dict[str, RankingReport]
     rank_correlation: float
+    token_correlation: float | None = None
 
 
 class EvaluationReport(Config):
@@ -149,6 +154,8 @@ def evaluate(
     rows = np.searchsorted(everyone.users, sample.users)
     scores = {name: values[rows] for name, values in collaborative.items()}
     scores |= _llm_scores(split, contents, llm, prompt, sample, config, console, checkpoint)
+    if llm.interface is not None:
+        scores[TOKENS] = _token_scores(split, contents, llm.interface, prompt, sample)
     groups = _groups(split, sample)
     return EvaluationReport(
         dataset=dataset,
@@ -161,6 +168,7 @@ def evaluate(
             name: RankerReport(
                 groups=report(values, groups, config.resamples, config.seed),
                 rank_correlation=rank_correlation(values, scores[backbone_name]),
+                token_correlation=rank_correlation(values, scores[TOKENS]) if TOKENS in scores else None,
             )
             for name, values in scores.items()
         },
@@ -248,6 +256,22 @@ def _llm_scores(
             )
             _save_scores(scores, checkpoint)
     return scores
+
+
+def _token_scores(
+    split: SequenceSplit,
+    contents: BundleContents,
+    interface: TokenInterface,
+    prompt: PromptConfig,
+    candidates: Candidates,
+) -> np.ndarray:
+    """Scores (E, C) that an LLM reading the injected item tokens exactly would give."""
+    histories = _histories(split, candidates)
+    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    told = [history[max(0, len(history) - prompt.history_items) :] for history in histories]
+    interface = interface.to(users_E_D.device)
+    scores_E_C = interface_logits(contents.projector, interface, users_E_D, contents.joint_item, told, candidates.items)
+    return np.where(candidates.mask, scores_E_C, -np.inf)
 
 
 def _load_scores(checkpoint: Path | None) -> dict[str, np.ndarray]:

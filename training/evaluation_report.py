@@ -14,6 +14,7 @@ MARKDOWN_FILE = "report.md"
 CHART_FILE = "report.png"
 
 RANKING_METRICS = {"hit@1": "Hit@1", "hit@5": "Hit@5", "ndcg@10": "NDCG@10", "mrr": "MRR"}
+CORRELATIONS = ["Spearman with the backbone", "with the tokens"]
 GROUPS = ("overall", "warm", "cold", "unseen")
 
 
@@ -41,11 +42,15 @@ def markdown(evaluation: EvaluationReport) -> str:
         if not sizes[group]:
             continue
         lines += ["", f"## {group.capitalize()}", ""]
-        titles = [*RANKING_METRICS.values(), *(["Spearman with the backbone"] if group == "overall" else [])]
+        titles = [
+            *RANKING_METRICS.values(),
+            *(["Spearman with the backbone", "with the tokens"] * (group == "overall")),
+        ]
         lines += _head("Ranker", titles)
         for name, ranker in evaluation.rankers.items():
             cells = _cells(ranker.groups[group])
-            lines.append(_row(name, [*cells, *([f"{ranker.rank_correlation:.3f}"] if group == "overall" else [])]))
+            correlations = [ranker.rank_correlation, ranker.token_correlation] * (group == "overall")
+            lines.append(_row(name, [*cells, *("-" if found is None else f"{found:.3f}" for found in correlations)]))
     if evaluation.users > evaluation.ranked_users:
         lines += ["", f"## All {evaluation.users} users, without the LLM", ""]
         lines += _head("Ranker", list(RANKING_METRICS.values()))
@@ -59,15 +64,16 @@ def markdown(evaluation: EvaluationReport) -> str:
 
 
 def table(evaluation: EvaluationReport) -> Table:
-    """The short form for the terminal: Hit@1 by group, NDCG@10 and rank correlation."""
+    """The short form for the terminal: Hit@1 by group, NDCG@10, rank correlation with the backbone and the tokens."""
     shown = Table(title=f"{evaluation.dataset}: {evaluation.ranked_users} users, 1 + 19 candidates")
     shown.add_column("ranker")
-    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG@10", "Spearman"):
+    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG@10", "Spearman", "tokens"):
         shown.add_column(column, justify="right")
     for name, ranker in evaluation.rankers.items():
         hits = [_mean(ranker.groups[group], "hit@1") for group in GROUPS]
         ndcg = _mean(ranker.groups["overall"], "ndcg@10")
-        shown.add_row(name, *hits, ndcg, f"{ranker.rank_correlation:.2f}")
+        tokens = "-" if ranker.token_correlation is None else f"{ranker.token_correlation:.2f}"
+        shown.add_row(name, *hits, ndcg, f"{ranker.rank_correlation:.2f}", tokens)
     return shown
 
 

@@ -31,7 +31,7 @@ from training.export import assemble, export
 from training.recipe import Recipe
 from training.run import StageRun
 from training.stage1 import Aligned, train_stage1
-from training.stage2 import train_stage2
+from training.stage2 import ItemTexts, train_stage2
 
 STEPS = ("backbone", "stage1", "stage2", "evaluation", "export")
 PUBLISHED_FILE = "published.json"
@@ -118,8 +118,8 @@ class Chain:
         aligned, config, run = self.aligned, self.recipe.stage2, self._stage2_run
         contents = assemble(self.split, aligned, self.llm.token_size, config.device)
         with self._step("stage2", run.is_done):
-            text_vectors = self._decoded.text
-            train_stage2(self.split, contents, text_vectors, self.llm, self.prompt, config, run, self._console)
+            texts = ItemTexts(aligned.text_vectors.to(config.device), self._decoded.text)
+            train_stage2(self.split, contents, texts, self.llm, self.prompt, config, run, self._console)
         return contents
 
     @cached_property

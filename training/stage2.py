@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from models.llm.opt import OPTScorer
 from models.llm.packing import PackedBatch, hidden_states, node_logits, pack
 from models.prompt import PromptConfig, PromptLayout, PromptTemplate, TitleTokens
 from training.backbone import score_candidates, some
-from training.data.splits import Holdout, SequenceSplit
+from training.data.splits import Candidates, Holdout, SequenceSplit
 from training.examples import ExampleConfig, Examples, ExampleSampler
 from training.loop import LoopConfig, Outcome, Task, seed_everything, train
 from training.metrics import mean_metrics
@@ -43,13 +44,29 @@ from training.run import StageRun
 from training.warmstart import (
     WarmStartConfig,
     fit_coordinates,
+    fit_similarities,
+    fit_similarity_weight,
     fit_temperature,
+    history_similarity,
     plain_start,
     warm_start,
 )
 
 PROJECTOR_FILE = "projector.safetensors"
 WARM_USERS = 20_000
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """What stage 1 makes of the items' texts.
+
+    Attributes:
+        embedded: (N+1, T) Q, the text encoder's output.
+        decoded: (N+1, D) the same in CF space, by the joint space.
+    """
+
+    embedded: torch.Tensor
+    decoded: torch.Tensor
 
 
 class Loss(StrEnum):
@@ -102,7 +119,7 @@ class Stage2Loss:
     Args:
         split: the data.
         contents: tables, backbone and the projector to train.
-        text_vectors: (N+1, D) every item's text decoded into CF space.
+        texts: of all items.
         llm: frozen.
         template: builds the prompts.
         titles: of all items.
@@ -114,7 +131,7 @@ class Stage2Loss:
         self,
         split: SequenceSplit,
         contents: BundleContents,
-        text_vectors: torch.Tensor,
+        texts: ItemTexts,
         llm: LanguageModel,
         template: PromptTemplate,
         titles: TitleTokens,
@@ -127,7 +144,7 @@ class Stage2Loss:
         self._reader = _Reader(llm.model, getattr(torch, config.training_dtype))
         # Item i by its text is row i + N + 1.
         self._joint = torch.cat([contents.joint_item, contents.joint_text])
-        self._vectors = torch.cat([contents.cf_vectors, text_vectors])
+        self._vectors = torch.cat([contents.cf_vectors, texts.decoded])
         self._text_offset = len(contents.joint_item)
 
     def __call__(self, batch: Examples) -> torch.Tensor:
@@ -259,7 +276,7 @@ def node_masses(tries: Sequence[ChoiceTrie], wanted: Sequence[np.ndarray], shape
 def train_stage2(
     split: SequenceSplit,
     contents: BundleContents,
-    text_vectors: torch.Tensor,
+    texts: ItemTexts,
     llm: LanguageModel,
     prompt: PromptConfig,
     config: Stage2Config,
@@ -271,7 +288,7 @@ def train_stage2(
     Args:
         split: the data.
         contents: what stage 1 left; its projector is trained in place.
-        text_vectors: (N+1, D) every item's text decoded into CF space.
+        texts: of all items.
         llm: the frozen LLM.
         prompt: the prompts, as they will be served.
         config: the stage's config, of which `run` was made.
@@ -287,7 +304,7 @@ def train_stage2(
         return
     run.start()
     seed_everything(config.seed)
-    start, outcome = fit_projector(split, contents, text_vectors, llm, prompt, config, run.checkpoint, console)
+    start, outcome = fit_projector(split, contents, texts, llm, prompt, config, run.checkpoint, console)
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in projector.state_dict().items()},
         run.directory / PROJECTOR_FILE,
@@ -309,7 +326,7 @@ def train_stage2(
 def fit_projector(
     split: SequenceSplit,
     contents: BundleContents,
-    text_vectors: torch.Tensor,
+    texts: ItemTexts,
     llm: LanguageModel,
     prompt: PromptConfig,
     config: Stage2Config,
@@ -322,13 +339,14 @@ def fit_projector(
     candidates = some(split.candidates(Holdout.VALIDATION, config.seed), config.validation_users)
     histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    temperature = fit_temperature(score_candidates(users_E_D, contents.cf_vectors, candidates))
+    cf_scores = [score_candidates(users_E_D, vectors, candidates) for vectors in (contents.cf_vectors, texts.decoded)]
+    temperature = fit_temperature(cf_scores[0])
     start: dict[str, Any] = {"temperature": temperature}
     if not checkpoint.is_file():
-        start |= _start(split, contents, text_vectors, llm, config, temperature)
+        start |= _start(split, contents, texts, llm, config, histories, candidates, cf_scores)
 
     titles = composer.titles
-    loss = Stage2Loss(split, contents, text_vectors, llm, composer.template, titles, config, temperature)
+    loss = Stage2Loss(split, contents, texts, llm, composer.template, titles, config, temperature)
     title_lengths = np.asarray([len(titles[item]) for item in range(len(titles))])
     sampler = ExampleSampler(split, config.examples, title_lengths, config.seed)
 
@@ -345,24 +363,52 @@ def fit_projector(
 def _start(
     split: SequenceSplit,
     contents: BundleContents,
-    text_vectors: torch.Tensor,
+    texts: ItemTexts,
     llm: LanguageModel,
     config: Stage2Config,
-    temperature: float,
+    histories: Sequence[np.ndarray],
+    candidates: Candidates,
+    cf_scores: Sequence[np.ndarray],
 ) -> dict[str, float]:
-    """Initialise the projector: from the LLM's interface, or plainly if it has none."""
+    """Initialise the projector: from the LLM's interface, or plainly if it has none.
+
+    Args:
+        split, contents, texts, llm, config: of the stage.
+        histories: of the validation users.
+        candidates: theirs.
+        cf_scores: their CF logits (E, C), by items' own vectors and by their texts'.
+    """
     rng = np.random.default_rng(config.seed)
     chosen = rng.permutation(len(split))[:WARM_USERS]
-    histories = [items[: rng.integers(1, len(items) + 1)] for items in (split.train[user] for user in chosen)]
-    users_U_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    some_histories = [items[: rng.integers(1, len(items) + 1)] for items in (split.train[user] for user in chosen)]
+    users_U_D = represent_all(contents.backbone, some_histories, contents.cf_vectors)
     warm = torch.from_numpy(np.flatnonzero(contents.catalogue.warm)).to(contents.cf_vectors.device)
     if llm.interface is None:
         plain_start(contents.projector, llm.model.get_input_embeddings().weight, users_U_D, contents.joint_item[warm])
         return {}
     interface = llm.interface.to(users_U_D.device)
+    temperature = fit_temperature(cf_scores[0])
     coordinates = fit_coordinates(users_U_D, contents.cf_vectors[warm], interface, temperature, config.seed)
-    tables = [(contents.joint_item[1:], contents.cf_vectors[1:]), (contents.joint_text[1:], text_vectors[1:])]
-    return warm_start(contents.projector, interface, coordinates, users_U_D, tables, config.warm_start, config.seed)
+    similarities, weight = fit_similarities(texts.embedded[warm], interface), 0.0
+    if config.warm_start.similarity:
+        told = [history[max(0, len(history) - config.examples.history_items) :] for history in histories]
+        likeness_E_C = history_similarity(similarities, interface, texts.embedded, told, candidates.items)
+        weight = fit_similarity_weight([scores / temperature for scores in cf_scores], likeness_E_C)
+    tables = [
+        (contents.joint_item[1:], contents.cf_vectors[1:], texts.embedded[1:]),
+        (contents.joint_text[1:], texts.decoded[1:], texts.embedded[1:]),
+    ]
+    errors = warm_start(
+        contents.projector,
+        interface,
+        coordinates,
+        similarities.scaled(weight),
+        users_U_D,
+        tables,
+        config.warm_start,
+        config.seed,
+    )
+    return {"similarity_weight": weight, **errors}
 
 
 def _packed(layouts: Sequence[PromptLayout], tries: Sequence[ChoiceTrie]) -> PackedBatch:

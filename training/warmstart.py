@@ -1,12 +1,13 @@
 """The warm start of stage 2: put a catalogue's users and items where the LLM already reads them.
 
-An LLM with a `TokenInterface` expects users at coordinates u and items at coordinates z such that the logit of a
-candidate is `coupling * <u, z>`. The CF backbone's logit is `<x_u, E_i>`, so two linear maps bring one into the
-other exactly, as long as the interface has as many coordinates as CF space. F_U and F_I are then regressed onto the
+An LLM with a `TokenInterface` expects users at coordinates u and items at coordinates z and y such that the logit of a
+candidate is `coupling * (<u, z> + <mean y of the history, y>)`. The CF backbone's logit is `<x_u, E_i>`, so two linear
+maps bring one into the other exactly, as long as the interface has as many coordinates as CF space. The texts' main
+directions become y, at the length that predicts the validation items best. F_U and F_I are then regressed onto the
 tokens at these coordinates, which takes seconds; stage 2 proper only has to refine them. An LLM without an interface
 gets projections whose tokens have the length of its own token embeddings.
 
-Axes: U users, N items, D CF size, k coordinates.
+Axes: U users, N items, D CF size, T text embedding size, k and m coordinates.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ from models.llm.interface import TokenInterface
 from models.projection import Projection, TokenProjector
 
 TEMPERATURES = np.geomspace(0.05, 20.0, 600)
+SIMILARITY_WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 100.0, 61)])
 
 
 class WarmStartConfig(Config):
     """The regression of F_U and F_I onto the interface's tokens.
 
     Attributes:
+        similarity: let the tokens say what is like what, beside what users like.
         steps: optimizer steps.
         batch_size: vectors of each kind per step.
         learning_rate: at the start; it falls to zero along a cosine.
         ridge: of the closed-form first fit of the last layers.
     """
 
+    similarity: bool = True
     steps: int = Field(800, ge=0)
     batch_size: int = Field(512, gt=0)
     learning_rate: float = Field(3e-3, gt=0)
@@ -108,6 +112,74 @@ def fit_coordinates(
     )
 
 
+@dataclass(frozen=True)
+class Similarities:
+    """A linear map from text embeddings into an interface's similarity coordinates.
+
+    Attributes:
+        centre: (T,) mean text.
+        text_map: (T, m).
+    """
+
+    centre: torch.Tensor
+    text_map: torch.Tensor
+
+    def items(self, texts: torch.Tensor) -> torch.Tensor:
+        """(..., T) text embeddings to y (..., m)."""
+        return nn.functional.normalize(texts - self.centre, dim=-1) @ self.text_map
+
+    def scaled(self, weight: float) -> Similarities:
+        """The same with `<y, y'>` times `weight`."""
+        return Similarities(self.centre, weight**0.5 * self.text_map)
+
+
+def fit_similarities(texts_N_T: torch.Tensor, interface: TokenInterface) -> Similarities:
+    """The directions in which the texts differ most, such that `coupling * <y, y'>` is nearly their cosine.
+
+    Args:
+        texts_N_T: embeddings of the items' texts.
+        interface: has m similarity coordinates.
+    """
+    centre = texts_N_T.mean(dim=0)
+    directions = nn.functional.normalize(texts_N_T - centre, dim=1)
+    _, vectors = torch.linalg.eigh(_moment(directions.double()))
+    kept = vectors.flip(1)[:, : len(interface.similarity_basis)].to(texts_N_T.dtype)
+    padded = nn.functional.pad(kept, (0, len(interface.similarity_basis) - kept.shape[1]))
+    return Similarities(centre, interface.coupling**-0.5 * padded)
+
+
+def history_similarity(
+    similarities: Similarities,
+    interface: TokenInterface,
+    texts_N_T: torch.Tensor,
+    histories: Sequence[np.ndarray],
+    items_E_C: np.ndarray,
+) -> np.ndarray:
+    """(E, C) logits that the similarity of candidates `items_E_C` with E histories gives; 0 without a history."""
+    items = torch.from_numpy(items_E_C).to(texts_N_T.device)
+    return (interface.coupling * _likeness(similarities.items(texts_N_T), histories, items)).cpu().numpy()
+
+
+def fit_similarity_weight(cf_scores: Sequence[np.ndarray], similarities_E_C: np.ndarray) -> float:
+    """The weight of the similarities beside CF logits at which softmax best predicts the positives, in column 0.
+
+    Args:
+        cf_scores: logits (E, C) by each kind of item token, -inf at padding; the weight is to suit them all.
+        similarities_E_C: of the candidates with the histories.
+    """
+
+    def loss(weight: float) -> float:
+        return sum(_surprise(scores_E_C + weight * similarities_E_C) for scores_E_C in cf_scores)
+
+    return float(min(SIMILARITY_WEIGHTS, key=loss))
+
+
+def _surprise(logits_E_C: np.ndarray) -> float:
+    """Mean over the rows of minus the log-probability of column 0."""
+    shifted = logits_E_C - logits_E_C.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[:, 0]).mean())
+
+
 def fit_temperature(scores_E_C: np.ndarray) -> float:
     """The temperature at which softmax over the candidates best predicts the positives, in column 0.
 
@@ -115,20 +187,16 @@ def fit_temperature(scores_E_C: np.ndarray) -> float:
         scores_E_C: logits, -inf at padding.
     """
 
-    def loss(temperature: float) -> float:
-        logits = scores_E_C / temperature
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[:, 0]).mean())
-
-    return float(min(TEMPERATURES, key=loss))
+    return float(min(TEMPERATURES, key=lambda temperature: _surprise(scores_E_C / temperature)))
 
 
 def warm_start(
     projector: TokenProjector,
     interface: TokenInterface,
     coordinates: Coordinates,
+    similarities: Similarities,
     users_U_D: torch.Tensor,
-    items: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    items: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     config: WarmStartConfig,
     seed: int = 0,
     report: Callable[[float], None] | None = None,
@@ -140,8 +208,9 @@ def warm_start(
         interface: the LLM's convention.
         coordinates: of this catalogue in the interface.
         users_U_D: a sample of x_u.
-        items: tables of joint embeddings (N, d') with the CF vectors (N, D) that they stand for: e_i with E_i, and
-            q_i with the vector decoded from it.
+        similarities: of this catalogue in the interface.
+        items: tables of joint embeddings (N, d') with the CF vectors (N, D) and the text embeddings (N, T) that they
+            stand for: e_i with E_i, and q_i with the vector decoded from it.
         config: how long and how fast.
         seed: of the batches.
         report: called with the share done.
@@ -149,10 +218,9 @@ def warm_start(
     Returns:
         `user_error` and `item_error`: mean squared error as a share of the variance of the tokens.
     """
-    joint_N_J = torch.cat([joint for joint, _ in items])
-    cf_N_D = torch.cat([vectors for _, vectors in items])
+    joint_N_J, cf_N_D, texts_N_T = (torch.cat(tables) for tables in zip(*items, strict=True))
     user_tokens_U_D = interface.user_tokens(coordinates.users(users_U_D))
-    item_tokens_N_D = interface.item_tokens(coordinates.items(cf_N_D))
+    item_tokens_N_D = interface.item_tokens(coordinates.items(cf_N_D), similarities.items(texts_N_T))
     with torch.no_grad():
         projector.slot_types.copy_(interface.slot_types)
         projector.user.standardise(users_U_D)
@@ -198,16 +266,40 @@ def plain_start(
         projection.output.weight.mul_(length / projection(vectors).norm(dim=1).median())
 
 
+@torch.inference_mode()
 def interface_logits(
     projector: TokenProjector,
     interface: TokenInterface,
     users_E_D: torch.Tensor,
-    joint_E_C_J: torch.Tensor,
-) -> torch.Tensor:
-    """(E, C) logits that an LLM reading the projected tokens perfectly would give: how faithful the projections are."""
+    joint_N_J: torch.Tensor,
+    histories: Sequence[np.ndarray],
+    items_E_C: np.ndarray,
+) -> np.ndarray:
+    """(E, C) logits that an LLM reading the projected tokens exactly would give: what they say.
+
+    Args:
+        projector: makes the tokens.
+        interface: the law.
+        users_E_D: x_u.
+        joint_N_J: joint embeddings of all items, by number.
+        histories: E arrays of the items told.
+        items_E_C: candidates.
+    """
     users_E_k = projector.user(users_E_D) @ torch.linalg.pinv(interface.user_basis)
-    items_E_C_k = projector.item(joint_E_C_J) @ torch.linalg.pinv(interface.item_basis)
-    return interface.coupling * torch.einsum("ek,eck->ec", users_E_k, items_E_C_k)
+    tokens_N_D = projector.item(joint_N_J)
+    coordinates_N_k = tokens_N_D @ torch.linalg.pinv(interface.item_basis)
+    similarities_N_m = tokens_N_D @ torch.linalg.pinv(interface.similarity_basis)
+    items = torch.from_numpy(items_E_C).to(tokens_N_D.device)
+    matches_E_C = torch.einsum("ek,eck->ec", users_E_k, coordinates_N_k[items])
+    likeness_E_C = _likeness(similarities_N_m, histories, items)
+    return (interface.coupling * (matches_E_C + likeness_E_C)).cpu().numpy()
+
+
+def _likeness(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray], items_E_C: torch.Tensor) -> torch.Tensor:
+    """(E, C) <mean y of the history, y of the candidate>; 0 without a history."""
+    empty_m = similarities_N_m.new_zeros(similarities_N_m.shape[1])
+    rows = [similarities_N_m[items.tolist()].mean(dim=0) if len(items) else empty_m for items in histories]
+    return torch.einsum("em,ecm->ec", torch.stack(rows), similarities_N_m[items_E_C])
 
 
 def _moment(vectors: torch.Tensor) -> torch.Tensor:

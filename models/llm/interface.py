@@ -1,9 +1,10 @@
 """How an LLM was taught to read injected tokens.
 
-The embedded OPT is pre-trained on injected tokens of one fixed convention: `token = slot_type + z @ basis`, where
-user coordinates and item coordinates live in separate subspaces and `logit = coupling * <u, z>`. The convention
-ships beside its weights, so that stage 2 can start from it. Other LLMs have none and learn the projections from
-scratch, as in the paper.
+The embedded OPT is pre-trained on injected tokens of one fixed convention: `token = slot_type + coordinates @ basis`.
+A user has coordinates u, an item coordinates z and y, each in a subspace of its own, and a candidate's logit is
+`coupling * (<u, z> + <mean of the history's y, y>)`: what users like, and what is like their history. The length of
+y says how much the second counts. The convention ships beside the weights, so that stage 2 can start from it. Other
+LLMs have none and learn the projections from scratch, as in the paper.
 """
 
 from __future__ import annotations
@@ -25,26 +26,32 @@ class TokenInterface:
         slot_types: (3, d_tok) one vector per `models.prompt.Slot`.
         user_basis: (k, d_tok) rows span the user subspace.
         item_basis: (k, d_tok) rows span the item subspace; history and candidates share it.
-        coupling: a candidate's logit is `coupling * <u, z>`.
+        similarity_basis: (m, d_tok) rows span the subspace in which candidates are compared with the history.
+        coupling: the constant of the law.
     """
 
     slot_types: torch.Tensor
     user_basis: torch.Tensor
     item_basis: torch.Tensor
+    similarity_basis: torch.Tensor
     coupling: float
 
     def user_tokens(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Tokens (..., d_tok) of users at `coordinates` (..., k), without their slot type."""
         return coordinates @ self.user_basis
 
-    def item_tokens(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Tokens (..., d_tok) of items at `coordinates` (..., k), without their slot type."""
-        return coordinates @ self.item_basis
+    def item_tokens(self, coordinates: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
+        """Tokens (..., d_tok) of items at z (..., k) and y (..., m), without their slot type."""
+        return coordinates @ self.item_basis + similarity @ self.similarity_basis
 
     def to(self, device: torch.device | str) -> TokenInterface:
         """The same convention on another device."""
         return TokenInterface(
-            self.slot_types.to(device), self.user_basis.to(device), self.item_basis.to(device), self.coupling
+            self.slot_types.to(device),
+            self.user_basis.to(device),
+            self.item_basis.to(device),
+            self.similarity_basis.to(device),
+            self.coupling,
         )
 
     def save(self, directory: Path) -> None:
@@ -53,6 +60,7 @@ class TokenInterface:
             "slot_types": self.slot_types,
             "user_basis": self.user_basis,
             "item_basis": self.item_basis,
+            "similarity_basis": self.similarity_basis,
             "coupling": torch.tensor(self.coupling),
         }
         save_file(
@@ -67,4 +75,10 @@ class TokenInterface:
         if not path.is_file():
             return None
         tensors = load_file(path)
-        return cls(tensors["slot_types"], tensors["user_basis"], tensors["item_basis"], tensors["coupling"].item())
+        return cls(
+            tensors["slot_types"],
+            tensors["user_basis"],
+            tensors["item_basis"],
+            tensors["similarity_basis"],
+            tensors["coupling"].item(),
+        )

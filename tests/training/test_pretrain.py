@@ -19,7 +19,7 @@ from training.pretraining.evaluate import bucketed, compare, measure
 from training.pretraining.forward import PackedReader
 from training.pretraining.initialisation import Gains
 from training.pretraining.objective import Objective
-from training.pretraining.pretrain import Phase, PretrainConfig, draw, initial_model, mixture_at, pretrain
+from training.pretraining.pretrain import PretrainConfig, draw, initial_model, pretrain
 from training.pretraining.prompts import Mixture, PromptFactory, collate
 from training.run import StageRun
 
@@ -62,7 +62,7 @@ def test_the_loss_is_the_divergence_at_every_node(constructed, factory):
     examples = draw(factory, Mixture(explanations=0.0), 5, seed=1)
     batch = collate(examples)
     with torch.no_grad():
-        loss = Objective(constructed, 0.0, 0.0, torch.float32)(batch).item()
+        loss = Objective(constructed, 0.0, 0.0, 0.0, torch.float32)(batch).item()
         hidden = hidden_states(constructed, batch.packed, batch.soft_tokens_T_D)
         logits = child_logits(constructed, batch.packed, hidden).double().numpy()
     expected, node = 0.0, 0
@@ -113,17 +113,10 @@ def test_batches_keep_to_their_budget(factory):
     assert all(len(batch) * max(e.length for e in batch) <= 2048 for batch in batches if len(batch) > 1)
 
 
-def test_the_curriculum_goes_by_prompts():
-    """Phases follow one another and the last one stays."""
-    first, second, last = Mixture(history=0), Mixture(history=4), Mixture()
-    phases = (Phase(prompts=10, mixture=first), Phase(prompts=5, mixture=second), Phase(mixture=last))
-    assert [mixture_at(phases, prompts).history for prompts in (0, 9, 10, 14, 15, 999)] == [0, 0, 4, 4, 20, 20]
-
-
 def small(**changes):
     return PretrainConfig(
         architecture=Architecture(context_length=400),
-        curriculum=(Phase(mixture=SHORT),),
+        mixture=SHORT,
         titles=100,
         prompts_per_epoch=16,
         validation_prompts=16,

@@ -37,17 +37,24 @@ def draw(factory, count, seed=0, **mixture):
 
 
 def test_a_world_obeys_its_law():
-    """Log-probabilities are the log softmax of coupling * <u, z>."""
-    world = draw_world(np.random.default_rng(3), size=56, candidates=7, history=4, coupling=0.25)
-    logits = 0.25 * world.candidates @ world.user
-    np.testing.assert_allclose(np.exp(world.log_probs), np.exp(logits) / np.exp(logits).sum(), rtol=1e-9)
-    assert world.history.shape == (4, 56)
+    """Log-probabilities are the log softmax of coupling * (<u, z> + <mean y of the history, y>)."""
+    counted = 0
+    for seed in range(10):
+        world = draw_world(np.random.default_rng(seed), 56, 24, candidates=7, history=4, coupling=0.25)
+        matches = 0.25 * world.candidates[:, :56] @ world.user
+        similarities = 0.25 * world.candidates[:, 56:] @ world.history[:, 56:].mean(axis=0)
+        logits = matches + similarities
+        np.testing.assert_allclose(np.exp(world.log_probs), np.exp(logits) / np.exp(logits).sum(), rtol=1e-9)
+        assert world.history.shape == (4, 80)
+        counted += similarities.std() > 0.1 * matches.std()
+    assert 2 <= counted <= 9
 
 
 def test_sharpness_is_the_median_spread_of_logits():
     """Half of the worlds spread their logits more than `sharpness`, half less."""
     rng = np.random.default_rng(0)
-    spreads = [(0.25 * w.candidates @ w.user).std() for w in (draw_world(rng, 56, 20, 0, 0.25) for _ in range(400))]
+    worlds = [draw_world(rng, 56, 24, 20, 0, 0.25) for _ in range(400)]
+    spreads = [(0.25 * world.candidates[:, :56] @ world.user).std() for world in worlds]
     assert np.median(spreads) == pytest.approx(2.5, rel=0.12)
 
 
@@ -84,13 +91,19 @@ def _last(ids, token, before):
 
 
 def test_injected_tokens_follow_the_interface(factory, interface):
-    """A candidate's token without its type gives back the true logit with the user's."""
-    example = draw(factory, 1, genres=0.0, explanations=0.0)[0]
+    """A candidate's token without its type gives back the true logit with the user's and the history's."""
+    example = next(
+        example
+        for example in draw(factory, 100, genres=0.0, explanations=0.0)
+        if len(example.world.history) and np.any(example.world.history[:, 64:])
+    )
     kinds = torch.from_numpy(example.layout.slot_kinds)
     coordinates = example.soft_tokens - interface.slot_types[kinds]
     user = coordinates[kinds == Slot.USER] @ torch.linalg.pinv(interface.user_basis)
     items = coordinates[kinds == Slot.CANDIDATE] @ torch.linalg.pinv(interface.item_basis)
-    logits = interface.coupling * (items @ user[0])
+    likeness = torch.linalg.pinv(interface.similarity_basis)
+    similar = coordinates[kinds == Slot.CANDIDATE] @ likeness @ (coordinates[kinds == Slot.HISTORY] @ likeness).mean(0)
+    logits = interface.coupling * (items @ user[0] + similar)
     torch.testing.assert_close(
         torch.log_softmax(logits, 0), torch.from_numpy(example.world.log_probs).float(), atol=1e-3, rtol=1e-3
     )

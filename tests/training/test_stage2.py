@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,17 @@ from tests.tiny import CF_SIZE, tiny_contents, tiny_llm, tiny_split
 from training.examples import ExampleConfig, Examples, ExampleSampler, Positions
 from training.loop import LoopConfig
 from training.run import StageRun
-from training.stage2 import Loss, Stage2Config, Stage2Loss, node_masses, train_stage2
-from training.warmstart import WarmStartConfig, fit_coordinates, fit_temperature, interface_logits, warm_start
+from training.stage2 import ItemTexts, Loss, Stage2Config, Stage2Loss, node_masses, train_stage2
+from training.warmstart import (
+    WarmStartConfig,
+    fit_coordinates,
+    fit_similarities,
+    fit_similarity_weight,
+    fit_temperature,
+    history_similarity,
+    interface_logits,
+    warm_start,
+)
 
 
 def lengths(split) -> np.ndarray:
@@ -95,8 +105,8 @@ class TestLoss:
     def loss(self, split, contents, llm, **settings) -> Stage2Loss:
         composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
         config = Stage2Config(training_dtype="float32", **settings)
-        text_vectors = torch.zeros_like(contents.cf_vectors)
-        return Stage2Loss(split, contents, text_vectors, llm, composer.template, composer.titles, config, 1.0)
+        texts = ItemTexts(contents.joint_text, torch.zeros_like(contents.cf_vectors))
+        return Stage2Loss(split, contents, texts, llm, composer.template, composer.titles, config, 1.0)
 
     def test_the_choice_loss_is_what_serving_says_of_the_target(self) -> None:
         """Mean of -log P(target) as composer and choice scoring compute it, prompt by prompt."""
@@ -212,7 +222,7 @@ class TestWarmStart:
         """Of eight directions four fit; no four axes keep the logits better than the chosen ones."""
         users, items = self.world()
         interface = tiny_llm(interface=True).interface
-        narrow = type(interface)(interface.slot_types, interface.user_basis[:4], interface.item_basis[:4], 0.25)
+        narrow = replace(interface, user_basis=interface.user_basis[:4], item_basis=interface.item_basis[:4])
         coordinates = fit_coordinates(users, items, narrow, temperature=1.0)
         logits = 0.25 * coordinates.users(users) @ coordinates.items(items).T
         centred = items - items.mean(dim=0)
@@ -227,20 +237,44 @@ class TestWarmStart:
         contents = tiny_contents(split)
         users, _ = self.world()
         coordinates = fit_coordinates(users, contents.cf_vectors[1:], llm.interface, temperature=1.0)
-        tables = [(contents.joint_item[1:], contents.cf_vectors[1:])]
-        errors = warm_start(
-            contents.projector, llm.interface, coordinates, users, tables, WarmStartConfig(steps=400, batch_size=128)
-        )
+        similarities = fit_similarities(contents.joint_text[1:], llm.interface)
+        tables = [(contents.joint_item[1:], contents.cf_vectors[1:], contents.joint_text[1:])]
+        config = WarmStartConfig(steps=400, batch_size=128)
+        errors = warm_start(contents.projector, llm.interface, coordinates, similarities, users, tables, config)
         assert errors["user_error"] < 0.05
         assert errors["item_error"] < 0.05
-        with torch.no_grad():
-            logits = interface_logits(
-                contents.projector, llm.interface, users, contents.joint_item[1:].expand(len(users), -1, -1)
-            )
-        wanted = users @ (contents.cf_vectors[1:] - contents.cf_vectors[1:].mean(dim=0)).T
-        correlation = np.corrcoef(logits.numpy().ravel(), wanted.numpy().ravel())[0, 1]
+        everything = np.tile(np.arange(1, len(contents.joint_item)), (len(users), 1))
+        told = [np.array([1, 2])] * len(users)
+        logits = interface_logits(contents.projector, llm.interface, users, contents.joint_item, told, everything)
+        wanted = (users @ (contents.cf_vectors[1:] - contents.cf_vectors[1:].mean(dim=0)).T).numpy()
+        wanted += history_similarity(similarities, llm.interface, contents.joint_text, told, everything)
+        correlation = np.corrcoef(logits.ravel(), wanted.ravel())[0, 1]
         assert correlation > 0.97
         assert torch.equal(contents.projector.slot_types.detach(), llm.interface.slot_types)
+
+    def test_similarity_with_the_history_is_the_cosine_of_texts(self) -> None:
+        """With as many coordinates as the texts have, it is the mean cosine of the centred texts."""
+        interface = tiny_llm(interface=True).interface
+        texts = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) + 3.0
+        similarities = fit_similarities(texts, interface)
+        histories, items = [np.array([1, 2, 5]), np.array([], dtype=np.int64)], np.array([[3, 4], [6, 7]])
+        logits = history_similarity(similarities, interface, texts, histories, items)
+        unit = torch.nn.functional.normalize(texts - texts.mean(dim=0), dim=1).numpy()
+        np.testing.assert_allclose(logits[0], unit[[3, 4]] @ unit[[1, 2, 5]].mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(logits[1], 0.0)
+        tripled = history_similarity(similarities.scaled(3.0), interface, texts, histories, items)
+        np.testing.assert_allclose(tripled, 3 * logits, atol=1e-5)
+
+    def test_the_similarity_weight_is_the_one_that_drew_the_positives(self) -> None:
+        """Positives drawn from softmax(cf + 4 * similarity) give back about 4; from cf alone, about none."""
+        rng = np.random.default_rng(0)
+        for weight in (4.0, 0.0):
+            cf, similarity = rng.standard_normal((4000, 10)), rng.standard_normal((4000, 10))
+            drawn = (cf + weight * similarity + rng.gumbel(size=cf.shape)).argmax(axis=1)
+            for table in (cf, similarity):
+                rows = np.arange(4000)
+                table[rows, drawn], table[:, 0] = table[:, 0].copy(), table[rows, drawn].copy()
+            assert fit_similarity_weight([cf], similarity) == pytest.approx(weight, rel=0.2, abs=0.11)
 
     def test_the_temperature_is_the_one_that_drew_the_positives(self) -> None:
         """Positives drawn from softmax(logits / 3) give back about 3."""
@@ -265,7 +299,8 @@ class TestTraining:
         contents = tiny_contents(split)
         run = StageRun(directory, config, config.seed, {"llm": llm.fingerprint})
         frozen = {name: tensor.clone() for name, tensor in llm.model.state_dict().items()}
-        train_stage2(split, contents, contents.cf_vectors, llm, PromptConfig(), config, run)
+        texts = ItemTexts(contents.joint_text, contents.cf_vectors)
+        train_stage2(split, contents, texts, llm, PromptConfig(), config, run)
         assert all(torch.equal(tensor, frozen[name]) for name, tensor in llm.model.state_dict().items())
         return contents, run
 

@@ -12,30 +12,42 @@ from models.llm.interface import TokenInterface
 from models.prompt import Slot
 
 COUPLING = 0.25
-TYPE_NORM = 3.0
+TYPE_NORM = 6.0
+"""Long, so that layer norm scales all slots alike, whatever their items' length."""
 COORDINATE_NORM = 0.185
 
 
 class Architecture(Config):
     """The embedded LLM. Its residual stream is laid out as position | user | item | token dimensions.
 
+    The last `similarity_size` dimensions of the user part hold the mean of the history's, which the LM finds itself.
+
     Attributes:
         vocab_size: tokens.
         hidden_size: d_tok.
-        layers: 4 are used by the constructed initialisation.
-        head_size: of one attention head; must hold a coordinate vector and 8 more.
+        layers: 5 are used by the constructed initialisation.
+        head_size: of one attention head; must hold the coordinates of an item and 8 more.
+        feed_forward_size: of a layer's hidden units.
         context_length: tokens; 20 history items and 30 candidates of 16 tokens fit 1152.
         position_size: dimensions of the position code.
-        coordinate_size: k, dimensions of the user subspace and of the item subspace.
+        coordinate_size: k, coordinates of a user, which items are matched with.
+        similarity_size: m, coordinates of an item that candidates are matched with the history by.
     """
 
     vocab_size: int = 4096
-    hidden_size: int = 256
-    layers: int = 4
-    head_size: int = 64
+    hidden_size: int = 384
+    layers: int = 5
+    head_size: int = 96
+    feed_forward_size: int = 192
     context_length: int = 1152
     position_size: int = 32
-    coordinate_size: int = 56
+    coordinate_size: int = 64
+    similarity_size: int = 24
+
+    @property
+    def item_size(self) -> int:
+        """All coordinates of an item: k + m."""
+        return self.coordinate_size + self.similarity_size
 
     @property
     def position_dims(self) -> slice:
@@ -45,12 +57,12 @@ class Architecture(Config):
     @property
     def user_dims(self) -> slice:
         """Where user coordinates lie."""
-        return slice(self.position_size, self.position_size + self.coordinate_size)
+        return slice(self.position_size, self.position_size + self.item_size)
 
     @property
     def item_dims(self) -> slice:
         """Where item coordinates lie."""
-        return slice(self.user_dims.stop, self.user_dims.stop + self.coordinate_size)
+        return slice(self.user_dims.stop, self.user_dims.stop + self.item_size)
 
     @property
     def token_dims(self) -> slice:
@@ -64,7 +76,7 @@ def build_model(architecture: Architecture, tokenizer: Any) -> Any:
         vocab_size=architecture.vocab_size,
         hidden_size=architecture.hidden_size,
         word_embed_proj_dim=architecture.hidden_size,
-        ffn_dim=4 * architecture.hidden_size,
+        ffn_dim=architecture.feed_forward_size,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.hidden_size // architecture.head_size,
         max_position_embeddings=architecture.context_length,
@@ -83,14 +95,20 @@ def build_model(architecture: Architecture, tokenizer: Any) -> Any:
 def build_interface(architecture: Architecture, seed: int) -> TokenInterface:
     """The convention for injected tokens: random orthogonal type vectors and coordinate axes."""
     generator = torch.Generator().manual_seed(seed)
-    size, k = architecture.hidden_size, architecture.coordinate_size
-    token_size = size - architecture.item_dims.stop
-    slot_types = torch.zeros(len(Slot), size)
-    slot_types[:, architecture.token_dims] = TYPE_NORM * orthogonal(token_size, generator)[: len(Slot)]
-    user_basis, item_basis = torch.zeros(k, size), torch.zeros(k, size)
-    user_basis[:, architecture.user_dims] = COORDINATE_NORM * orthogonal(k, generator)
-    item_basis[:, architecture.item_dims] = COORDINATE_NORM * orthogonal(k, generator)
-    return TokenInterface(slot_types, user_basis, item_basis, COUPLING)
+    eye = torch.eye(architecture.hidden_size)
+    k = architecture.coordinate_size
+
+    def basis(dims: torch.Tensor) -> torch.Tensor:
+        return orthogonal(len(dims), generator) @ dims
+
+    items = eye[architecture.item_dims]
+    return TokenInterface(
+        slot_types=TYPE_NORM * basis(eye[architecture.token_dims])[: len(Slot)],
+        user_basis=COORDINATE_NORM * basis(eye[architecture.user_dims][:k]),
+        item_basis=COORDINATE_NORM * basis(items[:k]),
+        similarity_basis=COORDINATE_NORM * basis(items[k:]),
+        coupling=COUPLING,
+    )
 
 
 def orthogonal(size: int, generator: torch.Generator) -> torch.Tensor:

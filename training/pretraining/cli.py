@@ -24,7 +24,7 @@ console = Console(stderr=True)
 
 def pretrain_lm(
     out: Annotated[Path, typer.Option(help="The run's folder; the LLM is in its folder llm afterwards.")],
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to train. 50 unless given.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to train. 60 unless given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings of PretrainConfig.")] = None,
     new_tokenizer: Annotated[

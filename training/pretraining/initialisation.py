@@ -1,10 +1,12 @@
 """The constructed initialisation: a circuit that ranks injected tokens before any training.
 
-Layer 0: every position learns its predecessor and the user's coordinates.
-Layer 1: every slot fetches the first and the second token of its title; repeated tokens find what followed them.
-Layer 2: the end of the prompt attends to candidates by <u, z> and takes up their first tokens, and by -<u, z> to
-push first tokens away; so the output embedding ranks the candidates.
-Layer 3: again, and a path token that began several titles takes up their second tokens.
+Layer 0: every position learns its predecessor, the user's coordinates and what the history has in common.
+Layer 1: every slot fetches the first and the second token of its title, and notes its own logit.
+Layer 2: the end of the prompt attends to candidates by their logit and takes up their first tokens, and by minus their
+logit to push first tokens away; so the output embedding ranks the candidates, but for the overlap of token codes.
+Layer 3: the same position reads its own ranking, and takes back from every candidate what others' codes lent it.
+Layer 4: a path token that began several titles takes up their second tokens by the logits noted; repeated tokens find
+what followed them.
 
 Ordinary initialisation does not find this circuit in minutes; trained from here it only has to be refined.
 """
@@ -12,6 +14,7 @@ Ordinary initialisation does not find this circuit in minutes; trained from here
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +22,6 @@ import torch
 
 from models.config import Config
 from models.llm.interface import TokenInterface
-from models.prompt import Slot
 from training.pretraining.architecture import Architecture, orthogonal
 
 
@@ -27,19 +29,32 @@ class Gains(Config):
     """Strengths of the circuit, tuned so that the untrained model ranks well."""
 
     token_norm: float = 1.0
-    template: float = 0.2
-    position: float = 0.24
-    predecessor: float = 1.6
-    user_copy: float = 2.75
-    flag: float = 0.8
-    recency: float = 3.5
-    first_token: float = 1.75
-    second_token: float = 1.4
-    induction: float = 0.5
+    quote_norm: float = 1.0
+    template: float = 0.25
+    position: float = 0.27
+    predecessor: float = 1.7
+    user_copy: float = 3.2
+    history: float = 0.6
+    flag: float = 0.5
+    recency: float = 3.9
+    first_token: float = 1.9
+    second_token: float = 1.05
+    induction: float = 0.3
+    note: float = 1.0
+    note_sink: float = 0.185
+    note_recency: float = 0.65
+    note_write: float = 0.9
     match: float = 1.0
-    last_match: float = 0.5
-    write: float = 2.0
-    second_write: float = 2.8
+    gate: float = 0.29
+    sink: float = 0.67
+    write: float = 2.8
+    correction_match: float = 1.2
+    correction_write: float = 0.72
+    path_score: float = 2.5
+    path_own: float = 0.85
+    path_candidate: float = 0.38
+    path_write: float = 2.5
+    output: float = 1.0
     mlp: float = 0.05
     noise: float = 0.02
 
@@ -123,8 +138,9 @@ class Circuit:
         axes = torch.linalg.svd(spare @ spare.T)[0][:, : len(tokens) - len(types)].T @ tokens
         axes = orthogonal(len(axes), self._generator) @ axes
         self._quote_axis, self._end_axis, self._start_axis, self._flag_axis, self._wording_axis = axes[:5]
-        self._identity = axes[5:]
-        self._user_type, self._candidate_type = types[Slot.USER], types[Slot.CANDIDATE]
+        self._note_axis = axes[5]
+        self._identity = axes[6:]
+        self._user_type, self._history_type, self._candidate_type = types
         half = architecture.position_size // 2
         self._frequencies = torch.logspace(math.log10(2.0), math.log10(0.01), half)
 
@@ -134,7 +150,8 @@ class Circuit:
         decoder = model.model.decoder
         self._embeddings(decoder.embed_tokens.weight)
         self._position_table(decoder.embed_positions.weight)
-        heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3()]
+        decoder.final_layer_norm.weight.fill_(self._gains.output)
+        heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3(), self._layer_4()]
         size = self._architecture.head_size
         for layer, built in zip(decoder.layers, heads, strict=False):
             attention = layer.self_attn
@@ -161,7 +178,8 @@ class Circuit:
         wording = sorted(self._template)
         table[wording] *= self._gains.template
         table[wording] += self._gains.token_norm * math.sqrt(1 - self._gains.template**2) * self._wording_axis
-        table[self._open_quote] = self._gains.token_norm * self._quote_axis
+        # Long, so that layer norm scales the end of a prompt alike, whatever is written there.
+        table[self._open_quote] = self._gains.quote_norm * self._quote_axis
         table[self._close_quote] = self._gains.token_norm * self._end_axis
         table[self._start] = self._gains.token_norm * self._start_axis
 
@@ -175,11 +193,10 @@ class Circuit:
     def _head(self) -> _Head:
         return _Head(self._architecture.head_size, self._width)
 
-    def _look_back(self, head: _Head, distance: int, strength: float, slowest: int | None = None) -> None:
-        """Attend `distance` positions back, by all frequencies or only the `slowest` ones."""
+    def _look_back(self, head: _Head, distance: int, strength: float, frequencies: Sequence[int] | None = None) -> None:
+        """Attend `distance` positions back, by all frequencies or only some, 0 the fastest."""
         half = len(self._frequencies)
-        chosen = range(half if slowest is None else half - slowest, half) if slowest else range(half)
-        for index in chosen:
+        for index in range(half) if frequencies is None else frequencies:
             angle = distance * float(self._frequencies[index])
             cosine, sine = self._positions[index], self._positions[half + index]
             query = torch.stack(
@@ -197,72 +214,120 @@ class Circuit:
 
     def _layer_0(self) -> list[_Head]:
         gains = self._gains
-        previous, user, earlier = self._head(), self._head(), self._head()
+        previous, user, earlier, history = (self._head() for _ in range(4))
+        k = self._architecture.coordinate_size
         self._look_back(previous, 1, 1.1)
         code = self._code(len(self._items) - 1, 0)
         previous.copy(torch.cat([self._quote_axis[None], code]), self._items, gains.predecessor / 13)
         user.prefer(self._user_type, 3.0)
         user.match(0.6 * self._candidate_type[None], 0.6 * self._start_axis[None])
-        user.copy(self._users, self._users, gains.user_copy / 7)
+        user.copy(self._users[:k], self._users[:k], gains.user_copy / 7)
+        history.prefer(self._history_type, gains.history)
+        history.match(0.6 * self._candidate_type[None], 0.6 * self._start_axis[None])
+        history.prefer(self._start_axis, gains.history / 2)
+        history.copy(self._items[k:], self._users[k:], gains.user_copy / 7)
         self._look_back(earlier, 2, 1.1)
         earlier.copy(self._quote_axis[None], self._flag_axis[None], gains.predecessor / 13)
-        return [previous, user, earlier, self._head()]
+        return [previous, user, earlier, history]
 
     def _layer_1(self) -> list[_Head]:
         gains = self._gains
-        parts = self._identity_parts()
+        parts, half = self._identity_parts(), len(self._frequencies)
         first = [self._head() for _ in parts]
         for head, part in zip(first, parts, strict=True):
-            self._look_back(head, 1, gains.recency, slowest=8)
+            self._look_back(head, 1, gains.recency, range(half // 2, half))
             head.match(gains.flag * self._candidate_type[None], self._items[:1])
             head.copy(part, part, gains.first_token / 6)
         second = self._head()
-        self._look_back(second, 1, gains.recency, slowest=8)
+        self._look_back(second, 1, gains.recency, range(half // 2, half))
         second.match(gains.flag * self._candidate_type[None], self._flag_axis[None])
         second.copy(self._code(len(self._users), 2), self._users, gains.second_token / 6)
-        repeat = self._head()
-        code = self._code(len(self._items) - 1, 0)
-        repeat.match(0.8 * code, 0.8 * self._items[1:])
-        repeat.prefer(self._start_axis, 0.55)
-        own = self._code(self._architecture.head_size, 1)
-        repeat.copy(own, own, gains.induction / 13)
-        return [*first, second, repeat]
+        return [*first, second, self._note()]
 
-    def _matching(self, strength: float, sign: float) -> _Head:
-        """A head that attends to candidates by sign * <u, z>."""
-        head = self._head()
-        basis = self._interface.user_basis, self._interface.item_basis
-        user, item = (axes / axes.norm(dim=1, keepdim=True) for axes in basis)
-        scale = math.sqrt(0.16 * strength)
-        head.match(sign * scale * user, scale * item)
-        head.prefer(self._candidate_type, 1.5)
+    def _note(self) -> _Head:
+        """Slots weigh the end of their title, which knows the user, against themselves, by their logit."""
+        gains, head = self._gains, self._head()
+        k, interface = self._architecture.coordinate_size, self._interface
+        user, item = (axes / axes.norm(dim=1, keepdim=True) for axes in (interface.user_basis, interface.item_basis))
+        scale = math.sqrt(0.16 * gains.note)
+        head.match(scale * item, scale * user)
+        head.match(scale * self._items[k:], scale * self._users[k:])
+        self._look_back(head, 1, gains.note_recency, (5, 8, 11))
+        head.match(0.24 * self._candidate_type[None], 0.24 * (self._end_axis - self._start_axis)[None])
+        head.match(gains.note_sink * self._candidate_type[None], gains.note_sink * self._candidate_type[None])
+        head.copy(self._end_axis[None], self._note_axis[None], gains.note_write / 6)
         return head
 
-    def _root_heads(self, strength: float, parts: list[torch.Tensor]) -> list[_Head]:
+    def _matching(self, strength: float, sign: float) -> _Head:
+        """A head that attends to candidates by sign * logit."""
+        head = self._head()
+        k, interface = self._architecture.coordinate_size, self._interface
+        user, item = (axes / axes.norm(dim=1, keepdim=True) for axes in (interface.user_basis, interface.item_basis))
+        scale = math.sqrt(0.16 * strength)
+        head.match(sign * scale * user, scale * item)
+        head.match(sign * scale * self._users[k:], scale * self._items[k:])
+        return head
+
+    def _at_the_end(self, head: _Head) -> None:
+        """Candidates are attended from the end of a prompt, the begin of the text from elsewhere."""
+        head.match(self._gains.gate * self._quote_axis[None], self._gains.gate * self._candidate_type[None])
+        head.prefer(self._start_axis, self._gains.sink)
+
+    def _identity_parts(self) -> list[torch.Tensor]:
+        """Token identity, a head's worth each."""
+        code = self._code(len(self._identity), 1)
+        return list(code.chunk(math.ceil(len(code) / self._architecture.head_size)))
+
+    def _layer_2(self) -> list[_Head]:
         heads = []
         for sign in (1.0, -1.0):
-            for part in parts:
-                head = self._matching(strength, sign)
+            for part in self._identity_parts():
+                head = self._matching(self._gains.match, sign)
+                self._at_the_end(head)
                 head.copy(part, part, sign * self._gains.write / 9)
                 heads.append(head)
         return heads
 
-    def _identity_parts(self) -> list[torch.Tensor]:
-        """Token identity, a head's worth each."""
-        code, size = self._code(len(self._identity), 1), self._architecture.head_size
-        return [code[start : start + size] for start in range(0, len(code), size)]
-
-    def _layer_2(self) -> list[_Head]:
-        return self._root_heads(self._gains.match, self._identity_parts())
-
     def _layer_3(self) -> list[_Head]:
-        second = self._code(len(self._users), 2)
-        heads = self._root_heads(self._gains.last_match, self._identity_parts()[:1])
-        own = self._code(6, 3)
+        heads = []
+        scale = math.sqrt(0.16 * self._gains.correction_match)
         for sign in (1.0, -1.0):
-            head = self._matching(self._gains.last_match, sign)
-            head.match(1.7 * own, 1.7 * own)
-            head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
-            head.copy(self._users, second, sign * self._gains.second_write / 9)
-            heads.append(head)
+            for part in self._identity_parts():
+                head = self._head()
+                head.match(sign * scale * part, scale * part)
+                self._at_the_end(head)
+                head.copy(part, part, -sign * self._gains.correction_write / 9)
+                heads.append(head)
         return heads
+
+    def _layer_4(self) -> list[_Head]:
+        gains = self._gains
+        second, first = self._code(len(self._users), 2), self._identity_parts()[0]
+        heads = []
+        for sign in (1.0, -1.0):
+            head = self._head()
+            head.match(gains.path_own * first, gains.path_own * first)
+            head.prefer(self._note_axis, sign * gains.path_score)
+            head.prefer(self._candidate_type, gains.path_candidate)
+            head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
+            head.copy(self._users, second, sign * gains.path_write / 9)
+            heads.append(head)
+        return [*heads, self._repeat(), self._spare()]
+
+    def _repeat(self) -> _Head:
+        """Tokens find what followed them before."""
+        head = self._head()
+        code = self._code(len(self._items) - 1, 0)
+        head.match(0.8 * code, 0.8 * self._items[1:])
+        head.prefer(self._start_axis, 0.55)
+        own = self._code(self._architecture.head_size, 1)
+        head.copy(own, own, self._gains.induction / 13)
+        return head
+
+    def _spare(self) -> _Head:
+        """A head with nothing to do yet."""
+        head = self._head()
+        for weights in (head.query, head.key, head.value):
+            weights.normal_(0.0, self._gains.noise, generator=self._generator)
+        head.output.normal_(0.0, self._gains.noise / 10, generator=self._generator)
+        return head

@@ -20,15 +20,22 @@ class Objective:
         model: an OPT in fp32.
         vocabulary_weight: weight of the cross-entropy over the whole vocabulary, which teaches the model to
             generate candidates even if nothing constrains it.
+        order_weight: weight of the divergence between the distributions flattened by `FLAT`, which asks for the
+            order of unlikely candidates too.
         text_weight: weight of the free text's cross-entropy per token.
         dtype: of the forward and backward pass.
     """
 
     def __init__(
-        self, model: Any, vocabulary_weight: float, text_weight: float, dtype: torch.dtype = torch.bfloat16
+        self,
+        model: Any,
+        vocabulary_weight: float,
+        order_weight: float,
+        text_weight: float,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self._reader = PackedReader(model)
-        self._vocabulary_weight = vocabulary_weight
+        self._vocabulary_weight, self._order_weight = vocabulary_weight, order_weight
         self._text_weight = text_weight
         self._dtype = dtype
 
@@ -49,15 +56,29 @@ class Objective:
         weights_M = batch.reach_M.sqrt()
         log_probs_M_V = functional.log_softmax(logits_N_V[:nodes], dim=1)
         among_V = log_probs_M_V.gather(1, children_M_C)
-        among_children = functional.log_softmax(among_V.masked_fill(~own_M_C, _NEVER), dim=1)
-        entropy_M = -torch.special.xlogy(targets_M_C, targets_M_C).sum(dim=1)
-        divergence_M = -(targets_M_C * among_children).sum(dim=1) - entropy_M
+        divergence_M = _divergence(targets_M_C, among_V, own_M_C)
+        order_M = FLAT**2 * _divergence(_flattened(targets_M_C, own_M_C), among_V / FLAT, own_M_C)
         surprise_M = -(targets_M_C * among_V).sum(dim=1)
-        loss = (weights_M * (divergence_M + self._vocabulary_weight * surprise_M)).sum()
+        per_node_M = divergence_M + self._order_weight * order_M + self._vocabulary_weight * surprise_M
+        loss = (weights_M * per_node_M).sum()
         if len(batch.text_rows):
             text = functional.cross_entropy(logits_N_V[nodes:], batch.text_targets, reduction="sum")
             loss = loss + self._text_weight * text
         return loss / len(packed.node_counts)
 
 
+def _divergence(targets_M_C: torch.Tensor, logits_M_C: torch.Tensor, own_M_C: torch.Tensor) -> torch.Tensor:
+    """(M,) Kullback-Leibler divergence from the targets to the softmax of the logits over each node's own children."""
+    log_probs_M_C = functional.log_softmax(logits_M_C.masked_fill(~own_M_C, _NEVER), dim=1)
+    return (torch.special.xlogy(targets_M_C, targets_M_C) - targets_M_C * log_probs_M_C).sum(dim=1)
+
+
+def _flattened(targets_M_C: torch.Tensor, own_M_C: torch.Tensor) -> torch.Tensor:
+    """The targets at a temperature of `FLAT`."""
+    logits_M_C = targets_M_C.clamp_min(_LEAST).log() / FLAT
+    return functional.softmax(logits_M_C.masked_fill(~own_M_C, _NEVER), dim=1)
+
+
+FLAT = 4.0
+_LEAST = 1e-12
 _NEVER = -1e4

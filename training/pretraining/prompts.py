@@ -97,8 +97,8 @@ class PromptFactory:
         self._coupling = interface.coupling
         self._slot_types = interface.slot_types.double().numpy()
         self._user_basis = interface.user_basis.double().numpy()
-        self._item_basis = interface.item_basis.double().numpy()
-        self._size = len(self._user_basis)
+        self._item_basis = torch.cat([interface.item_basis, interface.similarity_basis]).double().numpy()
+        self._sizes = len(interface.item_basis), len(interface.similarity_basis)
         grammar = TitleGrammar(np.random.default_rng([seed, 1]))
         self._stock = TitleTokens(tokenizer, [grammar.title() for _ in range(titles)], MAX_TITLE_TOKENS)
         groups = [grammar.series(2 + number % 4) for number in range(titles // 10)]
@@ -146,7 +146,8 @@ class PromptFactory:
             layout = template.favorite_genre(titles[:history], self._genres.of(chosen))
         else:
             layout = template.recommend(titles[:history], titles[history:])
-        world = draw_world(rng, self._size, candidates, history, self._coupling, sharpness=1.5 if genre else 2.5)
+        sharpness = 1.5 if genre else 2.5
+        world = draw_world(rng, *self._sizes, candidates, history, self._coupling, sharpness)
         trie = ChoiceTrie(layout.choices, template.end_token)
         return Example(layout, trie, world, self._soft_tokens(layout, world))
 
@@ -157,7 +158,7 @@ class PromptFactory:
         genre = self._genres[int(rng.integers(len(self._genres)))]
         layout = template.explanation(told, genre)
         sentence = self.sentence(domain, [list(choice) for choice in told])
-        world = draw_world(rng, self._size, 2, len(told), self._coupling)
+        world = draw_world(rng, *self._sizes, 2, len(told), self._coupling)
         layout = PromptLayout(
             np.concatenate([layout.token_ids, np.asarray(sentence, dtype=np.int64)]),
             layout.soft_positions,

@@ -1,8 +1,9 @@
 """Worlds: geometries of users and items in which the true ranking is known.
 
 One prompt is one world. Its coordinates imitate what trained CF tables look like: decaying spectra, spread norms, a
-popularity direction, histories that lie near their user. The law is always the same, `logit = coupling * <u, z>`,
-so that the LM learns the law and no catalogue.
+popularity direction, histories that lie near their user. A second set of coordinates y says what is like what, as text
+embeddings do. The law is always the same, `logit = coupling * (<u, z> + <mean y of the history, y>)`, so that the LM
+learns the law and no catalogue.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class World:
 
     Attributes:
         user: (k,).
-        candidates: (n, k).
-        history: (h, k).
+        candidates: (n, k + m), z and y.
+        history: (h, k + m), z and y.
         log_probs: (n,) the true log-probability of each candidate.
     """
 
@@ -33,18 +34,47 @@ class World:
 
 
 def draw_world(
-    rng: np.random.Generator, size: int, candidates: int, history: int, coupling: float, sharpness: float = 2.5
+    rng: np.random.Generator,
+    size: int,
+    similarity_size: int,
+    candidates: int,
+    history: int,
+    coupling: float,
+    sharpness: float = 2.5,
 ) -> World:
-    """Draw one world of coordinate size k = `size`.
+    """Draw one world.
 
     Args:
         rng: the source of all randomness.
         size: k.
+        similarity_size: m.
         candidates: n, at least 2.
         history: h, may be 0.
         coupling: the law's constant.
         sharpness: median over worlds of the standard deviation of a prompt's logits.
     """
+    spread = np.clip(sharpness * np.exp(0.5 * rng.standard_normal()), 0.28 * sharpness, 2.0 * sharpness)
+    alike = _similarity_share(rng) if history else 0.0
+    user, items = _matches(rng, size, candidates, history, coupling, spread * np.sqrt(1 - alike))
+    similar = _similarities(rng, similarity_size, candidates, history, coupling, spread * np.sqrt(alike))
+    logits = coupling * items[:candidates] @ user
+    if history:
+        logits += coupling * similar[:candidates] @ similar[candidates:].mean(axis=0)
+    shifted = logits - logits.max()
+    items = np.concatenate([items, similar], axis=1)
+    return World(user, items[:candidates], items[candidates:], shifted - np.log(np.exp(shifted).sum()))
+
+
+def _similarity_share(rng: np.random.Generator) -> float:
+    """The share of the logits' variance that similarity with the history explains."""
+    kind = rng.random()
+    return 0.0 if kind < 0.4 else 1.0 if kind < 0.45 else float(rng.random())
+
+
+def _matches(
+    rng: np.random.Generator, size: int, candidates: int, history: int, coupling: float, spread: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The user (k,) and the candidates and history (n + h, k), such that the candidates' logits spread by `spread`."""
     spectrum = np.arange(1, size + 1) ** (-rng.uniform(0.0, 1.3))
     spectrum[rng.integers(min(12, size), size + 1) :] = 0.0
     spectrum = np.sqrt(spectrum / spectrum.mean())
@@ -69,15 +99,30 @@ def draw_world(
     rotation = _rotations(size)[rng.integers(_ROTATIONS)]
     axes = rng.permutation(size)
     items, user = items[:, axes] @ rotation, user[axes] @ rotation
-    spread = np.clip(sharpness * np.exp(0.5 * rng.standard_normal()), 0.28 * sharpness, 2.0 * sharpness)
     scale = spread / (coupling * (items[:candidates] @ user).std())
     balance = np.sqrt(np.square(items[:candidates]).sum(axis=1).mean() / np.square(user).sum())
     balance *= np.exp(0.15 * rng.standard_normal())
     user *= np.sqrt(scale * balance)
     items *= np.sqrt(scale / balance)
-    logits = coupling * items[:candidates] @ user
-    shifted = logits - logits.max()
-    return World(user, items[:candidates], items[candidates:], shifted - np.log(np.exp(shifted).sum()))
+    return user, items
+
+
+def _similarities(
+    rng: np.random.Generator, size: int, candidates: int, history: int, coupling: float, spread: float
+) -> np.ndarray:
+    """(n + h, m): a taste that the history shares, and some candidates too. Of any length if it does not count."""
+    spectrum = np.arange(1, size + 1) ** (-rng.uniform(0.0, 0.8))
+    items = rng.standard_normal((candidates + history, size)) * spectrum
+    taste = rng.standard_normal(size) * spectrum
+    items[:candidates] += rng.standard_exponential((candidates, 1)) * rng.uniform(0.0, 1.0) * taste
+    items[candidates:] += rng.uniform(0.5, 2.0) * taste
+    items += rng.uniform(0.0, 1.0) * rng.standard_normal(size) * spectrum
+    items = items[:, rng.permutation(size)] @ _rotations(size)[rng.integers(_ROTATIONS)]
+    if not history:
+        return items * rng.uniform(0.0, 2.0)
+    like = coupling * items[:candidates] @ items[candidates:].mean(axis=0)
+    length = np.sqrt(spread / like.std())
+    return items * min(length, 20.0 / np.linalg.norm(items, axis=1).max())
 
 
 @cache
