@@ -103,8 +103,8 @@ class BundleContents:
         histories: last interactions of the users known in training.
         backbone: the frozen CF backbone.
         cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it never saw.
-        joint_item: (N+1, d') joint embeddings: e_i, or q_i for items that the backbone never saw.
-        joint_text: (N+1, d') q_i of all items.
+        joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone never saw, and beside it q_i.
+        joint_text: (N+1, 2d') q_i of all items, twice: what an item is to the LLM by its text alone.
         projector: F_U and F_I.
         index: over `cf_vectors`.
         alignment: stage-1 weights by name.

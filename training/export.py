@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.bundle import BackboneRecord, BundleContents, LLMRecord, write_bundle
 from models.histories import UserHistories
 from models.index import ItemIndex
@@ -23,7 +25,9 @@ HISTORY_ITEMS = 50
 def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: str = "cpu") -> BundleContents:
     """What a bundle will hold, with projections still to be trained.
 
-    Histories are whole: what was held out for evaluation is history to those who are served.
+    Histories are whole: what was held out for evaluation is history to those who are served. An item's joint embedding
+    is e_i with q_i beside it, where the paper has e_i alone (section 4.2.4): e_i says whom the item is for, but has
+    lost most of what it is like.
 
     Args:
         split: the data.
@@ -32,14 +36,16 @@ def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: st
         device: where stage 2 will run.
     """
     users = range(len(split))
+    joint_item = torch.cat([aligned.joint_item, aligned.joint_text], dim=1)
+    joint_text = torch.cat([aligned.joint_text, aligned.joint_text], dim=1)
     return BundleContents(
         catalogue=split.catalogue,
         histories=UserHistories(split.user_ids, [split.full_history(user)[-HISTORY_ITEMS:] for user in users]),
         backbone=aligned.backbone.to(device),
         cf_vectors=aligned.cf_vectors.to(device),
-        joint_item=aligned.joint_item.to(device),
-        joint_text=aligned.joint_text.to(device),
-        projector=TokenProjector(aligned.cf_vectors.shape[1], aligned.joint_item.shape[1], token_size).to(device),
+        joint_item=joint_item.to(device),
+        joint_text=joint_text.to(device),
+        projector=TokenProjector(aligned.cf_vectors.shape[1], joint_item.shape[1], token_size).to(device),
         index=ItemIndex.build(aligned.cf_vectors.cpu().numpy()),
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
     )
