@@ -103,23 +103,41 @@ def _read(name: str) -> tuple[str, str]:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
+    names, value = parse_setting(override)
+    own = _known_keys(names[:1])
+    if len(names) == 2 and "loop" in own and names[1] not in own and names[1] in LoopConfig.model_fields:
+        names.insert(1, "loop")
+    put_setting(content, names, value)
+
+
+def parse_setting(override: str) -> tuple[list[str], Any]:
+    """The keys and the value of `a.b=value`; what is no TOML value is text.
+
+    Raises:
+        ConfigError: it is written otherwise.
+    """
     key, separator, value = override.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not separator or not all(names):
         raise ConfigError(f"--set {override}: write it as stage.key=value, such as stage2.minutes=5")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        return names, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    own = _known_keys(names[:1])
-    if len(names) == 2 and "loop" in own and names[1] not in own and names[1] in LoopConfig.model_fields:
-        names.insert(1, "loop")
+        return names, value.strip()
+
+
+def put_setting(content: dict[str, Any], names: Sequence[str], value: Any) -> None:
+    """Set content[a][b] for names a, b.
+
+    Raises:
+        ConfigError: a is a value, not a section.
+    """
     section: Any = content
     for name in names[:-1]:
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {override}: '{name}' is a value, not a section")
-    section[names[-1]] = parsed
+            raise ConfigError(f"--set {'.'.join(names)}: '{name}' is a value, not a section")
+    section[names[-1]] = value
 
 
 def _explain(error: ErrorDetails) -> str:

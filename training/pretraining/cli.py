@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from training.pretraining.evaluate import Measures, measure
 from training.pretraining.pretrain import PretrainConfig, draw, pretrain
 from training.pretraining.prompts import Mixture, PromptFactory
 from training.pretraining.tokenizer import train_tokenizer
+from training.recipe import parse_setting, put_setting
 from training.run import StageRun
 
 console = Console(stderr=True)
@@ -27,6 +29,10 @@ def pretrain_lm(
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to train. 60 unless given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings of PretrainConfig.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gains.note=0. Can be given again."),
+    ] = None,
     new_tokenizer: Annotated[
         bool, typer.Option("--new-tokenizer", help="Train the tokenizer too, instead of taking the shipped one.")
     ] = False,
@@ -35,7 +41,7 @@ def pretrain_lm(
     ] = None,
 ) -> None:
     """Make the embedded LLM: teach a small OPT to read injected tokens. The same command goes on after Ctrl-C."""
-    settings = read_config(config)
+    settings = read_config(config, changes or [])
     if minutes is not None:
         settings = settings.model_copy(update={"loop": settings.loop.model_copy(update={"minutes": minutes})})
     if seed is not None:
@@ -70,23 +76,36 @@ def evaluate_lm(
     console.print(table(measure(loaded.model, draw(factory, mixture, prompts, seed))))
 
 
-def read_config(path: Path | None) -> PretrainConfig:
-    """The settings in a TOML file, or the defaults.
+def read_config(path: Path | None, changes: Sequence[str] = ()) -> PretrainConfig:
+    """The settings in a TOML file, or the defaults, with `key=value` changes to them.
 
     Raises:
-        ConfigError: the file is missing, no TOML, or says what is not a setting.
+        ConfigError: the file is missing, no TOML, or file or changes say what is not a setting.
     """
-    if path is None:
-        return PretrainConfig()
     try:
-        return PretrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        content = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+        for change in changes:
+            put_setting(content, *parse_setting(change))
+        return PretrainConfig.model_validate(content)
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path or 'pretrain-lm'}: {error}") from error
 
 
 def table(groups: dict[str, Measures]) -> Table:
     """One row a group."""
-    columns = ("prompts", "accuracy", "bayes", "share", "kl", "uniform_kl", "rank", "token_accuracy", "whole_sentence")
+    columns = (
+        "prompts",
+        "accuracy",
+        "bayes",
+        "share",
+        "share_low",
+        "share_high",
+        "kl",
+        "uniform_kl",
+        "rank",
+        "token_accuracy",
+        "whole_sentence",
+    )
     result = Table("group", *columns)
     for name, measures in groups.items():
         cells = [f"{measures[column]:.4g}" if column in measures else "" for column in columns]

@@ -13,6 +13,7 @@ from models.llm.packing import child_logits, hidden_states, split_nodes
 from training.pretraining.prompts import Example, TrainingBatch, collate
 
 Measures = dict[str, float]
+RESAMPLES = 2000
 
 
 def bucketed(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
@@ -32,8 +33,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     Returns:
         Per group (`all`, `genre`-less prompts by their number of branching nodes, explanations) the mean of:
         `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
-        ratio; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to a uniform guess; `rank`, the
-        Spearman correlation; and for explanations `token_accuracy`.
+        ratio, and the ends of its 95 % interval; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to
+        a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy`.
     """
     groups: dict[str, list[Measures]] = defaultdict(list)
     for examples_B in bucketed(list(examples), tokens):
@@ -53,7 +54,7 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
         groups["explanations"] += _text_accuracy(model, batch, hidden_B_S_D)
     return {
         name: {key: float(np.mean([record[key] for record in records])) for key in records[0]}
-        | ({"share": _share(records)} if "bayes" in records[0] else {})
+        | (_share(records) if "bayes" in records[0] else {})
         | {"prompts": len(records)}
         for name, records in sorted(groups.items())
         if records
@@ -72,8 +73,15 @@ def compare(true: np.ndarray, read: np.ndarray) -> Measures:
     }
 
 
-def _share(records: list[Measures]) -> float:
-    return sum(r["accuracy"] for r in records) / sum(r["bayes"] for r in records)
+def _share(records: list[Measures]) -> Measures:
+    """The share of Bayes accuracy with its 95 % bootstrap interval."""
+    values_N_2 = np.asarray([(record["accuracy"], record["bayes"]) for record in records])
+    rng = np.random.default_rng(0)
+    weights_R_N = rng.multinomial(len(records), np.full(len(records), 1 / len(records)), size=RESAMPLES)
+    resampled_R_2 = weights_R_N @ values_N_2
+    low, high = np.percentile(resampled_R_2[:, 0] / resampled_R_2[:, 1], [2.5, 97.5])
+    accuracy, bayes = values_N_2.sum(axis=0)
+    return {"share": float(accuracy / bayes), "share_low": float(low), "share_high": float(high)}
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
