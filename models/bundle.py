@@ -38,7 +38,7 @@ from models.index import ItemIndex
 from models.projection import TokenProjector
 from models.prompt import PromptConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
@@ -105,6 +105,7 @@ class BundleContents:
         cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it never saw.
         joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone never saw, and beside it q_i.
         joint_text: (N+1, 2d') q_i of all items, twice: what an item is to the LLM by its text alone.
+        joint_genre: (G, 2d') what a genre is to the LLM, in the order of `Catalogue.genres`.
         projector: F_U and F_I.
         index: over `cf_vectors`.
         alignment: stage-1 weights by name.
@@ -116,6 +117,7 @@ class BundleContents:
     cf_vectors: torch.Tensor
     joint_item: torch.Tensor
     joint_text: torch.Tensor
+    joint_genre: torch.Tensor
     projector: TokenProjector
     index: ItemIndex
     alignment: dict[str, torch.Tensor]
@@ -303,6 +305,7 @@ def _write_contents(directory: Path, contents: BundleContents) -> None:
         "cf_vectors": contents.cf_vectors,
         "joint_item": contents.joint_item,
         "joint_text": contents.joint_text,
+        "joint_genre": contents.joint_genre,
     }
     _save_tensors(tables, directory / "tables.safetensors")
     contents.index.save(directory / "items.faiss")
@@ -321,6 +324,7 @@ def _read_contents(directory: Path, manifest: Manifest, device: str) -> BundleCo
         cf_vectors=tables["cf_vectors"],
         joint_item=tables["joint_item"],
         joint_text=tables["joint_text"],
+        joint_genre=tables["joint_genre"],
         projector=projector.to(device).eval().requires_grad_(False),
         index=ItemIndex.load(directory / "items.faiss"),
         alignment=load_file(directory / "alignment.safetensors", device=device),

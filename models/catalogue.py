@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import polars as pl
+import torch
 
 PADDING_ITEM = 0
+MAX_GENRES = 30
+MAX_GENRE_SHARE = 0.8
 
 
 class Catalogue:
@@ -85,6 +89,24 @@ class Catalogue:
                 members.setdefault(name, []).append(index)
         ordered = sorted(members.items(), key=lambda entry: (-len(entry[1]), entry[0]))
         return {name: np.asarray(items, dtype=np.int64) for name, items in ordered}
+
+    @cached_property
+    def genres(self) -> dict[str, np.ndarray]:
+        """The categories that `GET /explain/genre` chooses among: at most 30, the largest first.
+
+        A category of more than four items in five, such as a shop's root, tells nothing and is left out.
+        """
+        most = MAX_GENRE_SHARE * len(self)
+        telling = ((name, items) for name, items in self.category_items.items() if len(items) <= most)
+        return dict(islice(telling, MAX_GENRES))
+
+    def genre_centroids(self, table: torch.Tensor) -> torch.Tensor:
+        """(G, size) mean rows of `table` (N+1, size) over the items of each genre, weighted by their interactions."""
+        rows = []
+        for items in self.genres.values():
+            weights = torch.from_numpy(self.interactions[items] + 1.0).to(table)
+            rows.append(weights @ table[items.tolist()] / weights.sum())
+        return torch.stack(rows) if rows else table[:0]
 
     def to_frame(self) -> pl.DataFrame:
         """One row an item, without the padding row: the layout of a bundle's `items.parquet`."""

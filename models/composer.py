@@ -18,9 +18,6 @@ from models.bundle import BundleContents
 from models.choices import ChoiceTrie
 from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens
 
-MAX_GENRES = 30
-MAX_GENRE_SHARE = 0.8
-
 
 @dataclass(frozen=True)
 class Question:
@@ -49,25 +46,16 @@ class PromptComposer:
     Attributes:
         template: builds the prompts.
         titles: of all items, tokenised.
-        genres: the catalogue's largest categories, at most 30, that `favorite_genre` chooses among. A category of more
-            than four items in five, such as a shop's root, tells nothing and is left out.
+        genres: of the catalogue, that `favorite_genre` chooses among.
     """
 
     def __init__(self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
         self._contents = contents
         self.template = PromptTemplate(tokenizer, config, context_length)
         self.titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
-        telling = {
-            name: items
-            for name, items in contents.catalogue.category_items.items()
-            if len(items) <= MAX_GENRE_SHARE * len(contents.catalogue)
-        }
-        members = dict(list(telling.items())[:MAX_GENRES])
-        self.genres: list[str] = list(members)
+        self.genres = list(contents.catalogue.genres)
         self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
-        items = [torch.from_numpy(items) for items in members.values()]
-        self._genre_joint = _centroids(contents.joint_item, items)
-        self._genre_cf = _centroids(contents.cf_vectors, items)
+        self._genre_cf = contents.catalogue.genre_centroids(contents.cf_vectors)
 
     @torch.inference_mode()
     def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:
@@ -114,7 +102,7 @@ class PromptComposer:
         """Which of `genres` does this user like best?"""
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
         layout = self.template.favorite_genre(self.titles.of(history), genres, injection)
-        prompt = self._fill(layout, user_vector, self._contents.joint_item[list(history)], self._genre_joint)
+        prompt = self._fill(layout, user_vector, self._contents.joint_item[list(history)], self._contents.joint_genre)
         return Question(prompt, self._trie(layout), (self._genre_cf @ user_vector).cpu().numpy())
 
     @torch.inference_mode()
@@ -129,7 +117,7 @@ class PromptComposer:
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
         table = self._contents.joint_item
-        return self._fill(layout, user_vector, table[list(history)], self._genre_joint[row : row + 1])
+        return self._fill(layout, user_vector, table[list(history)], self._contents.joint_genre[row : row + 1])
 
     def _fill(
         self, layout: PromptLayout, user_vector: torch.Tensor, history: torch.Tensor, candidates: torch.Tensor
@@ -139,10 +127,3 @@ class PromptComposer:
 
     def _trie(self, layout: PromptLayout) -> ChoiceTrie:
         return ChoiceTrie(layout.choices, self.template.end_token)
-
-
-def _centroids(table: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(G, size) mean rows of `table` for G groups of item numbers."""
-    if not groups:
-        return table[:0]
-    return torch.stack([table[items].mean(dim=0) for items in groups])

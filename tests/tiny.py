@@ -110,6 +110,7 @@ def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int 
         cf_vectors=cf_vectors,
         joint_item=joint_item,
         joint_text=joint_text,
+        joint_genre=split.catalogue.genre_centroids(joint_item),
         projector=TokenProjector(CF_SIZE, JOINT_SIZE, token_size),
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"decoder.weight": torch.randn(CF_SIZE, JOINT_SIZE)},

@@ -28,7 +28,8 @@ from models.llm.loading import LanguageModel
 from models.prompt import Injection, PromptConfig
 from training.backbone import score_candidates, some
 from training.data.splits import Candidates, Holdout, SequenceSplit
-from training.metrics import Estimate, RankingReport, report
+from training.genres import genre_agreement
+from training.metrics import Estimate, RankingReport, report, share_estimate
 from training.ranking import rank_correlation, rank_with_llm
 from training.warmstart import interface_logits
 
@@ -97,6 +98,7 @@ class EvaluationReport(Config):
         rankers: by name.
         all_users: the rankers that need no LLM on all users, by name and group.
         retrieval: share of positives among the first 20 and 100 of all items, by vectors, group and `recall@K`.
+        genres: how often each way of guessing names the user's favourite genre.
     """
 
     dataset: str
@@ -108,6 +110,7 @@ class EvaluationReport(Config):
     rankers: dict[str, RankerReport]
     all_users: dict[str, dict[str, RankingReport]]
     retrieval: dict[str, dict[str, dict[str, Estimate]]]
+    genres: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,14 @@ def evaluate(
             for name, values in collaborative.items()
         },
         retrieval=_retrieval(split, contents, everyone, config),
+        genres=genre_agreement(
+            split,
+            contents,
+            llm,
+            PromptComposer(contents, prompt, llm.tokenizer, llm.context_length),
+            config.users,
+            config.batch_tokens,
+        ),
     )
 
 
@@ -326,14 +337,7 @@ def _retrieval_ranks(
 
 
 def _recalls(ranks: np.ndarray, config: EvaluationConfig) -> dict[str, Estimate]:
-    rng = np.random.default_rng(config.seed)
-    result = {}
-    for cutoff in RECALLS:
-        share = float((ranks <= cutoff).mean())
-        # Resampling users with replacement is a binomial draw over hits and misses.
-        low, high = np.percentile(rng.binomial(len(ranks), share, config.resamples) / len(ranks), [2.5, 97.5])
-        result[f"recall@{cutoff}"] = Estimate(mean=share, low=float(low), high=float(high))
-    return result
+    return {f"recall@{cutoff}": share_estimate(ranks <= cutoff, config.resamples, config.seed) for cutoff in RECALLS}
 
 
 def summary(evaluation: EvaluationReport) -> Mapping[str, object]:

@@ -60,6 +60,10 @@ def markdown(evaluation: EvaluationReport) -> str:
     for name, groups in evaluation.retrieval.items():
         for group, recalls in groups.items():
             lines.append(_row(f"{name}, {group}", [_interval(recalls[key]) for key in ("recall@20", "recall@100")]))
+    if evaluation.genres:
+        lines += ["", "## Favourite genre, by users whose favourites were not learned from", ""]
+        lines += _head("Guess", ["Agreement"])
+        lines += [_row(name, [_interval(share)]) for name, share in evaluation.genres.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -45,6 +45,7 @@ def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: st
         cf_vectors=aligned.cf_vectors.to(device),
         joint_item=joint_item.to(device),
         joint_text=joint_text.to(device),
+        joint_genre=split.catalogue.genre_centroids(joint_item).to(device),
         projector=TokenProjector(aligned.cf_vectors.shape[1], joint_item.shape[1], token_size).to(device),
         index=ItemIndex.build(aligned.cf_vectors.cpu().numpy()),
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},

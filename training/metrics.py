@@ -23,6 +23,15 @@ class Estimate(Config):
     high: float
 
 
+def share_estimate(hits_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The share of users (U,) with a hit."""
+    share = float(np.mean(hits_U))
+    # Resampling users with replacement is a binomial draw over hits and misses.
+    shares = np.random.default_rng(seed).binomial(len(hits_U), share, resamples) / len(hits_U)
+    low, high = np.percentile(shares, [2.5, 97.5])
+    return Estimate(mean=share, low=float(low), high=float(high))
+
+
 class RankingReport(Config):
     """What a ranker achieved on one group of users.
 

@@ -54,18 +54,35 @@ def rank_with_llm(
         for user, history, items, order in zip(users_E_D, histories, candidates.items, orders, strict=True)
     ]
     scores_E_C = np.full(candidates.items.shape, -np.inf)
-    for rows in _batches([len(question.prompt.token_ids) for question in questions], batch_tokens):
-        batch = [questions[row] for row in rows]
-        for row, log_probs in zip(rows, _answers(llm, batch), strict=True):
-            scores_E_C[row, orders[row]] = log_probs
-        if report is not None:
-            report(len(rows))
+    for row, log_probs in enumerate(answer(llm, questions, batch_tokens, report)):
+        scores_E_C[row, orders[row]] = log_probs
     return scores_E_C
 
 
-def _answers(llm: LanguageModel, questions: Sequence[Question]) -> list[np.ndarray]:
-    nodes = score_prompts(llm, [q.prompt for q in questions], [q.trie for q in questions])
-    return [q.trie.log_probs(logits, q.cf_scores) for q, logits in zip(questions, nodes, strict=True)]
+@torch.inference_mode()
+def answer(
+    llm: LanguageModel,
+    questions: Sequence[Question],
+    batch_tokens: int = 8192,
+    report: Callable[[int], None] | None = None,
+) -> list[np.ndarray]:
+    """Per question (K,) the log-probabilities of its choices.
+
+    Args:
+        llm: scores the prompts.
+        questions: in any order; those of like length share a batch.
+        batch_tokens: prompt tokens, padding included, of one forward pass.
+        report: called with the number of questions answered since the last call.
+    """
+    answers: list[np.ndarray] = [np.empty(0)] * len(questions)
+    for rows in _batches([len(question.prompt.token_ids) for question in questions], batch_tokens):
+        batch = [questions[row] for row in rows]
+        nodes = score_prompts(llm, [q.prompt for q in batch], [q.trie for q in batch])
+        for row, question, logits in zip(rows, batch, nodes, strict=True):
+            answers[row] = question.trie.log_probs(logits, question.cf_scores)
+        if report is not None:
+            report(len(rows))
+    return answers
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -36,6 +36,7 @@ from models.prompt import PromptConfig, PromptLayout, PromptTemplate, TitleToken
 from training.backbone import score_candidates, some
 from training.data.splits import Candidates, Holdout, SequenceSplit
 from training.examples import ExampleConfig, Examples, ExampleSampler
+from training.genres import fit_genres
 from training.loop import LoopConfig, Outcome, Task, seed_everything, train
 from training.metrics import mean_metrics
 from training.pretraining.forward import PackedReader
@@ -53,6 +54,7 @@ from training.warmstart import (
 )
 
 PROJECTOR_FILE = "projector.safetensors"
+GENRES_FILE = "genres.safetensors"
 WARM_USERS = 20_000
 
 
@@ -283,7 +285,7 @@ def train_stage2(
     run: StageRun,
     console: Console | None = None,
 ) -> None:
-    """Run the stage on `contents.projector`, or load its result into it if it is done.
+    """Run the stage on `contents.projector` and `contents.joint_genre`, or load its result into them if it is done.
 
     Args:
         split: the data.
@@ -292,7 +294,7 @@ def train_stage2(
         llm: the frozen LLM.
         prompt: the prompts, as they will be served.
         config: the stage's config, of which `run` was made.
-        run: the stage's directory. Gets `projector.safetensors`.
+        run: the stage's directory. Gets `projector.safetensors` and `genres.safetensors`.
         console: where progress is shown.
 
     Raises:
@@ -301,6 +303,7 @@ def train_stage2(
     projector = contents.projector
     if run.is_done:
         projector.load_state_dict(load_file(run.directory / PROJECTOR_FILE))
+        contents.joint_genre.copy_(load_file(run.directory / GENRES_FILE)["joint_genre"])
         return
     run.start()
     seed_everything(config.seed)
@@ -309,6 +312,9 @@ def train_stage2(
         {name: tensor.detach().cpu().contiguous() for name, tensor in projector.state_dict().items()},
         run.directory / PROJECTOR_FILE,
     )
+    if llm.interface is not None:
+        contents.joint_genre.copy_(fit_genres(split, contents, llm.interface, prompt.history_items))
+    save_file({"joint_genre": contents.joint_genre.cpu().contiguous()}, run.directory / GENRES_FILE)
     run.write_curve(outcome.curve, "stage 2")
     run.finish(
         {

@@ -157,7 +157,9 @@ def history_similarity(
 ) -> np.ndarray:
     """(E, C) logits that the similarity of candidates `items_E_C` with E histories gives; 0 without a history."""
     items = torch.from_numpy(items_E_C).to(texts_N_T.device)
-    return (interface.coupling * _likeness(similarities.items(texts_N_T), histories, items)).cpu().numpy()
+    table_N_m = similarities.items(texts_N_T)
+    means_E_m = _history_means(table_N_m, histories)
+    return (interface.coupling * torch.einsum("em,ecm->ec", means_E_m, table_N_m[items])).cpu().numpy()
 
 
 def fit_similarity_weight(cf_scores: Sequence[np.ndarray], similarities_E_C: np.ndarray) -> float:
@@ -266,6 +268,41 @@ def plain_start(
         projection.output.weight.mul_(length / projection(vectors).norm(dim=1).median())
 
 
+class ExactReader:
+    """Reads projected tokens by an interface's law, as an LLM would that made no mistake.
+
+    Args:
+        projector: makes the tokens.
+        interface: the law.
+    """
+
+    def __init__(self, projector: TokenProjector, interface: TokenInterface) -> None:
+        self._projector = projector
+        self._coupling = interface.coupling
+        self._user_axes, self._item_axes, self._similarity_axes = (
+            torch.linalg.pinv(basis)
+            for basis in (interface.user_basis, interface.item_basis, interface.similarity_basis)
+        )
+
+    def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+        """(E, k + m) what decides: the users' coordinates, and the mean y of the items told.
+
+        Args:
+            users_E_D: x_u.
+            joint_N_J: joint embeddings of all items, by number.
+            histories: E arrays of the items told.
+        """
+        similarities_N_m = self._projector.item(joint_N_J) @ self._similarity_axes
+        means_E_m = _history_means(similarities_N_m, histories)
+        return torch.cat([self._projector.user(users_E_D) @ self._user_axes, means_E_m], dim=1)
+
+    def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
+        """(N, k + m) z and y, times the coupling: the product with `users` is the logit."""
+        tokens_N_D = self._projector.item(joint_N_J)
+        axes = torch.cat([self._item_axes, self._similarity_axes], dim=1)
+        return self._coupling * tokens_N_D @ axes
+
+
 @torch.inference_mode()
 def interface_logits(
     projector: TokenProjector,
@@ -275,31 +312,18 @@ def interface_logits(
     histories: Sequence[np.ndarray],
     items_E_C: np.ndarray,
 ) -> np.ndarray:
-    """(E, C) logits that an LLM reading the projected tokens exactly would give: what they say.
-
-    Args:
-        projector: makes the tokens.
-        interface: the law.
-        users_E_D: x_u.
-        joint_N_J: joint embeddings of all items, by number.
-        histories: E arrays of the items told.
-        items_E_C: candidates.
-    """
-    users_E_k = projector.user(users_E_D) @ torch.linalg.pinv(interface.user_basis)
-    tokens_N_D = projector.item(joint_N_J)
-    coordinates_N_k = tokens_N_D @ torch.linalg.pinv(interface.item_basis)
-    similarities_N_m = tokens_N_D @ torch.linalg.pinv(interface.similarity_basis)
-    items = torch.from_numpy(items_E_C).to(tokens_N_D.device)
-    matches_E_C = torch.einsum("ek,eck->ec", users_E_k, coordinates_N_k[items])
-    likeness_E_C = _likeness(similarities_N_m, histories, items)
-    return (interface.coupling * (matches_E_C + likeness_E_C)).cpu().numpy()
+    """(E, C) logits of candidates `items_E_C` by an `ExactReader`; the other arguments are its own."""
+    reader = ExactReader(projector, interface)
+    items = torch.from_numpy(items_E_C).to(joint_N_J.device)
+    users_E_K = reader.users(users_E_D, joint_N_J, histories)
+    return torch.einsum("ek,eck->ec", users_E_K, reader.items(joint_N_J)[items]).cpu().numpy()
 
 
-def _likeness(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray], items_E_C: torch.Tensor) -> torch.Tensor:
-    """(E, C) <mean y of the history, y of the candidate>; 0 without a history."""
+def _history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+    """(E, m) mean y of each history; 0 without one."""
     empty_m = similarities_N_m.new_zeros(similarities_N_m.shape[1])
     rows = [similarities_N_m[items.tolist()].mean(dim=0) if len(items) else empty_m for items in histories]
-    return torch.einsum("em,ecm->ec", torch.stack(rows), similarities_N_m[items_E_C])
+    return torch.stack(rows)
 
 
 def _moment(vectors: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
-from models.composer import MAX_GENRES
+from models.catalogue import MAX_GENRES
 from models.errors import ClientError, NotFoundError
 from service import recommend
 from service.active import Active

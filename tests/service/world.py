@@ -129,6 +129,7 @@ def make_contents(token_size: int, seed: int = 0) -> BundleContents:
         cf_vectors=cf_vectors,
         joint_item=joint,
         joint_text=joint,
+        joint_genre=catalogue.genre_centroids(joint),
         projector=TokenProjector(USER_SIZE, JOINT_SIZE, token_size),
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"weight": torch.zeros(1)},

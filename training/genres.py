@@ -1,0 +1,131 @@
+"""Favourite genres: what the LLM is told of a genre, and how often it then names the right one.
+
+A genre is a candidate like an item. The mean of its items says little: whether a user has many of a genre depends as
+much on how common it is. So what the LLM is told of it is fitted to the favourites of half of the users; the other
+half is there to measure.
+
+Axes: E users, G genres, J joint size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from models.backbones import represent_all
+from models.bundle import BundleContents
+from models.catalogue import Catalogue
+from models.composer import PromptComposer
+from models.llm.interface import TokenInterface
+from models.llm.loading import LanguageModel
+from models.prompt import Injection
+from training.data.splits import Holdout, SequenceSplit
+from training.metrics import Estimate, share_estimate
+from training.ranking import answer
+from training.warmstart import ExactReader
+
+STEPS = 100
+LEARNING_RATE = 1e-2
+PULL = 1e-2
+"""Weight of the squared distance from the genre's mean item."""
+
+MOST_COMMON = "Most common favourite"
+COUNTING = "Counting the history told"
+LLM_VARIANTS = {"LLM-Only": Injection.NONE, "A-LLMRec": Injection.ALL}
+
+
+def favorite_genres(catalogue: Catalogue, histories: Sequence[np.ndarray]) -> np.ndarray:
+    """(E,) the genre that most items of each history have, the rarer of equal ones; -1 if none has any."""
+    if not catalogue.genres:
+        return np.full(len(histories), -1)
+    members = np.zeros((len(catalogue) + 1, len(catalogue.genres)))
+    for genre, items in enumerate(catalogue.genres.values()):
+        members[items, genre] = 1
+    counts_E_G = np.stack([members[items].sum(axis=0) for items in histories])
+    favorites = (counts_E_G - members.sum(axis=0) / (len(members) + 1)).argmax(axis=1)
+    return np.where(counts_E_G.any(axis=1), favorites, -1)
+
+
+def fit_genres(
+    split: SequenceSplit, contents: BundleContents, interface: TokenInterface, history_items: int
+) -> torch.Tensor:
+    """(G, J) joint embeddings of the genres from which half of the users' favourites follow by the LLM's law.
+
+    Args:
+        split: training sequences; every second user, the first included, is taken.
+        contents: with trained projections, and the mean items to start from.
+        interface: the LLM's law.
+        history_items: items told in a prompt.
+    """
+    histories = [items for items in split.train[::2] if len(items)]
+    favorites = favorite_genres(contents.catalogue, histories)
+    rows = np.flatnonzero(favorites >= 0)
+    start_G_J = contents.joint_genre
+    if not len(rows):
+        return start_G_J
+    histories = [histories[row] for row in rows]
+    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    told = [items[max(0, len(items) - history_items) :] for items in histories]
+    targets_E = torch.from_numpy(favorites[rows]).to(start_G_J.device)
+    reader = ExactReader(contents.projector, interface.to(users_E_D.device))
+    with torch.no_grad():
+        users_E_K = reader.users(users_E_D, contents.joint_item, told)
+    genres_G_J = start_G_J.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([genres_G_J], lr=LEARNING_RATE)
+    for _ in range(STEPS):
+        logits_E_G = users_E_K @ reader.items(genres_G_J).T
+        pull = PULL * (genres_G_J - start_G_J).square().sum()
+        loss = functional.cross_entropy(logits_E_G, targets_E) + pull
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return genres_G_J.detach()
+
+
+def genre_agreement(
+    split: SequenceSplit,
+    contents: BundleContents,
+    llm: LanguageModel,
+    composer: PromptComposer,
+    users: int,
+    batch_tokens: int,
+) -> dict[str, Estimate]:
+    """How often each way of guessing names the genre that most items of the user's history have.
+
+    Args:
+        split: the data; histories are those before the test item.
+        contents: the tables and networks.
+        llm: answers.
+        composer: asks.
+        users: at most this many of the users that `fit_genres` did not see.
+        batch_tokens: prompt tokens, padding included, of one forward pass.
+
+    Returns:
+        By name the share with its 95 % interval; empty without genres.
+    """
+    catalogue = contents.catalogue
+    if len(catalogue.genres) < 2:
+        return {}
+    taught = favorite_genres(catalogue, split.train[::2])
+    histories = [split.history(user, Holdout.TEST) for user in range(1, len(split), 2)][:users]
+    favorites = favorite_genres(catalogue, histories)
+    histories = [history for history, favorite in zip(histories, favorites, strict=True) if favorite >= 0]
+    favorites = favorites[favorites >= 0]
+    if not len(favorites) or not (taught >= 0).any():
+        return {}
+    told = [history[max(0, len(history) - composer.template.config.history_items) :] for history in histories]
+    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    guesses = {
+        MOST_COMMON: np.full(len(favorites), np.bincount(taught[taught >= 0]).argmax()),
+        COUNTING: favorite_genres(catalogue, told),
+    }
+    for name, injection in LLM_VARIANTS.items():
+        questions = [
+            composer.favorite_genre(user_D, history.tolist(), injection=injection)
+            for user_D, history in zip(users_E_D, histories, strict=True)
+        ]
+        guesses[name] = np.asarray([log_probs.argmax() for log_probs in answer(llm, questions, batch_tokens)])
+    return {name: share_estimate(guess == favorites) for name, guess in guesses.items()}
