@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from training.pretraining.tokenizer import train_tokenizer
 from training.recipe import parse_setting, put_setting
 from training.run import StageRun
 
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 
 def pretrain_lm(
