@@ -313,12 +313,15 @@ def _write_contents(directory: Path, contents: BundleContents) -> None:
 
 def _read_contents(directory: Path, manifest: Manifest, device: str) -> BundleContents:
     tables = load_file(directory / "tables.safetensors", device=device)
+    catalogue = Catalogue.from_frame(pl.read_parquet(directory / "items.parquet"))
+    if len(tables["joint_genre"]) != len(catalogue.genres):
+        raise BundleError(f"{directory}: written for other genres than this release takes: export it again")
     backbone = create_backbone(manifest.backbone.kind, manifest.backbone.config)
     backbone.load_state_dict(load_file(directory / "backbone.safetensors"))
     projector = TokenProjector(manifest.user_size, manifest.joint_size, manifest.token_size)
     projector.load_state_dict(load_file(directory / "projector.safetensors"))
     return BundleContents(
-        catalogue=Catalogue.from_frame(pl.read_parquet(directory / "items.parquet")),
+        catalogue=catalogue,
         histories=UserHistories.from_frame(pl.read_parquet(directory / "users.parquet")),
         backbone=backbone.to(device).eval().requires_grad_(False),
         cf_vectors=tables["cf_vectors"],

@@ -101,7 +101,7 @@ class Catalogue:
         return dict(islice(telling, MAX_GENRES))
 
     def genre_centroids(self, table: torch.Tensor) -> torch.Tensor:
-        """(G, size) mean rows of `table` (N+1, size) over the items of each genre, weighted by their interactions."""
+        """(G, size) mean rows of `table` (N+1, size) over the items of each genre, weighted by interactions + 1."""
         rows = []
         for items in self.genres.values():
             weights = torch.from_numpy(self.interactions[items] + 1.0).to(table)

@@ -103,7 +103,11 @@ class PromptComposer:
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
         layout = self.template.favorite_genre(self.titles.of(history), genres, injection)
         prompt = self._fill(layout, user_vector, self._contents.joint_item[list(history)], self._contents.joint_genre)
-        return Question(prompt, self._trie(layout), (self._genre_cf @ user_vector).cpu().numpy())
+        return Question(prompt, self._trie(layout), self.genre_cf_scores(user_vector))
+
+    def genre_cf_scores(self, user_vector: torch.Tensor) -> np.ndarray:
+        """(G,) mean collaborative logits of the items of each of `genres`, weighted by interactions + 1."""
+        return (self._genre_cf @ user_vector).cpu().numpy()
 
     @torch.inference_mode()
     def explanation(self, user_vector: torch.Tensor, history: Sequence[int], genre: str) -> Prompt:

@@ -51,7 +51,7 @@ class TokenProjector(nn.Module):
 
     Args:
         user_size: d, size of the CF user representation x_u.
-        joint_size: d', size of the joint item embedding.
+        joint_size: 2d', size of the joint embeddings e_i and q_i side by side.
         token_size: d_tok.
         slot_types: (3, d_tok) type vectors by `Slot`; zeros if not given.
     """

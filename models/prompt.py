@@ -225,7 +225,7 @@ class PromptTemplate:
         genres: Sequence[TokenIds],
         injection: Injection = Injection.ALL,
     ) -> PromptLayout:
-        """The genre prompt (Figure 5): the genres are the choices, each with a slot for its items' centroid.
+        """The genre prompt (Figure 5): the genres are the choices, each with a slot for its token.
 
         Raises:
             PromptTooLongError: the genres overflow the context even at one token each.

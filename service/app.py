@@ -165,7 +165,6 @@ async def _build(
         histories,
         representations,
         judge,
-        executor,
         metrics,
         ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -113,7 +111,6 @@ class Explainer:
         histories: of users.
         representations: of histories.
         judge: the LLM.
-        executor: runs what takes milliseconds.
         metrics: stages and fallbacks.
         config: sizes and times.
     """
@@ -123,14 +120,12 @@ class Explainer:
         histories: Histories,
         representations: Representations,
         judge: Judge,
-        executor: Executor,
         metrics: Metrics,
         config: ExplainConfig,
     ) -> None:
         self._histories = histories
         self._representations = representations
         self._judge = judge
-        self._executor = executor
         self._metrics = metrics
         self._config = config
 
@@ -166,9 +161,7 @@ class Explainer:
                 probabilities = softmax(log_probs)
             except FallbackError as error:
                 ranker, fallback = "cf", error.reason
-                loop = asyncio.get_running_loop()
-                scores = await loop.run_in_executor(self._executor, _genre_cf_scores, active, vector)
-                probabilities = softmax(scores)
+                probabilities = softmax(active.composer.genre_cf_scores(vector))
         if fallback is not None:
             self._metrics.fallbacks.labels(fallback).inc()
         best = np.argsort(-probabilities, kind="stable")[:top_k]
@@ -238,12 +231,6 @@ def _interactions(active: Active) -> np.ndarray:
     catalogue = active.catalogue
     members = (catalogue.category_items[genre] for genre in active.composer.genres)
     return np.asarray([catalogue.interactions[items].sum() for items in members])
-
-
-def _genre_cf_scores(active: Active, user_vector: torch.Tensor) -> np.ndarray:
-    """(G,) the mean collaborative logit of every genre's items."""
-    members = (active.catalogue.category_items[genre] for genre in active.composer.genres)
-    return np.asarray([active.composer.cf_scores(user_vector, items).mean() for items in members])
 
 
 def _enumerate(words: list[str]) -> str:

@@ -8,7 +8,7 @@ Axes: E users, C candidates of which the first is the positive, D CF size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,8 @@ class RankerReport(Config):
         groups: `overall`, and by the positive: `warm`, `cold` (top and bottom 35 % by training interactions) and
             `unseen` (no training interaction; part of `cold`).
         rank_correlation: mean Spearman correlation with the backbone's order of the candidates.
-        token_correlation: that with the order which the injected item tokens say, if the LLM has an interface.
+        token_correlation: that with the order which the injected tokens say, if the LLM has an interface: the text
+            encoder's for its variant, none for prompts without all tokens, the item encoder's for all others.
     """
 
     groups: dict[str, RankingReport]
@@ -156,9 +157,12 @@ def evaluate(
     sample = some(everyone, config.users)
     rows = np.searchsorted(everyone.users, sample.users)
     scores = {name: values[rows] for name, values in collaborative.items()}
-    scores |= _llm_scores(split, contents, llm, prompt, sample, config, console, checkpoint)
+    composer = PromptComposer(contents, prompt, llm.tokenizer, llm.context_length)
+    scores |= _llm_scores(split, contents, llm, composer, sample, config, console, checkpoint)
+    tokens: dict[str, np.ndarray] = {}
     if llm.interface is not None:
-        scores[TOKENS] = _token_scores(split, contents, llm.interface, prompt, sample)
+        tokens = _token_scores(split, contents, llm.interface, prompt, sample, [*scores, TOKENS])
+        scores[TOKENS] = tokens[TOKENS]
     groups = _groups(split, sample)
     return EvaluationReport(
         dataset=dataset,
@@ -171,7 +175,7 @@ def evaluate(
             name: RankerReport(
                 groups=report(values, groups, config.resamples, config.seed),
                 rank_correlation=rank_correlation(values, scores[backbone_name]),
-                token_correlation=rank_correlation(values, scores[TOKENS]) if TOKENS in scores else None,
+                token_correlation=rank_correlation(values, tokens[name]) if name in tokens else None,
             )
             for name, values in scores.items()
         },
@@ -184,9 +188,10 @@ def evaluate(
             split,
             contents,
             llm,
-            PromptComposer(contents, prompt, llm.tokenizer, llm.context_length),
+            composer,
             config.users,
             config.batch_tokens,
+            config.seed,
         ),
     )
 
@@ -233,14 +238,13 @@ def _llm_scores(
     split: SequenceSplit,
     contents: BundleContents,
     llm: LanguageModel,
-    prompt: PromptConfig,
+    composer: PromptComposer,
     candidates: Candidates,
     config: EvaluationConfig,
     console: Console | None,
     checkpoint: Path | None,
 ) -> dict[str, np.ndarray]:
     """Log-probabilities (E, C) of the LLM's variants."""
-    composer = PromptComposer(contents, prompt, llm.tokenizer, llm.context_length)
     histories = _histories(split, candidates)
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     console = console or Console(stderr=True)
@@ -275,14 +279,23 @@ def _token_scores(
     interface: TokenInterface,
     prompt: PromptConfig,
     candidates: Candidates,
-) -> np.ndarray:
-    """Scores (E, C) that an LLM reading the injected item tokens exactly would give."""
+    rankers: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """By ranker the scores (E, C) that an LLM reading the injected tokens exactly would give."""
     histories = _histories(split, candidates)
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     told = [history[max(0, len(history) - prompt.history_items) :] for history in histories]
     interface = interface.to(users_E_D.device)
-    scores_E_C = interface_logits(contents.projector, interface, users_E_D, contents.joint_item, told, candidates.items)
-    return np.where(candidates.mask, scores_E_C, -np.inf)
+    by_item, by_text = (
+        np.where(
+            candidates.mask,
+            interface_logits(contents.projector, interface, users_E_D, table, told, candidates.items),
+            -np.inf,
+        )
+        for table in (contents.joint_item, contents.joint_text)
+    )
+    not_told = (LLM_ONLY, WITHOUT_USER)
+    return {name: by_text if name == ALLMREC_TEXT else by_item for name in rankers if name not in not_told}
 
 
 def _load_scores(checkpoint: Path | None) -> dict[str, np.ndarray]:

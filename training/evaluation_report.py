@@ -44,7 +44,7 @@ def markdown(evaluation: EvaluationReport) -> str:
         lines += ["", f"## {group.capitalize()}", ""]
         titles = [
             *RANKING_METRICS.values(),
-            *(["Spearman with the backbone", "with the tokens"] * (group == "overall")),
+            *(CORRELATIONS * (group == "overall")),
         ]
         lines += _head("Ranker", titles)
         for name, ranker in evaluation.rankers.items():

@@ -196,6 +196,8 @@ class Chain:
     def _stage2_run(self) -> StageRun:
         config = self.recipe.stage2
         inputs = {"stage1": self._stage1_run.output, "llm": self.llm.fingerprint}
+        if self.llm.interface is not None:
+            inputs["interface"] = self.llm.interface.fingerprint
         return StageRun(self.directory / "stage2", config, config.seed, inputs)
 
     @cached_property

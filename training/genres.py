@@ -13,12 +13,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.nn import functional
 
 from models.backbones import represent_all
 from models.bundle import BundleContents
 from models.catalogue import Catalogue
 from models.composer import PromptComposer
+from models.config import Config
 from models.llm.interface import TokenInterface
 from models.llm.loading import LanguageModel
 from models.prompt import Injection
@@ -27,19 +29,29 @@ from training.metrics import Estimate, share_estimate
 from training.ranking import answer
 from training.warmstart import ExactReader
 
-STEPS = 100
-LEARNING_RATE = 1e-2
-PULL = 1e-2
-"""Weight of the squared distance from the genre's mean item."""
-
 MOST_COMMON = "Most common favourite"
 COUNTING = "Counting the history told"
+READ_EXACTLY = "Tokens, read exactly"
 LLM_VARIANTS = {"LLM-Only": Injection.NONE, "A-LLMRec": Injection.ALL}
+
+
+class GenreConfig(Config):
+    """How what the LLM is told of a genre is fitted.
+
+    Attributes:
+        steps: of Adam, over all users at once.
+        learning_rate: of Adam.
+        pull: weight of the squared distance from the genre's mean item.
+    """
+
+    steps: int = Field(100, ge=0)
+    learning_rate: float = Field(1e-2, gt=0)
+    pull: float = Field(1e-2, ge=0)
 
 
 def favorite_genres(catalogue: Catalogue, histories: Sequence[np.ndarray]) -> np.ndarray:
     """(E,) the genre that most items of each history have, the rarer of equal ones; -1 if none has any."""
-    if not catalogue.genres:
+    if not catalogue.genres or not len(histories):
         return np.full(len(histories), -1)
     members = np.zeros((len(catalogue) + 1, len(catalogue.genres)))
     for genre, items in enumerate(catalogue.genres.values()):
@@ -50,7 +62,11 @@ def favorite_genres(catalogue: Catalogue, histories: Sequence[np.ndarray]) -> np
 
 
 def fit_genres(
-    split: SequenceSplit, contents: BundleContents, interface: TokenInterface, history_items: int
+    split: SequenceSplit,
+    contents: BundleContents,
+    interface: TokenInterface,
+    history_items: int,
+    config: GenreConfig,
 ) -> torch.Tensor:
     """(G, J) joint embeddings of the genres from which half of the users' favourites follow by the LLM's law.
 
@@ -59,6 +75,7 @@ def fit_genres(
         contents: with trained projections, and the mean items to start from.
         interface: the LLM's law.
         history_items: items told in a prompt.
+        config: how.
     """
     histories = [items for items in split.train[::2] if len(items)]
     favorites = favorite_genres(contents.catalogue, histories)
@@ -74,10 +91,10 @@ def fit_genres(
     with torch.no_grad():
         users_E_K = reader.users(users_E_D, contents.joint_item, told)
     genres_G_J = start_G_J.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([genres_G_J], lr=LEARNING_RATE)
-    for _ in range(STEPS):
+    optimizer = torch.optim.Adam([genres_G_J], lr=config.learning_rate)
+    for _ in range(config.steps):
         logits_E_G = users_E_K @ reader.items(genres_G_J).T
-        pull = PULL * (genres_G_J - start_G_J).square().sum()
+        pull = config.pull * (genres_G_J - start_G_J).square().sum()
         loss = functional.cross_entropy(logits_E_G, targets_E) + pull
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -92,6 +109,7 @@ def genre_agreement(
     composer: PromptComposer,
     users: int,
     batch_tokens: int,
+    seed: int = 0,
 ) -> dict[str, Estimate]:
     """How often each way of guessing names the genre that most items of the user's history have.
 
@@ -102,6 +120,7 @@ def genre_agreement(
         composer: asks.
         users: at most this many of the users that `fit_genres` did not see.
         batch_tokens: prompt tokens, padding included, of one forward pass.
+        seed: of which users, and of the intervals.
 
     Returns:
         By name the share with its 95 % interval; empty without genres.
@@ -110,7 +129,8 @@ def genre_agreement(
     if len(catalogue.genres) < 2:
         return {}
     taught = favorite_genres(catalogue, split.train[::2])
-    histories = [split.history(user, Holdout.TEST) for user in range(1, len(split), 2)][:users]
+    others = np.random.default_rng(seed).permutation(np.arange(1, len(split), 2))[:users]
+    histories = [split.history(int(user), Holdout.TEST) for user in others]
     favorites = favorite_genres(catalogue, histories)
     histories = [history for history, favorite in zip(histories, favorites, strict=True) if favorite >= 0]
     favorites = favorites[favorites >= 0]
@@ -122,10 +142,16 @@ def genre_agreement(
         MOST_COMMON: np.full(len(favorites), np.bincount(taught[taught >= 0]).argmax()),
         COUNTING: favorite_genres(catalogue, told),
     }
+    if llm.interface is not None:
+        reader = ExactReader(contents.projector, llm.interface.to(users_E_D.device))
+        with torch.inference_mode():
+            users_E_K = reader.users(users_E_D, contents.joint_item, told)
+            logits_E_G = users_E_K @ reader.items(contents.joint_genre).T
+        guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
     for name, injection in LLM_VARIANTS.items():
         questions = [
             composer.favorite_genre(user_D, history.tolist(), injection=injection)
             for user_D, history in zip(users_E_D, histories, strict=True)
         ]
         guesses[name] = np.asarray([log_probs.argmax() for log_probs in answer(llm, questions, batch_tokens)])
-    return {name: share_estimate(guess == favorites) for name, guess in guesses.items()}
+    return {name: share_estimate(guess == favorites, seed=seed) for name, guess in guesses.items()}

@@ -29,6 +29,7 @@ from models.catalogue import PADDING_ITEM
 from models.choices import ChoiceTrie
 from models.composer import PromptComposer
 from models.config import Config
+from models.llm.interface import TokenInterface
 from models.llm.loading import EMBEDDED, LanguageModel
 from models.llm.opt import OPTScorer
 from models.llm.packing import PackedBatch, hidden_states, node_logits, pack
@@ -36,13 +37,14 @@ from models.prompt import PromptConfig, PromptLayout, PromptTemplate, TitleToken
 from training.backbone import score_candidates, some
 from training.data.splits import Candidates, Holdout, SequenceSplit
 from training.examples import ExampleConfig, Examples, ExampleSampler
-from training.genres import fit_genres
+from training.genres import GenreConfig, fit_genres
 from training.loop import LoopConfig, Outcome, Task, seed_everything, train
 from training.metrics import mean_metrics
 from training.pretraining.forward import PackedReader
 from training.ranking import rank_with_llm
 from training.run import StageRun
 from training.warmstart import (
+    Similarities,
     WarmStartConfig,
     fit_coordinates,
     fit_similarities,
@@ -56,6 +58,7 @@ from training.warmstart import (
 PROJECTOR_FILE = "projector.safetensors"
 GENRES_FILE = "genres.safetensors"
 WARM_USERS = 20_000
+WEIGHT_USERS = 5_000
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,12 @@ class Stage2Config(Config):
         examples: what the prompts contain.
         loss: on what.
         distillation: share of the choice loss that asks for the CF backbone's distribution over the candidates
-            instead of the target alone.
+            instead of the target alone. That knows nothing of similarity with the history, and works against it.
         learning_rate: of AdamW.
         betas: of AdamW.
         validation_users: at most this many users are validated on.
         warm_start: how the projections are fitted to the LLM's interface, where it has one.
+        genres: how the genres' embeddings are fitted, likewise.
         loop: when to stop, validate and save.
         seed: of everything random.
     """
@@ -111,6 +115,7 @@ class Stage2Config(Config):
     betas: tuple[float, float] = (0.9, 0.98)
     validation_users: int = Field(256, gt=0)
     warm_start: WarmStartConfig = WarmStartConfig()
+    genres: GenreConfig = GenreConfig()
     loop: LoopConfig = LoopConfig(epochs=5, validate_first=True, clip_norm=1.0, warmup=0.02, decay_from=0.0)
     seed: int = 0
 
@@ -313,7 +318,7 @@ def train_stage2(
         run.directory / PROJECTOR_FILE,
     )
     if llm.interface is not None:
-        contents.joint_genre.copy_(fit_genres(split, contents, llm.interface, prompt.history_items))
+        contents.joint_genre.copy_(fit_genres(split, contents, llm.interface, prompt.history_items, config.genres))
     save_file({"joint_genre": contents.joint_genre.cpu().contiguous()}, run.directory / GENRES_FILE)
     run.write_curve(outcome.curve, "stage 2")
     run.finish(
@@ -345,11 +350,10 @@ def fit_projector(
     candidates = some(split.candidates(Holdout.VALIDATION, config.seed), config.validation_users)
     histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    cf_scores = [score_candidates(users_E_D, vectors, candidates) for vectors in (contents.cf_vectors, texts.decoded)]
-    temperature = fit_temperature(cf_scores[0])
+    temperature = fit_temperature(score_candidates(users_E_D, contents.cf_vectors, candidates))
     start: dict[str, Any] = {"temperature": temperature}
     if not checkpoint.is_file():
-        start |= _start(split, contents, texts, llm, config, histories, candidates, cf_scores)
+        start |= _start(split, contents, texts, llm, config, temperature)
 
     titles = composer.titles
     loss = Stage2Loss(split, contents, texts, llm, composer.template, titles, config, temperature)
@@ -372,34 +376,22 @@ def _start(
     texts: ItemTexts,
     llm: LanguageModel,
     config: Stage2Config,
-    histories: Sequence[np.ndarray],
-    candidates: Candidates,
-    cf_scores: Sequence[np.ndarray],
+    temperature: float,
 ) -> dict[str, float]:
-    """Initialise the projector: from the LLM's interface, or plainly if it has none.
-
-    Args:
-        split, contents, texts, llm, config: of the stage.
-        histories: of the validation users.
-        candidates: theirs.
-        cf_scores: their CF logits (E, C), by items' own vectors and by their texts'.
-    """
+    """Initialise the projector: from the LLM's interface, or plainly if it has none."""
     rng = np.random.default_rng(config.seed)
     chosen = rng.permutation(len(split))[:WARM_USERS]
-    some_histories = [items[: rng.integers(1, len(items) + 1)] for items in (split.train[user] for user in chosen)]
-    users_U_D = represent_all(contents.backbone, some_histories, contents.cf_vectors)
+    histories = [items[: rng.integers(1, len(items) + 1)] for items in (split.train[user] for user in chosen)]
+    users_U_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     warm = torch.from_numpy(np.flatnonzero(contents.catalogue.warm)).to(contents.cf_vectors.device)
     if llm.interface is None:
         plain_start(contents.projector, llm.model.get_input_embeddings().weight, users_U_D, contents.joint_item[warm])
         return {}
     interface = llm.interface.to(users_U_D.device)
-    temperature = fit_temperature(cf_scores[0])
     coordinates = fit_coordinates(users_U_D, contents.cf_vectors[warm], interface, temperature, config.seed)
     similarities, weight = fit_similarities(texts.embedded[warm], interface), 0.0
     if config.warm_start.similarity:
-        told = [history[max(0, len(history) - config.examples.history_items) :] for history in histories]
-        likeness_E_C = history_similarity(similarities, interface, texts.embedded, told, candidates.items)
-        weight = fit_similarity_weight([scores / temperature for scores in cf_scores], likeness_E_C)
+        weight = _similarity_weight(split, contents, texts, similarities, interface, config)
     tables = [
         (contents.joint_item[1:], contents.cf_vectors[1:], texts.embedded[1:]),
         (contents.joint_text[1:], texts.decoded[1:], texts.embedded[1:]),
@@ -415,6 +407,32 @@ def _start(
         config.seed,
     )
     return {"similarity_weight": weight, **errors}
+
+
+def _similarity_weight(
+    split: SequenceSplit,
+    contents: BundleContents,
+    texts: ItemTexts,
+    similarities: Similarities,
+    interface: TokenInterface,
+    config: Stage2Config,
+) -> float:
+    """The weight that predicts the validation items best.
+
+    Users who met theirs before are left out: no negative is an item of the history, so these would be recognised by it.
+    """
+    candidates = some(split.candidates(Holdout.VALIDATION, config.seed), WEIGHT_USERS)
+    histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
+    new = [positive not in history for positive, history in zip(candidates.items[:, 0], histories, strict=True)]
+    candidates = Candidates(candidates.users[new], candidates.items[new])
+    histories = [history for history, is_new in zip(histories, new, strict=True) if is_new]
+    if not histories:
+        return 0.0
+    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    told = [history[max(0, len(history) - config.examples.history_items) :] for history in histories]
+    cf_scores = [score_candidates(users_E_D, vectors, candidates) for vectors in (contents.cf_vectors, texts.decoded)]
+    likeness_E_C = history_similarity(similarities, interface, texts.embedded, told, candidates.items)
+    return fit_similarity_weight([scores / fit_temperature(scores) for scores in cf_scores], likeness_E_C)
 
 
 def _packed(layouts: Sequence[PromptLayout], tries: Sequence[ChoiceTrie]) -> PackedBatch:

@@ -25,7 +25,7 @@ from models.llm.interface import TokenInterface
 from models.projection import Projection, TokenProjector
 
 TEMPERATURES = np.geomspace(0.05, 20.0, 600)
-SIMILARITY_WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 100.0, 61)])
+SIMILARITY_WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 30.0, 51)])
 
 
 class WarmStartConfig(Config):

@@ -9,11 +9,14 @@ LLMs have none and learn the projections from scratch, as in the paper.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from models.errors import ConfigError
 
 INTERFACE_FILE = "interface.safetensors"
 
@@ -54,15 +57,32 @@ class TokenInterface:
             self.coupling,
         )
 
-    def save(self, directory: Path) -> None:
-        """Write the convention beside an LLM's weights."""
-        tensors = {
+    def is_close(self, other: TokenInterface) -> bool:
+        """Whether an LLM trained with one can read tokens of the other."""
+        return self.coupling == other.coupling and all(
+            mine.shape == others.shape and torch.allclose(mine, others, atol=1e-4)
+            for mine, others in zip(self._tensors().values(), other._tensors().values(), strict=True)
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        digest = hashlib.sha256(repr(self.coupling).encode())
+        for tensor in self._tensors().values():
+            digest.update(tensor.float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {
             "slot_types": self.slot_types,
             "user_basis": self.user_basis,
             "item_basis": self.item_basis,
             "similarity_basis": self.similarity_basis,
-            "coupling": torch.tensor(self.coupling),
         }
+
+    def save(self, directory: Path) -> None:
+        """Write the convention beside an LLM's weights."""
+        tensors = self._tensors() | {"coupling": torch.tensor(self.coupling)}
         save_file(
             {name: tensor.float().contiguous() for name, tensor in tensors.items()},
             directory / INTERFACE_FILE,
@@ -70,11 +90,17 @@ class TokenInterface:
 
     @classmethod
     def load(cls, directory: Path) -> TokenInterface | None:
-        """The convention that ships with the LLM in `directory`, or None."""
+        """The convention that ships with the LLM in `directory`, or None.
+
+        Raises:
+            ConfigError: the file there is of another release.
+        """
         path = directory / INTERFACE_FILE
         if not path.is_file():
             return None
         tensors = load_file(path)
+        if missing := {"slot_types", "user_basis", "item_basis", "similarity_basis", "coupling"} - tensors.keys():
+            raise ConfigError(f"{path}: no {', '.join(sorted(missing))}: made by another release, train the LLM again")
         return cls(
             tensors["slot_types"],
             tensors["user_basis"],

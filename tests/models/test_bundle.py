@@ -58,7 +58,7 @@ def test_what_was_written_is_what_is_read(bundle: Path) -> None:
     """Tables, weights, histories, catalogue and index come back as they were."""
     split = tiny_split()
     written, read = tiny_contents(split), load_bundle(bundle).contents
-    for table in ("cf_vectors", "joint_item", "joint_text"):
+    for table in ("cf_vectors", "joint_item", "joint_text", "joint_genre"):
         assert torch.equal(getattr(read, table), getattr(written, table))
     for network in ("backbone", "projector"):
         expected = getattr(written, network).state_dict()
@@ -70,6 +70,13 @@ def test_what_was_written_is_what_is_read(bundle: Path) -> None:
     query = written.cf_vectors[5:6].numpy()
     assert read.index.search(query, 5)[0].tolist() == written.index.search(query, 5)[0].tolist()
     assert load_bundle(bundle).manifest.metrics == {"hit@1": 0.5}
+
+
+def test_a_bundle_for_other_genres_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that takes fewer genres does not pair them with the wrong tokens."""
+    monkeypatch.setattr("models.catalogue.MAX_GENRES", 1)
+    with pytest.raises(BundleError, match="other genres"):
+        load_bundle(bundle)
 
 
 def test_a_flipped_byte_in_any_file_is_refused_with_its_name(bundle: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from training.evaluation import (
     POPULARITY,
     RANDOM,
     STAGE1,
+    TOKENS,
     DecodedVectors,
     EvaluationConfig,
     EvaluationReport,
@@ -109,8 +110,8 @@ def test_retrieval_counts_only_what_the_user_does_not_know() -> None:
     assert _retrieval_ranks(index, users, histories, np.array([3, 3])).tolist() == [1, 3]
 
 
-def tiny_report(checkpoint: Path | None = None) -> EvaluationReport:
-    split, llm = tiny_split(users=60), tiny_llm()
+def tiny_report(checkpoint: Path | None = None, interface: bool = False) -> EvaluationReport:
+    split, llm = tiny_split(users=60), tiny_llm(interface)
     contents = tiny_contents(split)
     own = contents.backbone.item_vectors.detach()
     decoded = DecodedVectors(item=own, text=torch.zeros_like(own))
@@ -141,6 +142,32 @@ def test_an_interrupted_evaluation_goes_on(
     again = tiny_report(tmp_path / "checkpoint.pt")
     assert len(calls) == 3 + 2
     assert again == report
+
+
+class TestTokens:
+    """What the injected tokens say, where the LLM has an interface."""
+
+    def test_without_an_interface_tokens_say_nothing(self, report: EvaluationReport) -> None:
+        """No row, no correlation."""
+        assert TOKENS not in report.rankers
+        assert {ranker.token_correlation for ranker in report.rankers.values()} == {None}
+
+    def test_every_variant_is_held_against_its_own_tokens(self) -> None:
+        """The row agrees with itself, prompts without all tokens with nothing, and CF rankers have a figure."""
+        rankers = tiny_report(interface=True).rankers
+        assert rankers[TOKENS].token_correlation == pytest.approx(1.0)
+        assert rankers["LLM-Only"].token_correlation is None
+        assert rankers["A-LLMRec without user token"].token_correlation is None
+        for name in ("SASRec", ALLMREC, ALLMREC_TEXT):
+            assert -1 <= rankers[name].token_correlation <= 1
+
+    def test_the_favourite_genre_is_on_paper(self) -> None:
+        """Every way of guessing, with its interval."""
+        found = tiny_report(interface=True)
+        text = markdown(found)
+        for name, share in found.genres.items():
+            assert f"| {name} | {share.mean:.3f} ({share.low:.3f} to {share.high:.3f}) |" in text
+        assert len(found.genres) == 5
 
 
 class TestEvaluate:

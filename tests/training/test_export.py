@@ -54,6 +54,20 @@ def test_what_was_held_out_is_history_to_those_who_are_served(encoder: TextEncod
     assert len(contents.index) == len(split.catalogue)
 
 
+def test_the_llm_is_told_e_and_q_side_by_side(encoder: TextEncoder) -> None:
+    """[e_i, q_i] for an item, [q_i, q_i] for its text alone, and for a genre the weighted mean of its items."""
+    split = tiny_split()
+    stage1 = aligned(split, encoder)
+    contents = assemble(split, stage1, TOKEN_SIZE)
+    assert torch.equal(contents.joint_item, torch.cat([stage1.joint_item, stage1.joint_text], dim=1))
+    assert torch.equal(contents.joint_text, torch.cat([stage1.joint_text, stage1.joint_text], dim=1))
+    items = split.catalogue.genres["odd"]
+    weights = split.catalogue.interactions[items] + 1.0
+    expected = (contents.joint_item[items].numpy() * weights[:, None]).sum(axis=0) / weights.sum()
+    row = list(split.catalogue.genres).index("odd")
+    np.testing.assert_allclose(contents.joint_genre[row].numpy(), expected, rtol=1e-4)
+
+
 def test_only_the_latest_of_a_long_history_are_kept(encoder: TextEncoder) -> None:
     """The last 50, which is what the backbone reads."""
     split = tiny_split(items=90)

@@ -13,7 +13,15 @@ from models.llm.loading import LanguageModel
 from models.prompt import PromptConfig
 from tests.tiny import tiny_contents, tiny_llm, tiny_split
 from training.data.splits import SequenceSplit
-from training.genres import COUNTING, MOST_COMMON, favorite_genres, fit_genres, genre_agreement
+from training.genres import (
+    COUNTING,
+    MOST_COMMON,
+    READ_EXACTLY,
+    GenreConfig,
+    favorite_genres,
+    fit_genres,
+    genre_agreement,
+)
 from training.warmstart import ExactReader
 
 GENRES = ("Comedy", "Drama", "War")
@@ -77,7 +85,7 @@ def test_fitted_genres_tell_favourites_from_users(split: SequenceSplit, llm: Lan
             logits = reader.users(users, contents.joint_item, histories) @ reader.items(genres).T
         return float((logits.argmax(dim=1).numpy() == favorites).mean())
 
-    fitted = fit_genres(split, contents, llm.interface, history_items=50)
+    fitted = fit_genres(split, contents, llm.interface, history_items=50, config=GenreConfig())
     assert fitted.shape == contents.joint_genre.shape
     assert agreement(fitted) > agreement(contents.joint_genre) + 0.05
 
@@ -87,13 +95,13 @@ def test_agreement_is_measured_on_users_not_learned_from(split: SequenceSplit, l
     contents = tiny_contents(split)
     config = PromptConfig(history_items=50)
     composer = PromptComposer(contents, config, llm.tokenizer, llm.context_length)
-    shares = genre_agreement(split, contents, llm, composer, users=30, batch_tokens=4000)
+    shares = genre_agreement(split, contents, llm, composer, users=1000, batch_tokens=4000)
     assert shares[COUNTING].mean == 1.0
     taught = favorite_genres(split.catalogue, split.train[::2])
-    histories = [np.concatenate([split.train[user], [split.validation[user]]]) for user in range(1, 60, 2)]
+    histories = [np.concatenate([split.train[user], [split.validation[user]]]) for user in range(1, 200, 2)]
     expected = (favorite_genres(split.catalogue, histories) == np.bincount(taught).argmax()).mean()
     assert shares[MOST_COMMON].mean == pytest.approx(expected)
-    assert set(shares) == {MOST_COMMON, COUNTING, "LLM-Only", "A-LLMRec"}
+    assert set(shares) == {MOST_COMMON, COUNTING, READ_EXACTLY, "LLM-Only", "A-LLMRec"}
     for share in shares.values():
         assert share.low <= share.mean <= share.high
 

@@ -19,7 +19,7 @@ from training.pretraining.cli import read_config
 from training.pretraining.evaluate import bucketed, compare, measure
 from training.pretraining.forward import PackedReader
 from training.pretraining.initialisation import Gains
-from training.pretraining.objective import Objective
+from training.pretraining.objective import FLAT, Objective
 from training.pretraining.pretrain import PretrainConfig, draw, initial_model, pretrain
 from training.pretraining.prompts import Mixture, PromptFactory, collate
 from training.run import StageRun
@@ -74,6 +74,23 @@ def test_the_loss_is_the_divergence_at_every_node(constructed, factory):
             expected += np.sqrt(reach) * sum(p * (np.log(p) - q) for p, q in zip(target, log_q, strict=True) if p > 0)
             node += 1
     assert loss == pytest.approx(expected / len(examples), rel=1e-3)
+
+
+def test_the_order_counts_flattened(constructed, factory):
+    """With a weight it adds FLAT squared times the divergence at temperature FLAT, worked out with NumPy."""
+    examples = [example for example in draw(factory, SHORT, 8, seed=1) if len(example.trie.branches) == 1]
+    batch = collate(examples)
+    with torch.no_grad():
+        losses = [Objective(constructed, 0.0, weight, 0.0, torch.float32)(batch).item() for weight in (0.0, 0.5)]
+        hidden = hidden_states(constructed, batch.packed, batch.soft_tokens_T_D)
+        logits = child_logits(constructed, batch.packed, hidden).double().numpy()
+    expected = 0.0
+    for row, example in zip(logits, examples, strict=True):
+        target = example.node_targets()[0][0] ** (1 / FLAT)
+        target /= target.sum()
+        q = np.exp((row[: len(target)] - row[: len(target)].max()) / FLAT)
+        expected += FLAT**2 * float((target * np.log(target / (q / q.sum()))).sum())
+    assert losses[1] - losses[0] == pytest.approx(0.5 * expected / len(examples), rel=1e-3)
 
 
 def test_the_constructed_circuit_ranks_before_any_training(constructed, tokenizer, interface, factory):
@@ -195,6 +212,8 @@ def test_settings_can_be_changed_one_by_one(tmp_path):
     path.write_text("learning_rate = 1e-4\nseed = 3\n")
     config = read_config(path, ["seed=4", "gains.note=0.5"])
     assert (config.learning_rate, config.seed, config.gains.note) == (1e-4, 4, 0.5)
+    limited = read_config(None, ["loop.max_steps=5"]).loop
+    assert limited == PretrainConfig().loop.model_copy(update={"max_steps": 5})
     with pytest.raises(ConfigError, match="noise_level"):
         read_config(None, ["gains.noise_level=1"])
 

@@ -94,7 +94,7 @@ class TestOverrides:
     @pytest.mark.parametrize("setting", ["stage2.minutes", "=3", "stage2.=3"])
     def test_what_is_no_setting_is_refused(self, setting: str) -> None:
         """With the way to write one."""
-        with pytest.raises(ConfigError, match=r"write it as stage\.key=value"):
+        with pytest.raises(ConfigError, match=r"write it as section\.key=value"):
             load_recipe("demo", [setting])
 
     def test_a_value_has_no_keys(self) -> None:

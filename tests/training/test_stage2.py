@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -315,11 +316,22 @@ class TestTraining:
         for name, tensor in contents.backbone.state_dict().items():
             assert torch.equal(tensor, before.backbone.state_dict()[name])
 
+    def test_similarity_can_be_left_out(self, tmp_path: Path) -> None:
+        """Then its weight is nil, and with it there is one."""
+        without = WarmStartConfig(steps=50, batch_size=64, similarity=False)
+        _, run = self.train(tmp_path / "without", self.CONFIG.model_copy(update={"warm_start": without}))
+        metrics = json.loads((run.directory / "metrics.json").read_text())
+        assert metrics["start"]["similarity_weight"] == 0.0
+        _, run = self.train(tmp_path / "with")
+        assert "similarity_weight" in json.loads((run.directory / "metrics.json").read_text())["start"]
+
     def test_a_finished_stage_is_loaded_not_run_again(self, tmp_path: Path) -> None:
-        """The projector comes back bit by bit."""
+        """The projector and the genres come back bit by bit."""
         first, run = self.train(tmp_path / "run")
         stamp = (run.directory / "projector.safetensors").stat().st_mtime_ns
         second, _ = self.train(tmp_path / "run")
         assert (run.directory / "projector.safetensors").stat().st_mtime_ns == stamp
         for name, tensor in first.projector.state_dict().items():
             assert torch.equal(tensor, second.projector.state_dict()[name])
+        assert torch.equal(first.joint_genre, second.joint_genre)
+        assert not torch.equal(first.joint_genre, tiny_contents(tiny_split()).joint_genre)

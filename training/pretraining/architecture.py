@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pydantic import Field
 from transformers import OPTConfig, OPTForCausalLM
 
 from models.config import Config
@@ -25,7 +26,7 @@ class Architecture(Config):
     Attributes:
         vocab_size: tokens.
         hidden_size: d_tok.
-        layers: 5 are used by the constructed initialisation.
+        layers: the constructed initialisation uses the first 5.
         head_size: of one attention head; must hold the coordinates of an item and 8 more.
         feed_forward_size: of a layer's hidden units.
         context_length: tokens; 20 history items and 30 candidates of 16 tokens fit 1152.
@@ -36,7 +37,7 @@ class Architecture(Config):
 
     vocab_size: int = 4096
     hidden_size: int = 384
-    layers: int = 5
+    layers: int = Field(5, ge=5)
     head_size: int = 96
     feed_forward_size: int = 192
     context_length: int = 1152

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import ConfigError
-from models.llm.loading import EMBEDDED, load_llm, load_tokenizer
+from models.llm.loading import EMBEDDED, LanguageModel, load_llm, load_tokenizer
+from training.pretraining.architecture import build_interface
 from training.pretraining.evaluate import Measures, measure
 from training.pretraining.pretrain import PretrainConfig, draw, pretrain
 from training.pretraining.prompts import Mixture, PromptFactory
@@ -27,7 +28,7 @@ console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 def pretrain_lm(
     out: Annotated[Path, typer.Option(help="The run's folder; the LLM is in its folder llm afterwards.")],
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to train. 60 unless given.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train this long instead of so many steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings of PretrainConfig.")] = None,
     changes: Annotated[
@@ -44,10 +45,12 @@ def pretrain_lm(
     """Make the embedded LLM: teach a small OPT to read injected tokens. The same command goes on after Ctrl-C."""
     settings = read_config(config, changes or [])
     if minutes is not None:
-        settings = settings.model_copy(update={"loop": settings.loop.model_copy(update={"minutes": minutes})})
+        limits = {"minutes": minutes, "max_steps": None}
+        settings = settings.model_copy(update={"loop": settings.loop.model_copy(update=limits)})
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
     start = load_llm(llm) if llm else None
+    _check(start, settings)
     tokenizer = train_tokenizer() if new_tokenizer else load_tokenizer(EMBEDDED)
     inputs = {"tokenizer": tokenizer.backend_tokenizer.to_str(), "start": start.fingerprint if start else ""}
     run = StageRun(out, settings, settings.seed, inputs)
@@ -56,6 +59,15 @@ def pretrain_lm(
         return
     metrics = pretrain(settings, tokenizer, run, start.model.state_dict() if start else None, console)
     console.print(table(metrics))
+
+
+def _check(start: LanguageModel | None, settings: PretrainConfig) -> None:
+    """Refuse to go on from an LLM that reads other tokens than those it would be trained on."""
+    if start is None:
+        return
+    wanted = build_interface(settings.architecture, settings.interface_seed)
+    if start.interface is None or not start.interface.is_close(wanted):
+        raise ConfigError(f"LLM '{start.name}' has another token interface than these settings: start without --llm")
 
 
 def evaluate_lm(
@@ -84,12 +96,23 @@ def read_config(path: Path | None, changes: Sequence[str] = ()) -> PretrainConfi
         ConfigError: the file is missing, no TOML, or file or changes say what is not a setting.
     """
     try:
-        content = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+        content = PretrainConfig().model_dump()
+        if path is not None:
+            _merge(content, tomllib.loads(path.read_text(encoding="utf-8")))
         for change in changes:
             put_setting(content, *parse_setting(change))
         return PretrainConfig.model_validate(content)
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         raise ConfigError(f"{path or 'pretrain-lm'}: {error}") from error
+
+
+def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put `changes` into `content`, section by section."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
+            _merge(content[key], value)
+        else:
+            content[key] = value
 
 
 def table(groups: dict[str, Measures]) -> Table:

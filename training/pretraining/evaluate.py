@@ -31,10 +31,11 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     """Compare the LM's constrained log-probabilities with the true ones.
 
     Returns:
-        Per group (`all`, `genre`-less prompts by their number of branching nodes, explanations) the mean of:
+        Per group (`all`, prompts by their number of branching nodes, explanations) the mean of:
         `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
         ratio, and the ends of its 95 % interval; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to
-        a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy`.
+        a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy` and `whole_sentence`,
+        given the true words before each.
     """
     groups: dict[str, list[Measures]] = defaultdict(list)
     for examples_B in bucketed(list(examples), tokens):

@@ -28,8 +28,6 @@ from training.pretraining.architecture import Architecture, orthogonal
 class Gains(Config):
     """Strengths of the circuit, tuned so that the untrained model ranks well."""
 
-    token_norm: float = 1.0
-    quote_norm: float = 1.0
     template: float = 0.25
     position: float = 0.27
     predecessor: float = 1.7
@@ -54,7 +52,6 @@ class Gains(Config):
     path_own: float = 0.85
     path_candidate: float = 0.38
     path_write: float = 2.5
-    output: float = 1.0
     mlp: float = 0.05
     noise: float = 0.02
 
@@ -150,7 +147,6 @@ class Circuit:
         decoder = model.model.decoder
         self._embeddings(decoder.embed_tokens.weight)
         self._position_table(decoder.embed_positions.weight)
-        decoder.final_layer_norm.weight.fill_(self._gains.output)
         heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3(), self._layer_4()]
         size = self._architecture.head_size
         for layer, built in zip(decoder.layers, heads, strict=False):
@@ -172,16 +168,15 @@ class Circuit:
     def _embeddings(self, table: torch.Tensor) -> None:
         table.normal_(0.0, 1.0, generator=self._generator)
         codes = table[:, : len(self._identity)]
-        codes = codes / codes.norm(dim=1, keepdim=True) * self._gains.token_norm
+        codes = codes / codes.norm(dim=1, keepdim=True)
         rest = 0.01 * (table - table @ self._identity.T @ self._identity)
         table.copy_(codes @ self._identity + rest)
         wording = sorted(self._template)
         table[wording] *= self._gains.template
-        table[wording] += self._gains.token_norm * math.sqrt(1 - self._gains.template**2) * self._wording_axis
-        # Long, so that layer norm scales the end of a prompt alike, whatever is written there.
-        table[self._open_quote] = self._gains.quote_norm * self._quote_axis
-        table[self._close_quote] = self._gains.token_norm * self._end_axis
-        table[self._start] = self._gains.token_norm * self._start_axis
+        table[wording] += math.sqrt(1 - self._gains.template**2) * self._wording_axis
+        table[self._open_quote] = self._quote_axis
+        table[self._close_quote] = self._end_axis
+        table[self._start] = self._start_axis
 
     def _position_table(self, table: torch.Tensor) -> None:
         table.zero_()

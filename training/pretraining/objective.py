@@ -20,8 +20,9 @@ class Objective:
         model: an OPT in fp32.
         vocabulary_weight: weight of the cross-entropy over the whole vocabulary, which teaches the model to
             generate candidates even if nothing constrains it.
-        order_weight: weight of the divergence between the distributions flattened by `FLAT`, which asks for the
-            order of unlikely candidates too.
+        order_weight: weight of the divergence between the distributions flattened by the temperature `FLAT`, which
+            asks for the order of unlikely candidates too. It counts `FLAT` squared times, as in distillation, so
+            that its gradient does not shrink with the temperature.
         text_weight: weight of the free text's cross-entropy per token.
         dtype: of the forward and backward pass.
     """

@@ -23,7 +23,7 @@ MAX_HISTORY = 20
 
 
 class Mixture(Config):
-    """What the prompts of a phase look like.
+    """What the prompts look like.
 
     Attributes:
         candidates: fewest and most candidates.
