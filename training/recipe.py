@@ -119,9 +119,7 @@ def parse_setting(override: str) -> tuple[list[str], Any]:
     key, separator, value = override.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not separator or not all(names):
-        raise ConfigError(
-            f"--set {override}: write it as section.key=value, such as stage2.minutes=5"
-        )
+        raise ConfigError(f"--set {override}: write it as section.key=value, such as stage2.minutes=5")
     try:
         return names, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -10,7 +10,7 @@ Axes: B prompts, C candidates, M branching nodes of all prompts, D CF size, J jo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +44,7 @@ from training.pretraining.forward import PackedReader
 from training.ranking import rank_with_llm
 from training.run import StageRun
 from training.warmstart import (
+    ExactReader,
     Similarities,
     WarmStartConfig,
     fit_coordinates,
@@ -93,8 +94,8 @@ class Stage2Config(Config):
         training_dtype: of the LLM's forward and backward pass in training; validation keeps to `dtype`.
         examples: what the prompts contain.
         loss: on what.
-        distillation: share of the choice loss that asks for the CF backbone's distribution over the candidates
-            instead of the target alone. That knows nothing of similarity with the history, and works against it.
+        distillation: share of the choice loss that asks for a teacher's distribution over the candidates instead of
+            the target: what the tokens of the warm start say, or, for an LLM without an interface, the CF backbone.
         learning_rate: of AdamW.
         betas: of AdamW.
         validation_users: at most this many users are validated on.
@@ -120,38 +121,42 @@ class Stage2Config(Config):
     seed: int = 0
 
 
+Teacher = Callable[[torch.Tensor, Sequence[torch.Tensor], Sequence[torch.Tensor]], list[np.ndarray]]
+"""Of x_u (B, D) and, per prompt, the rows of the items told and of the C candidates: (C,) distributions.
+
+Rows are those of the item tables, and from N + 1 on of the text tables.
+"""
+
+
 class Stage2Loss:
     """A batch of examples to its loss.
 
     Args:
         split: the data.
         contents: tables, backbone and the projector to train.
-        texts: of all items.
         llm: frozen.
         template: builds the prompts.
         titles: of all items.
         config: of the stage.
-        temperature: of the CF backbone's distribution, for distillation.
+        teach: gives the distributions for distillation.
     """
 
     def __init__(
         self,
         split: SequenceSplit,
         contents: BundleContents,
-        texts: ItemTexts,
         llm: LanguageModel,
         template: PromptTemplate,
         titles: TitleTokens,
         config: Stage2Config,
-        temperature: float,
+        teach: Teacher,
     ) -> None:
         self._train, self._contents, self._llm = split.train, contents, llm
         self._template, self._titles, self._config = template, titles, config
-        self._temperature = temperature
+        self._teach = teach
         self._reader = _Reader(llm.model, getattr(torch, config.training_dtype))
         # Item i by its text is row i + N + 1.
         self._joint = torch.cat([contents.joint_item, contents.joint_text])
-        self._vectors = torch.cat([contents.cf_vectors, texts.decoded])
         self._text_offset = len(contents.joint_item)
 
     def __call__(self, batch: Examples) -> torch.Tensor:
@@ -182,24 +187,27 @@ class Stage2Loss:
         )
         if self._config.loss is Loss.TITLE:
             return self._title_loss(layouts, batch.answers, soft_T_D)
-        wanted = [
-            self._wanted(user_D, rows, answer)
-            for user_D, rows, answer in zip(users_B_D, candidate_rows, batch.answers, strict=True)
-        ]
+        wanted = self._wanted(users_B_D, told_rows, candidate_rows, batch.answers)
         return self._choice_loss(layouts, tries, wanted, soft_T_D)
 
     def _rows(self, items: np.ndarray, as_text: np.ndarray) -> torch.Tensor:
         rows = torch.from_numpy(items + self._text_offset * as_text)
         return rows.to(self._joint.device)
 
-    def _wanted(self, user_D: torch.Tensor, rows: torch.Tensor, answer: int) -> np.ndarray:
-        """(C,) the distribution asked for: the target, or in part what the CF backbone says of what is injected."""
-        wanted = nn.functional.one_hot(torch.tensor(answer), len(rows)).double()
+    def _wanted(
+        self,
+        users_B_D: torch.Tensor,
+        told: Sequence[torch.Tensor],
+        candidates: Sequence[torch.Tensor],
+        answers: np.ndarray,
+    ) -> list[np.ndarray]:
+        """Per prompt (C,) the distribution asked for: the target, or in part what the teacher says."""
         share = self._config.distillation
-        if share > 0:
-            logits = (self._vectors[rows] @ user_D).double().cpu() / self._temperature
-            wanted = (1 - share) * wanted + share * logits.softmax(dim=0)
-        return wanted.numpy()
+        wanted = [np.eye(len(rows))[answer] for rows, answer in zip(candidates, answers, strict=True)]
+        if share == 0:
+            return wanted
+        taught = self._teach(users_B_D, told, candidates)
+        return [(1 - share) * target + share * probs for target, probs in zip(wanted, taught, strict=True)]
 
     def _choice_loss(
         self,
@@ -243,6 +251,38 @@ class Stage2Loss:
         head = self._llm.model.get_output_embeddings()
         logits = head(hidden_N_D.to(head.weight.dtype))
         return nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / len(layouts)
+
+
+@torch.no_grad()
+def collaborative_teacher(contents: BundleContents, texts: ItemTexts, temperature: float) -> Teacher:
+    """The CF backbone at a temperature: what it says of the vectors that the injected tokens stand for."""
+    vectors = torch.cat([contents.cf_vectors, texts.decoded])
+
+    def teach(
+        users_B_D: torch.Tensor, _: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
+    ) -> list[np.ndarray]:
+        logits = [vectors[rows] @ user_D / temperature for user_D, rows in zip(users_B_D, candidates, strict=True)]
+        return [row.double().softmax(dim=0).cpu().numpy() for row in logits]
+
+    return teach
+
+
+@torch.no_grad()
+def token_teacher(contents: BundleContents, interface: TokenInterface) -> Teacher:
+    """What the tokens of the projector as it is now say by the LLM's law."""
+    reader = ExactReader(copy.deepcopy(contents.projector), interface.to(contents.joint_item.device))
+    joint = torch.cat([contents.joint_item, contents.joint_text])
+    items, similarities = reader.items(joint), reader.similarities(joint)
+
+    @torch.no_grad()
+    def teach(
+        users_B_D: torch.Tensor, told: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
+    ) -> list[np.ndarray]:
+        users_B_K = reader.told(users_B_D, similarities, [rows.cpu().numpy() for rows in told])
+        logits = [items[rows] @ user_K for user_K, rows in zip(users_B_K, candidates, strict=True)]
+        return [row.double().softmax(dim=0).cpu().numpy() for row in logits]
+
+    return teach
 
 
 class _Reader:
@@ -351,12 +391,15 @@ def fit_projector(
     histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     temperature = fit_temperature(score_candidates(users_E_D, contents.cf_vectors, candidates))
-    start: dict[str, Any] = {"temperature": temperature}
-    if not checkpoint.is_file():
-        start |= _start(split, contents, texts, llm, config, temperature)
+    start = {"temperature": temperature, **_start(split, contents, texts, llm, config, temperature)}
+    teach = (
+        collaborative_teacher(contents, texts, temperature)
+        if llm.interface is None
+        else token_teacher(contents, llm.interface)
+    )
 
     titles = composer.titles
-    loss = Stage2Loss(split, contents, texts, llm, composer.template, titles, config, temperature)
+    loss = Stage2Loss(split, contents, llm, composer.template, titles, config, teach)
     title_lengths = np.asarray([len(titles[item]) for item in range(len(titles))])
     sampler = ExampleSampler(split, config.examples, title_lengths, config.seed)
 

@@ -284,6 +284,14 @@ class ExactReader:
             for basis in (interface.user_basis, interface.item_basis, interface.similarity_basis)
         )
 
+    def coordinates(self, users_E_D: torch.Tensor) -> torch.Tensor:
+        """(E, k) u."""
+        return self._projector.user(users_E_D) @ self._user_axes
+
+    def similarities(self, joint_N_J: torch.Tensor) -> torch.Tensor:
+        """(N, m) y."""
+        return self._projector.item(joint_N_J) @ self._similarity_axes
+
     def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
         """(E, k + m) what decides: the users' coordinates, and the mean y of the items told.
 
@@ -292,9 +300,13 @@ class ExactReader:
             joint_N_J: joint embeddings of all items, by number.
             histories: E arrays of the items told.
         """
-        similarities_N_m = self._projector.item(joint_N_J) @ self._similarity_axes
-        means_E_m = _history_means(similarities_N_m, histories)
-        return torch.cat([self._projector.user(users_E_D) @ self._user_axes, means_E_m], dim=1)
+        return self.told(users_E_D, self.similarities(joint_N_J), histories)
+
+    def told(
+        self, users_E_D: torch.Tensor, similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]
+    ) -> torch.Tensor:
+        """`users` with y of all items at hand."""
+        return torch.cat([self.coordinates(users_E_D), _history_means(similarities_N_m, histories)], dim=1)
 
     def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
         """(N, k + m) z and y, times the coupling: the product with `users` is the logit."""

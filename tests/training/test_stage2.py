@@ -18,7 +18,16 @@ from tests.tiny import CF_SIZE, tiny_contents, tiny_llm, tiny_split
 from training.examples import ExampleConfig, Examples, ExampleSampler, Positions
 from training.loop import LoopConfig
 from training.run import StageRun
-from training.stage2 import ItemTexts, Loss, Stage2Config, Stage2Loss, node_masses, train_stage2
+from training.stage2 import (
+    ItemTexts,
+    Loss,
+    Stage2Config,
+    Stage2Loss,
+    collaborative_teacher,
+    node_masses,
+    token_teacher,
+    train_stage2,
+)
 from training.warmstart import (
     WarmStartConfig,
     fit_coordinates,
@@ -107,7 +116,8 @@ class TestLoss:
         composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
         config = Stage2Config(training_dtype="float32", **settings)
         texts = ItemTexts(contents.joint_text, torch.zeros_like(contents.cf_vectors))
-        return Stage2Loss(split, contents, texts, llm, composer.template, composer.titles, config, 1.0)
+        teach = collaborative_teacher(contents, texts, temperature=1.0)
+        return Stage2Loss(split, contents, llm, composer.template, composer.titles, config, teach)
 
     def test_the_choice_loss_is_what_serving_says_of_the_target(self) -> None:
         """Mean of -log P(target) as composer and choice scoring compute it, prompt by prompt."""
@@ -160,6 +170,18 @@ class TestLoss:
             cross_entropy.append(-(wanted / wanted.sum()) @ question.trie.log_probs(nodes))
         loss = self.loss(split, contents, llm, distillation=1.0)(batch)
         assert float(loss.detach()) == pytest.approx(np.mean(cross_entropy), abs=1e-4)
+
+    def test_tokens_teach_what_they_say(self) -> None:
+        """The teacher's distribution is the law's, and stays when the projector moves on."""
+        split, llm = tiny_split(), tiny_llm(interface=True)
+        contents = tiny_contents(split)
+        teach = token_teacher(contents, llm.interface)
+        users, told, items = torch.randn(1, CF_SIZE), np.array([1, 4]), np.array([2, 3, 5])
+        logits = interface_logits(contents.projector, llm.interface, users, contents.joint_item, [told], items[None])[0]
+        with torch.no_grad():
+            contents.projector.item.output.weight.zero_()
+        (found,) = teach(users, [torch.from_numpy(told)], [torch.from_numpy(items)])
+        np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
 
     def test_items_marked_as_text_are_injected_by_their_text(self) -> None:
         """With every item marked, swapping the item table changes nothing and swapping the text table does."""
