@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,7 +44,6 @@ from service.users.store import UserStore
 
 logger = structlog.get_logger(__name__)
 
-SWITCH_INTERVAL = 0.0005
 PREPARATION_THREADS = 2
 
 EngineFactory = Callable[[Settings, str], LLMEngine]
@@ -93,11 +91,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        switch_interval = sys.getswitchinterval()
         async with AsyncExitStack() as stack:
-            # An engine in process computes in threads of its own; requests must not wait for Python's 5 ms to get in.
-            sys.setswitchinterval(SWITCH_INTERVAL)
-            stack.callback(sys.setswitchinterval, switch_interval)
 
             async def start() -> None:
                 try:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +32,8 @@ from models.errors import EngineError, OverloadedError
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.llm.scoring import score_prompts
 from models.prompt import Prompt
+
+WORKER_NICENESS = 10
 
 logger = structlog.get_logger(__name__)
 Result = TypeVar("Result")
@@ -75,7 +80,7 @@ class TransformersEngine:
         threads = torch.get_num_threads()
         self._idle = config.workers or (threads if config.device == "cpu" else 1)
         self._workers = ThreadPoolExecutor(
-            self._idle, "llm", initializer=torch.set_num_threads, initargs=(max(1, threads // self._idle),)
+            self._idle, "llm", initializer=_start_worker, initargs=(max(1, threads // self._idle), config.device)
         )
         self._asked: set[_Request] = set()
         self._waiting: deque[_Request] = deque()
@@ -221,3 +226,10 @@ class _Decoding:
         embeds = embeddings(torch.from_numpy(prompt.token_ids).to(embeddings.weight.device))
         embeds[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds)
         return embeds[None]
+
+
+def _start_worker(threads: int, device: str) -> None:
+    """Let a thread that computes on the CPU give way to those that receive and answer requests."""
+    torch.set_num_threads(threads)
+    if device == "cpu" and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICENESS)
