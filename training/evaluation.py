@@ -184,7 +184,21 @@ def evaluate(
             for name, values in collaborative.items()
         },
         retrieval=_retrieval(split, contents, everyone, config),
-        genres=genre_agreement(
+        genres=_genres(split, contents, llm, composer, config, console),
+    )
+
+
+def _genres(
+    split: SequenceSplit,
+    contents: BundleContents,
+    llm: LanguageModel,
+    composer: PromptComposer,
+    config: EvaluationConfig,
+    console: Console | None,
+) -> dict[str, Estimate]:
+    with _progress(console) as progress:
+        task = progress.add_task("favourite genres", total=None)
+        return genre_agreement(
             split,
             contents,
             llm,
@@ -192,8 +206,14 @@ def evaluate(
             config.users,
             config.batch_tokens,
             config.seed,
-        ),
-    )
+            report=lambda done, total: progress.update(task, advance=done, total=total),
+        )
+
+
+def _progress(console: Console | None) -> Progress:
+    console = console or Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _backbone_name(contents: BundleContents) -> str:
@@ -247,10 +267,8 @@ def _llm_scores(
     """Log-probabilities (E, C) of the LLM's variants."""
     histories = _histories(split, candidates)
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    console = console or Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     scores = _load_scores(checkpoint)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with _progress(console) as progress:
         task = progress.add_task("evaluation", total=len(LLM_VARIANTS) * len(histories))
         for name, (injection, text_only) in LLM_VARIANTS.items():
             progress.update(task, description=name)

@@ -9,7 +9,7 @@ Axes: E users, G genres, J joint size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -110,6 +110,7 @@ def genre_agreement(
     users: int,
     batch_tokens: int,
     seed: int = 0,
+    report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Estimate]:
     """How often each way of guessing names the genre that most items of the user's history have.
 
@@ -121,6 +122,7 @@ def genre_agreement(
         users: at most this many of the users that `fit_genres` did not see.
         batch_tokens: prompt tokens, padding included, of one forward pass.
         seed: of which users, and of the intervals.
+        report: called with the number of questions answered since the last call, and of all there are.
 
     Returns:
         By name the share with its 95 % interval; empty without genres.
@@ -148,10 +150,16 @@ def genre_agreement(
             users_E_K = reader.users(users_E_D, contents.joint_item, told)
             logits_E_G = users_E_K @ reader.items(contents.joint_genre).T
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
+
+    def answered(done: int) -> None:
+        if report is not None:
+            report(done, len(LLM_VARIANTS) * len(histories))
+
     for name, injection in LLM_VARIANTS.items():
         questions = [
             composer.favorite_genre(user_D, history.tolist(), injection=injection)
             for user_D, history in zip(users_E_D, histories, strict=True)
         ]
-        guesses[name] = np.asarray([log_probs.argmax() for log_probs in answer(llm, questions, batch_tokens)])
+        answers = answer(llm, questions, batch_tokens, answered)
+        guesses[name] = np.asarray([log_probs.argmax() for log_probs in answers])
     return {name: share_estimate(guess == favorites, seed=seed) for name, guess in guesses.items()}

@@ -5,7 +5,8 @@ Axes: E users, C candidates of which the first is the positive, D CF size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from models.llm.loading import LanguageModel
 from models.llm.scoring import score_prompts
 from models.prompt import Injection
 from training.data.splits import Candidates
+
+QUESTIONS_HELD = 512
+"""As many are built at a time: with OPT-6.7B one carries half a megabyte of soft tokens."""
 
 
 @torch.inference_mode()
@@ -49,10 +53,10 @@ def rank_with_llm(
     """
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(np.flatnonzero(row)) for row in candidates.mask]
-    questions = [
+    questions = (
         composer.recommend(user, history.tolist(), items[order].tolist(), injection=injection, text_only=text_only)
         for user, history, items, order in zip(users_E_D, histories, candidates.items, orders, strict=True)
-    ]
+    )
     scores_E_C = np.full(candidates.items.shape, -np.inf)
     for row, log_probs in enumerate(answer(llm, questions, batch_tokens, report)):
         scores_E_C[row, orders[row]] = log_probs
@@ -62,7 +66,7 @@ def rank_with_llm(
 @torch.inference_mode()
 def answer(
     llm: LanguageModel,
-    questions: Sequence[Question],
+    questions: Iterable[Question],
     batch_tokens: int = 8192,
     report: Callable[[int], None] | None = None,
 ) -> list[np.ndarray]:
@@ -70,18 +74,22 @@ def answer(
 
     Args:
         llm: scores the prompts.
-        questions: in any order; those of like length share a batch.
+        questions: in any order; of those next to each other the ones of like length share a batch.
         batch_tokens: prompt tokens, padding included, of one forward pass.
         report: called with the number of questions answered since the last call.
     """
-    answers: list[np.ndarray] = [np.empty(0)] * len(questions)
-    for rows in _batches([len(question.prompt.token_ids) for question in questions], batch_tokens):
-        batch = [questions[row] for row in rows]
-        nodes = score_prompts(llm, [q.prompt for q in batch], [q.trie for q in batch])
-        for row, question, logits in zip(rows, batch, nodes, strict=True):
-            answers[row] = question.trie.log_probs(logits, question.cf_scores)
-        if report is not None:
-            report(len(rows))
+    answers: list[np.ndarray] = []
+    remaining = iter(questions)
+    while held := list(islice(remaining, QUESTIONS_HELD)):
+        found: list[np.ndarray] = [np.empty(0)] * len(held)
+        for rows in _batches([len(question.prompt.token_ids) for question in held], batch_tokens):
+            batch = [held[row] for row in rows]
+            nodes = score_prompts(llm, [q.prompt for q in batch], [q.trie for q in batch])
+            for row, question, logits in zip(rows, batch, nodes, strict=True):
+                found[row] = question.trie.log_probs(logits, question.cf_scores)
+            if report is not None:
+                report(len(rows))
+        answers += found
     return answers
 
 
