@@ -14,13 +14,13 @@ from models.llm.packing import child_logits, hidden_states
 from training.cli import app
 from training.loop import LoopConfig
 from training.pretraining import worlds
-from training.pretraining.architecture import Architecture, build_interface
+from training.pretraining.architecture import Architecture, build_interface, build_model
 from training.pretraining.cli import read_config
 from training.pretraining.evaluate import bucketed, compare, measure
 from training.pretraining.forward import PackedReader
-from training.pretraining.initialisation import Gains
+from training.pretraining.initialisation import Gains, wake
 from training.pretraining.objective import FLAT, Objective
-from training.pretraining.pretrain import PretrainConfig, draw, initial_model, pretrain
+from training.pretraining.pretrain import PretrainConfig, circuit_of, draw, initial_model, pretrain
 from training.pretraining.prompts import Mixture, PromptFactory, collate
 from training.run import StageRun
 
@@ -102,6 +102,30 @@ def test_the_constructed_circuit_ranks_before_any_training(constructed, tokenize
     assert read["rank"] > 0.7
     assert abs(guessed["rank"]) < 0.1
     assert guessed["share"] < 0.4
+
+
+def test_waking_free_dimensions_changes_nothing_yet_and_lets_all_learn(tokenizer, interface, factory):
+    """The circuit computes the same with random free rows, and every attention dimension then gets a gradient."""
+    config = PretrainConfig()
+    model = build_model(config.architecture, tokenizer).eval()
+    circuit_of(config, tokenizer, interface).write(model)
+    batch = collate(draw(factory, Mixture(), 12, seed=4))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        Objective(model, 0.05, 0.3, 0.05, torch.float32)(batch).backward()
+        layers = [layer.self_attn for layer in model.model.decoder.layers]
+        pairs = [(layer.q_proj.weight.grad, layer.k_proj.weight.grad) for layer in layers]
+        pairs += [(layer.v_proj.weight.grad, layer.out_proj.weight.grad.T) for layer in layers]
+        return [first.abs().sum(dim=1) + second.abs().sum(dim=1) for first, second in pairs]
+
+    with torch.no_grad():
+        before = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
+    assert any((gradient == 0).any() for gradient in gradients())
+    wake(model, seed=0)
+    with torch.no_grad():
+        torch.testing.assert_close(hidden_states(model, batch.packed, batch.soft_tokens_T_D), before)
+    assert all((gradient > 0).all() for gradient in gradients())
 
 
 def test_a_model_that_tells_the_truth_measures_as_bayes(factory):

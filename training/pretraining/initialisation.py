@@ -152,7 +152,6 @@ class Circuit:
         for layer, built in zip(decoder.layers, heads, strict=False):
             attention = layer.self_attn
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
-                projection.weight.normal_(0.0, self._gains.noise / 4, generator=self._generator)
                 projection.bias.zero_()
             for number, head in enumerate(built):
                 rows = slice(number * size, (number + 1) * size)
@@ -326,3 +325,24 @@ class Circuit:
             weights.normal_(0.0, self._gains.noise, generator=self._generator)
         head.output.normal_(0.0, self._gains.noise / 10, generator=self._generator)
         return head
+
+
+@torch.no_grad()
+def wake(model: Any, seed: int, std: float = 0.02) -> None:
+    """Let attention dimensions that do nothing learn, without a change to what the model computes.
+
+    Where queries and keys are zero, or values and outputs, neither gets a gradient. One side of each becomes random;
+    the other is still zero, so nothing is said yet.
+
+    Args:
+        model: an OPT.
+        seed: of the random rows.
+        std: of their entries.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.model.decoder.layers:
+        attention = layer.self_attn
+        keys, outputs = attention.k_proj.weight, attention.out_proj.weight.T
+        for asked, answered in ((attention.q_proj.weight, keys), (attention.v_proj.weight, outputs)):
+            asleep = ~asked.any(dim=1) & ~answered.any(dim=1)
+            asked[asleep] = std * torch.randn(int(asleep.sum()), asked.shape[1], generator=generator)

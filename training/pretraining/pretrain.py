@@ -17,7 +17,7 @@ from models.prompt import DOMAINS, encode_plain
 from training.loop import LoopConfig, Task, epoch_rng, seed_everything, train
 from training.pretraining.architecture import Architecture, build_interface, build_model
 from training.pretraining.evaluate import bucketed, measure
-from training.pretraining.initialisation import Circuit, Gains
+from training.pretraining.initialisation import Circuit, Gains, wake
 from training.pretraining.objective import Objective
 from training.pretraining.prompts import Example, Mixture, PromptFactory, collate
 from training.run import StageRun
@@ -94,6 +94,7 @@ def pretrain(
     model = initial_model(config, tokenizer, interface)
     if start_from is not None:
         model.load_state_dict(dict(start_from))
+        wake(model, config.seed)
     factory = PromptFactory(tokenizer, interface, config.architecture.context_length, config.seed, config.titles)
     objective = Objective(model, config.vocabulary_weight, config.order_weight, config.text_weight)
     validation = draw(factory, config.mixture, config.validation_prompts, config.seed + 1)
@@ -141,6 +142,7 @@ def initial_model(config: PretrainConfig, tokenizer: Any, interface: TokenInterf
     model = build_model(config.architecture, tokenizer)
     if config.constructed:
         circuit_of(config, tokenizer, interface).write(model)
+        wake(model, config.seed)
     return model
 
 
