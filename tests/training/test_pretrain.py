@@ -138,6 +138,15 @@ def test_a_model_that_tells_the_truth_measures_as_bayes(factory):
         assert record["rank"] == pytest.approx(1.0)
 
 
+def test_the_nodes_divergences_add_up(constructed, factory):
+    """By how many tokens lead to them, they are all of the rankings' divergence."""
+    result = measure(constructed, draw(factory, Mixture(explanations=0.0), 30, seed=8))
+    parts = [found for name, found in result.items() if name.startswith("nodes after")]
+    assert len(parts) == 3
+    total = result["all"]["kl"] * result["all"]["prompts"]
+    assert sum(part["kl"] * part["prompts"] for part in parts) == pytest.approx(total, rel=1e-4)
+
+
 def test_compare_by_hand():
     """Two of three candidates swapped."""
     record = compare(np.log([0.5, 0.3, 0.2]), np.log([0.3, 0.5, 0.2]))

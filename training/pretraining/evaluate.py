@@ -31,11 +31,12 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     """Compare the LM's constrained log-probabilities with the true ones.
 
     Returns:
-        Per group (`all`, prompts by their number of branching nodes, explanations) the mean of:
+        Per group (`all`, prompts by their number of branching nodes, their nodes by how many tokens are shared before
+        them, explanations) the mean of:
         `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
         ratio, and the ends of its 95 % interval; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to
         a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy` and `whole_sentence`,
-        given the true words before each.
+        given the true words before each. Nodes count by the true probability to get there.
     """
     groups: dict[str, list[Measures]] = defaultdict(list)
     for examples_B in bucketed(list(examples), tokens):
@@ -52,6 +53,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
             groups["1 branching node" if count == 1 else f"{min(count, 4)}{'+' * (count > 3)} branching nodes"].append(
                 record
             )
+            for name, divergence in _by_depth(example, nodes).items():
+                groups[name].append(divergence)
         groups["explanations"] += _text_accuracy(model, batch, hidden_B_S_D)
     return {
         name: {key: float(np.mean([record[key] for record in records])) for key in records[0]}
@@ -72,6 +75,20 @@ def compare(true: np.ndarray, read: np.ndarray) -> Measures:
         "uniform_kl": float(probs @ (true + np.log(len(true)))),
         "rank": float(np.corrcoef(_ranks(true), _ranks(read))[0, 1]),
     }
+
+
+def _by_depth(example: Example, nodes: Sequence[np.ndarray]) -> dict[str, Measures]:
+    """One prompt's divergences, by how many tokens lead to the node."""
+    found: dict[str, Measures] = {}
+    for branch, target_C, reach, logits_C in zip(example.trie.branches, *example.node_targets(), nodes, strict=True):
+        shared = min(len(branch.path), 2)
+        name = f"nodes after {shared}{'+' * (shared == 2)} shared tokens"
+        measures = found.setdefault(name, {"kl": 0.0, "uniform_kl": 0.0})
+        real = target_C > 0
+        probs, read = target_C[real], logits_C[real] - np.logaddexp.reduce(logits_C)
+        measures["kl"] += float(reach * (probs @ (np.log(probs) - read)))
+        measures["uniform_kl"] += float(reach * (probs @ np.log(probs * len(target_C))))
+    return found
 
 
 def _share(records: list[Measures]) -> Measures:
