@@ -197,7 +197,7 @@ def _genres(
     console: Console | None,
 ) -> dict[str, Estimate]:
     with _progress(console) as progress:
-        task = progress.add_task("favourite genres", total=None)
+        task = progress.add_task("favourite genres", total=None, visible=False)
         return genre_agreement(
             split,
             contents,
@@ -206,7 +206,7 @@ def _genres(
             config.users,
             config.batch_tokens,
             config.seed,
-            report=lambda done, total: progress.update(task, advance=done, total=total),
+            report=lambda done, total: progress.update(task, advance=done, total=total, visible=True),
         )
 
 

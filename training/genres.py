@@ -156,10 +156,10 @@ def genre_agreement(
             report(done, len(LLM_VARIANTS) * len(histories))
 
     for name, injection in LLM_VARIANTS.items():
-        questions = [
+        questions = (
             composer.favorite_genre(user_D, history.tolist(), injection=injection)
             for user_D, history in zip(users_E_D, histories, strict=True)
-        ]
+        )
         answers = answer(llm, questions, batch_tokens, answered)
         guesses[name] = np.asarray([log_probs.argmax() for log_probs in answers])
     return {name: share_estimate(guess == favorites, seed=seed) for name, guess in guesses.items()}

@@ -1,6 +1,7 @@
 """LLM pre-training: the fast forward pass, the constructed circuit, the stage."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_waking_free_dimensions_changes_nothing_yet_and_lets_all_learn(tokenizer
     circuit_of(config, tokenizer, interface).write(model)
     batch = collate(draw(factory, Mixture(), 12, seed=4))
 
-    def gradients() -> list[torch.Tensor]:
+    def gradients(model: Any = model) -> list[torch.Tensor]:
         model.zero_grad()
         Objective(model, 0.05, 0.3, 0.05, torch.float32)(batch).backward()
         layers = [layer.self_attn for layer in model.model.decoder.layers]
@@ -126,6 +127,7 @@ def test_waking_free_dimensions_changes_nothing_yet_and_lets_all_learn(tokenizer
     with torch.no_grad():
         torch.testing.assert_close(hidden_states(model, batch.packed, batch.soft_tokens_T_D), before)
     assert all((gradient > 0).all() for gradient in gradients())
+    assert all((gradient > 0).all() for gradient in gradients(initial_model(config, tokenizer, interface)))
 
 
 def test_a_model_that_tells_the_truth_measures_as_bayes(factory):

@@ -36,7 +36,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
         `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
         ratio, and the ends of its 95 % interval; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to
         a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy` and `whole_sentence`,
-        given the true words before each. Nodes count by the true probability to get there.
+        given the true words before each. Nodes count by the true probability to get there, over prompts that have such
+        nodes, and a uniform guess there is one among a node's own children.
     """
     groups: dict[str, list[Measures]] = defaultdict(list)
     for examples_B in bucketed(list(examples), tokens):
