@@ -58,7 +58,9 @@ def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
     )
     model = OPTForCausalLM(config).eval().requires_grad_(False)
     basis = torch.linalg.qr(torch.randn(TOKEN_SIZE, TOKEN_SIZE))[0]
-    convention = TokenInterface(torch.randn(3, TOKEN_SIZE), basis[:8], basis[8:16], basis[16:20], coupling=0.25)
+    convention = TokenInterface(
+        torch.randn(3, TOKEN_SIZE), basis[:8], basis[8:16], basis[16:20], basis[20], basis[21], coupling=0.25
+    )
     return LanguageModel(
         name="tiny",
         model=model,
@@ -90,6 +92,21 @@ def tiny_split(users: int = 40, items: int = 30, unseen: int = 3, seed: int = 0)
     )
     names = [f"u{number}" for number in range(users)]
     return SequenceSplit(names, catalogue, train, np.asarray(validation), np.asarray(test))
+
+
+def sequel_split(users: int = 60, items: int = 30) -> SequenceSplit:
+    """Users who watch first parts only, and at last the second parts of two that they watched."""
+    split = tiny_split(users, items)
+    train = [np.unique(watched - (watched + 1) % 2) for watched in split.train]
+    catalogue = Catalogue(
+        item_ids=split.catalogue.item_ids[1:],
+        titles=[f"{chr(65 + number // 2)}{chr(97 + number // 2)}{number}" for number in range(items)],
+        descriptions=[""] * items,
+        categories=[()] * items,
+        interactions=np.bincount(np.concatenate(train), minlength=items + 1)[1:],
+    )
+    validation, test = (np.asarray([watched[place] + 1 for watched in train]) for place in (0, -1))
+    return SequenceSplit(split.user_ids, catalogue, train, validation, test)
 
 
 def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int = 0) -> BundleContents:

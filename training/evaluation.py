@@ -31,6 +31,7 @@ from training.data.splits import Candidates, Holdout, SequenceSplit
 from training.genres import genre_agreement
 from training.metrics import Estimate, RankingReport, report, share_estimate
 from training.ranking import rank_correlation, rank_with_llm
+from training.series import series_table
 from training.warmstart import interface_logits
 
 RECALLS = (20, 100)
@@ -161,7 +162,7 @@ def evaluate(
     scores |= _llm_scores(split, contents, llm, composer, sample, config, console, checkpoint)
     tokens: dict[str, np.ndarray] = {}
     if llm.interface is not None:
-        tokens = _token_scores(split, contents, llm.interface, prompt, sample, [*scores, TOKENS])
+        tokens = _token_scores(split, contents, llm.interface, composer, sample, [*scores, TOKENS])
         scores[TOKENS] = tokens[TOKENS]
     groups = _groups(split, sample)
     return EvaluationReport(
@@ -295,19 +296,21 @@ def _token_scores(
     split: SequenceSplit,
     contents: BundleContents,
     interface: TokenInterface,
-    prompt: PromptConfig,
+    composer: PromptComposer,
     candidates: Candidates,
     rankers: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """By ranker the scores (E, C) that an LLM reading the injected tokens exactly would give."""
     histories = _histories(split, candidates)
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    told = [history[max(0, len(history) - prompt.history_items) :] for history in histories]
+    limit = composer.template.config.history_items
+    told = [history[max(0, len(history) - limit) :] for history in histories]
+    series_E_C = series_table(composer.titles, told, candidates.items)
     interface = interface.to(users_E_D.device)
     by_item, by_text = (
         np.where(
             candidates.mask,
-            interface_logits(contents.projector, interface, users_E_D, table, told, candidates.items),
+            interface_logits(contents.projector, interface, users_E_D, table, told, candidates.items, series_E_C),
             -np.inf,
         )
         for table in (contents.joint_item, contents.joint_text)

@@ -43,13 +43,14 @@ from training.metrics import mean_metrics
 from training.pretraining.forward import PackedReader
 from training.ranking import rank_with_llm
 from training.run import StageRun
+from training.series import in_series, series_table
 from training.warmstart import (
     ExactReader,
     Similarities,
     WarmStartConfig,
     fit_coordinates,
+    fit_history_weights,
     fit_similarities,
-    fit_similarity_weight,
     fit_temperature,
     history_similarity,
     plain_start,
@@ -268,8 +269,8 @@ def collaborative_teacher(contents: BundleContents, texts: ItemTexts, temperatur
 
 
 @torch.no_grad()
-def token_teacher(contents: BundleContents, interface: TokenInterface) -> Teacher:
-    """What the tokens of the projector as it is now say by the LLM's law."""
+def token_teacher(contents: BundleContents, titles: TitleTokens, interface: TokenInterface) -> Teacher:
+    """What the tokens of the projector as it is now, and the titles, say by the LLM's law."""
     reader = ExactReader(copy.deepcopy(contents.projector), interface.to(contents.joint_item.device))
     joint = torch.cat([contents.joint_item, contents.joint_text])
     items, similarities = reader.items(joint), reader.similarities(joint)
@@ -279,8 +280,16 @@ def token_teacher(contents: BundleContents, interface: TokenInterface) -> Teache
         users_B_D: torch.Tensor, told: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
     ) -> list[np.ndarray]:
         users_B_K = reader.told(users_B_D, similarities, [rows.cpu().numpy() for rows in told])
-        logits = [items[rows] @ user_K for user_K, rows in zip(users_B_K, candidates, strict=True)]
-        return [row.double().softmax(dim=0).cpu().numpy() for row in logits]
+        weights_B = reader.series_weights(users_B_D)
+        taught = []
+        for user_K, weight, told_H, rows_C in zip(users_B_K, weights_B, told, candidates, strict=True):
+            series_C = in_series(titles_of(told_H), titles_of(rows_C))
+            logits_C = items[rows_C] @ user_K + weight * torch.from_numpy(series_C).to(user_K)
+            taught.append(logits_C.double().softmax(dim=0).cpu().numpy())
+        return taught
+
+    def titles_of(rows: torch.Tensor) -> list[list[int]]:
+        return titles.of((rows % len(contents.joint_item)).tolist())
 
     return teach
 
@@ -391,11 +400,11 @@ def fit_projector(
     histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     temperature = fit_temperature(score_candidates(users_E_D, contents.cf_vectors, candidates))
-    start = {"temperature": temperature, **_start(split, contents, texts, llm, config, temperature)}
+    start = {"temperature": temperature, **_start(split, contents, texts, llm, composer.titles, config, temperature)}
     teach = (
         collaborative_teacher(contents, texts, temperature)
         if llm.interface is None
-        else token_teacher(contents, llm.interface)
+        else token_teacher(contents, composer.titles, llm.interface)
     )
 
     titles = composer.titles
@@ -418,6 +427,7 @@ def _start(
     contents: BundleContents,
     texts: ItemTexts,
     llm: LanguageModel,
+    titles: TitleTokens,
     config: Stage2Config,
     temperature: float,
 ) -> dict[str, float]:
@@ -432,9 +442,8 @@ def _start(
         return {}
     interface = llm.interface.to(users_U_D.device)
     coordinates = fit_coordinates(users_U_D, contents.cf_vectors[warm], interface, temperature, config.seed)
-    similarities, weight = fit_similarities(texts.embedded[warm], interface), 0.0
-    if config.warm_start.similarity:
-        weight = _similarity_weight(split, contents, texts, similarities, interface, config)
+    similarities = fit_similarities(texts.embedded[warm], interface)
+    similarity, series = _history_weights(split, contents, texts, titles, similarities, interface, config, temperature)
     tables = [
         (contents.joint_item[1:], contents.cf_vectors[1:], texts.embedded[1:]),
         (contents.joint_text[1:], texts.decoded[1:], texts.embedded[1:]),
@@ -443,39 +452,46 @@ def _start(
         contents.projector,
         interface,
         coordinates,
-        similarities.scaled(weight),
+        similarities.scaled(similarity),
+        series,
         users_U_D,
         tables,
         config.warm_start,
         config.seed,
     )
-    return {"similarity_weight": weight, **errors}
+    return {"similarity_weight": similarity, "series_weight": series, **errors}
 
 
-def _similarity_weight(
+def _history_weights(
     split: SequenceSplit,
     contents: BundleContents,
     texts: ItemTexts,
+    titles: TitleTokens,
     similarities: Similarities,
     interface: TokenInterface,
     config: Stage2Config,
-) -> float:
-    """The weight that predicts the validation items best.
+    temperature: float,
+) -> tuple[float, float]:
+    """The weights of similarity and series beside the tokens' CF logits that predict the validation items best.
 
     Users who met theirs before are left out: no negative is an item of the history, so these would be recognised by it.
     """
+    if not config.warm_start.similarity and not config.warm_start.series:
+        return 0.0, 0.0
     candidates = some(split.candidates(Holdout.VALIDATION, config.seed), WEIGHT_USERS)
     histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
     new = [positive not in history for positive, history in zip(candidates.items[:, 0], histories, strict=True)]
     candidates = Candidates(candidates.users[new], candidates.items[new])
     histories = [history for history, is_new in zip(histories, new, strict=True) if is_new]
     if not histories:
-        return 0.0
+        return 0.0, 0.0
     users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
     told = [history[max(0, len(history) - config.examples.history_items) :] for history in histories]
     cf_scores = [score_candidates(users_E_D, vectors, candidates) for vectors in (contents.cf_vectors, texts.decoded)]
     likeness_E_C = history_similarity(similarities, interface, texts.embedded, told, candidates.items)
-    return fit_similarity_weight([scores / fit_temperature(scores) for scores in cf_scores], likeness_E_C)
+    series_E_C = series_table(titles, told, candidates.items)
+    cf_logits = [scores / temperature for scores in cf_scores]
+    return fit_history_weights(cf_logits, likeness_E_C, series_E_C, config.warm_start)
 
 
 def _packed(layouts: Sequence[PromptLayout], tries: Sequence[ChoiceTrie]) -> PackedBatch:

@@ -1,11 +1,12 @@
 """The warm start of stage 2: put a catalogue's users and items where the LLM already reads them.
 
-An LLM with a `TokenInterface` expects users at coordinates u and items at coordinates z and y such that the logit of a
-candidate is `coupling * (<u, z> + <mean y of the history, y>)`. The CF backbone's logit is `<x_u, E_i>`, so two linear
-maps bring one into the other exactly, as long as the interface has as many coordinates as CF space. The texts' main
-directions become y, at the length that predicts the validation items best. F_U and F_I are then regressed onto the
-tokens at these coordinates, which takes seconds; stage 2 proper only has to refine them. An LLM without an interface
-gets projections whose tokens have the length of its own token embeddings.
+An LLM with a `TokenInterface` expects users at coordinates u and w and items at z, y and p such that the logit of a
+candidate is `coupling * (<u, z> + <mean y of the history, y> + p + w * s)`. The CF backbone's logit is `<x_u, E_i>`, so
+linear maps bring one into the other exactly, as long as the interface has as many coordinates as CF space: what the
+mean user likes becomes p, and what others like more or less becomes u and z. The texts' main directions become y, at
+the length that predicts the validation items best, together with w, which is the same for all users. F_U and F_I are
+then regressed onto the tokens at these coordinates, which takes seconds; stage 2 proper only has to refine them. An LLM
+without an interface gets projections whose tokens have the length of its own token embeddings.
 
 Axes: U users, N items, D CF size, T text embedding size, k and m coordinates.
 """
@@ -26,6 +27,10 @@ from models.projection import Projection, TokenProjector
 
 TEMPERATURES = np.geomspace(0.05, 20.0, 600)
 SIMILARITY_WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 30.0, 51)])
+SERIES_WEIGHTS = np.linspace(-2.0, 4.0, 61)
+"""In logits; what the embedded LLM's worlds teach."""
+SERIES_WEIGHT_SPREAD = 2.0
+"""Standard deviation of the prior around none, which decides where series are too rare to tell."""
 
 
 class WarmStartConfig(Config):
@@ -33,6 +38,7 @@ class WarmStartConfig(Config):
 
     Attributes:
         similarity: let the tokens say what is like what, beside what users like.
+        series: let the user tokens say how much it counts that a title begins as one of the history does.
         steps: optimizer steps.
         batch_size: vectors of each kind per step.
         learning_rate: at the start; it falls to zero along a cosine.
@@ -40,6 +46,7 @@ class WarmStartConfig(Config):
     """
 
     similarity: bool = True
+    series: bool = True
     steps: int = Field(800, ge=0)
     batch_size: int = Field(512, gt=0)
     learning_rate: float = Field(3e-3, gt=0)
@@ -50,25 +57,33 @@ class WarmStartConfig(Config):
 class Coordinates:
     """Linear maps from CF space into an interface's coordinates.
 
-    `coupling * <users(x), items(E)>` equals `<x, E> / temperature` up to a constant for each user.
+    `coupling * (<users(x), items(E)> + popularity(E))` equals `<x, E> / temperature` up to a constant for each user.
 
     Attributes:
-        centre: (D,) mean item.
+        mean_user: (D,).
+        mean_item: (D,).
         user_map: (D, k).
         item_map: (D, k).
+        popularity_map: (D,).
     """
 
-    centre: torch.Tensor
+    mean_user: torch.Tensor
+    mean_item: torch.Tensor
     user_map: torch.Tensor
     item_map: torch.Tensor
+    popularity_map: torch.Tensor
 
     def users(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(..., D) user representations to (..., k)."""
-        return vectors @ self.user_map
+        """(..., D) user representations to u (..., k)."""
+        return (vectors - self.mean_user) @ self.user_map
 
     def items(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(..., D) items in CF space to (..., k)."""
-        return (vectors - self.centre) @ self.item_map
+        """(..., D) items in CF space to z (..., k)."""
+        return (vectors - self.mean_item) @ self.item_map
+
+    def popularity(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(..., D) items in CF space to p (...)."""
+        return (vectors - self.mean_item) @ self.popularity_map
 
 
 def fit_coordinates(
@@ -82,7 +97,7 @@ def fit_coordinates(
 
     This is a balanced truncation: of all linear maps that keep `<x, E>`, the one after which users and items have
     the same diagonal second moments; then only the k largest directions are kept, and turned by a random rotation so
-    that no coordinate is special. Items are centred, users are not: the mean user carries the items' popularity.
+    that no coordinate is special. Both are centred: what the mean user likes is the items' popularity.
 
     Args:
         users_U_D: a sample of x_u.
@@ -92,23 +107,28 @@ def fit_coordinates(
         seed: of the rotation.
     """
     size = items_N_D.shape[1]
-    centre = items_N_D.mean(dim=0)
-    user_moment = _moment(users_U_D.double())
-    item_moment = _moment((items_N_D - centre).double())
+    mean_user, mean_item = users_U_D.mean(dim=0), items_N_D.mean(dim=0)
+    user_moment = _moment((users_U_D - mean_user).double())
+    item_moment = _moment((items_N_D - mean_item).double())
     values, vectors = torch.linalg.eigh(item_moment)
     values = values.clamp_min(values.max() * 1e-10)
     root = vectors * values.sqrt()
     inverse_root = vectors / values.sqrt()
     strengths, directions = torch.linalg.eigh(root.T @ user_moment @ root)
+    strengths = strengths.clamp_min(max(float(strengths.max()) * 1e-10, 1e-30))
     kept = strengths.argsort(descending=True)[: min(size, len(interface.item_basis))]
     # `strengths` are squared; the fourth root balances users and items.
-    scales = strengths[kept].clamp_min(strengths.max() * 1e-10) ** 0.25
+    scales = strengths[kept] ** 0.25
     item_map = inverse_root @ directions[:, kept] * scales
     user_map = root @ directions[:, kept] / scales
     turn = _rotation(len(interface.item_basis), seed)[: len(kept)].to(user_map.device)
-    scale = (interface.coupling * temperature) ** -0.5
+    unit = 1.0 / (interface.coupling * temperature)
     return Coordinates(
-        centre, (scale * user_map @ turn).to(users_U_D.dtype), (scale * item_map @ turn).to(users_U_D.dtype)
+        mean_user,
+        mean_item,
+        (unit**0.5 * user_map @ turn).to(users_U_D.dtype),
+        (unit**0.5 * item_map @ turn).to(users_U_D.dtype),
+        unit * mean_user,
     )
 
 
@@ -162,18 +182,30 @@ def history_similarity(
     return (interface.coupling * torch.einsum("em,ecm->ec", means_E_m, table_N_m[items])).cpu().numpy()
 
 
-def fit_similarity_weight(cf_scores: Sequence[np.ndarray], similarities_E_C: np.ndarray) -> float:
-    """The weight of the similarities beside CF logits at which softmax best predicts the positives, in column 0.
+def fit_history_weights(
+    cf_scores: Sequence[np.ndarray], similarities_E_C: np.ndarray, series_E_C: np.ndarray, config: WarmStartConfig
+) -> tuple[float, float]:
+    """The weights of similarity and series beside CF logits at which softmax best predicts the positives, in column 0.
 
     Args:
-        cf_scores: logits (E, C) by each kind of item token, -inf at padding; the weight is to suit them all.
+        cf_scores: logits (E, C) by each kind of item token, -inf at padding; the weights are to suit them all.
         similarities_E_C: of the candidates with the histories.
+        series_E_C: which candidates are of a series that the history holds.
+        config: which of the two may count.
     """
 
-    def loss(weight: float) -> float:
-        return sum(_surprise(scores_E_C + weight * similarities_E_C) for scores_E_C in cf_scores)
+    def loss(similarity: float, series: float) -> float:
+        extra_E_C = similarity * similarities_E_C + series * series_E_C
+        prior = (series / SERIES_WEIGHT_SPREAD) ** 2 / (2 * len(series_E_C))
+        return sum(_surprise(scores_E_C + extra_E_C) + prior for scores_E_C in cf_scores)
 
-    return float(min(SIMILARITY_WEIGHTS, key=loss))
+    similarity = series = 0.0
+    for _ in range(3):
+        if config.similarity:
+            similarity = float(min(SIMILARITY_WEIGHTS, key=lambda weight: loss(weight, series)))
+        if config.series:
+            series = float(min(SERIES_WEIGHTS, key=lambda weight: loss(similarity, weight)))
+    return similarity, series
 
 
 def _surprise(logits_E_C: np.ndarray) -> float:
@@ -197,6 +229,7 @@ def warm_start(
     interface: TokenInterface,
     coordinates: Coordinates,
     similarities: Similarities,
+    series_weight: float,
     users_U_D: torch.Tensor,
     items: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     config: WarmStartConfig,
@@ -209,8 +242,9 @@ def warm_start(
         projector: trained in place.
         interface: the LLM's convention.
         coordinates: of this catalogue in the interface.
-        users_U_D: a sample of x_u.
         similarities: of this catalogue in the interface.
+        series_weight: what a series that the history holds adds to a logit.
+        users_U_D: a sample of x_u.
         items: tables of joint embeddings (N, d') with the CF vectors (N, D) and the text embeddings (N, T) that they
             stand for: e_i with E_i, and q_i with the vector decoded from it.
         config: how long and how fast.
@@ -221,8 +255,11 @@ def warm_start(
         `user_error` and `item_error`: mean squared error as a share of the variance of the tokens.
     """
     joint_N_J, cf_N_D, texts_N_T = (torch.cat(tables) for tables in zip(*items, strict=True))
-    user_tokens_U_D = interface.user_tokens(coordinates.users(users_U_D))
-    item_tokens_N_D = interface.item_tokens(coordinates.items(cf_N_D), similarities.items(texts_N_T))
+    weights_U = users_U_D.new_full((len(users_U_D),), series_weight / interface.coupling)
+    user_tokens_U_D = interface.user_tokens(coordinates.users(users_U_D), weights_U)
+    item_tokens_N_D = interface.item_tokens(
+        coordinates.items(cf_N_D), similarities.items(texts_N_T), coordinates.popularity(cf_N_D)
+    )
     with torch.no_grad():
         projector.slot_types.copy_(interface.slot_types)
         projector.user.standardise(users_U_D)
@@ -279,21 +316,31 @@ class ExactReader:
     def __init__(self, projector: TokenProjector, interface: TokenInterface) -> None:
         self._projector = projector
         self._coupling = interface.coupling
-        self._user_axes, self._item_axes, self._similarity_axes = (
+        self._user_axes, self._series_axis, self._item_axes, self._similarity_axes, self._popularity_axis = (
             torch.linalg.pinv(basis)
-            for basis in (interface.user_basis, interface.item_basis, interface.similarity_basis)
+            for basis in (
+                interface.user_basis,
+                interface.series_axis[None],
+                interface.item_basis,
+                interface.similarity_basis,
+                interface.popularity_axis[None],
+            )
         )
 
     def coordinates(self, users_E_D: torch.Tensor) -> torch.Tensor:
         """(E, k) u."""
         return self._projector.user(users_E_D) @ self._user_axes
 
+    def series_weights(self, users_E_D: torch.Tensor) -> torch.Tensor:
+        """(E, 1) what a series that the history holds adds to a logit."""
+        return self._coupling * self._projector.user(users_E_D) @ self._series_axis
+
     def similarities(self, joint_N_J: torch.Tensor) -> torch.Tensor:
         """(N, m) y."""
         return self._projector.item(joint_N_J) @ self._similarity_axes
 
     def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
-        """(E, k + m) what decides: the users' coordinates, and the mean y of the items told.
+        """(E, k + m + 1) what decides beside series: the users' coordinates, the mean y of the items told, and 1.
 
         Args:
             users_E_D: x_u.
@@ -306,12 +353,13 @@ class ExactReader:
         self, users_E_D: torch.Tensor, similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]
     ) -> torch.Tensor:
         """`users` with y of all items at hand."""
-        return torch.cat([self.coordinates(users_E_D), _history_means(similarities_N_m, histories)], dim=1)
+        means_E_m = _history_means(similarities_N_m, histories)
+        return torch.cat([self.coordinates(users_E_D), means_E_m, means_E_m.new_ones(len(means_E_m), 1)], dim=1)
 
     def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
-        """(N, k + m) z and y, times the coupling: the product with `users` is the logit."""
+        """(N, k + m + 1) z, y and p, times the coupling: the product with `users` is the logit, but for series."""
         tokens_N_D = self._projector.item(joint_N_J)
-        axes = torch.cat([self._item_axes, self._similarity_axes], dim=1)
+        axes = torch.cat([self._item_axes, self._similarity_axes, self._popularity_axis], dim=1)
         return self._coupling * tokens_N_D @ axes
 
 
@@ -323,12 +371,19 @@ def interface_logits(
     joint_N_J: torch.Tensor,
     histories: Sequence[np.ndarray],
     items_E_C: np.ndarray,
+    series_E_C: np.ndarray,
 ) -> np.ndarray:
-    """(E, C) logits of candidates `items_E_C` by an `ExactReader`; the other arguments are its own."""
+    """(E, C) logits of candidates `items_E_C` by an `ExactReader`; the other arguments are its own.
+
+    Args:
+        series_E_C: which candidates are of a series that the history holds.
+    """
     reader = ExactReader(projector, interface)
     items = torch.from_numpy(items_E_C).to(joint_N_J.device)
     users_E_K = reader.users(users_E_D, joint_N_J, histories)
-    return torch.einsum("ek,eck->ec", users_E_K, reader.items(joint_N_J)[items]).cpu().numpy()
+    logits_E_C = torch.einsum("ek,eck->ec", users_E_K, reader.items(joint_N_J)[items])
+    of_series_E_C = torch.from_numpy(series_E_C).to(logits_E_C)
+    return (logits_E_C + reader.series_weights(users_E_D) * of_series_E_C).cpu().numpy()
 
 
 def _history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:

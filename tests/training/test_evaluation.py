@@ -15,7 +15,7 @@ from models.backbones import represent_all
 from models.composer import PromptComposer
 from models.index import ItemIndex
 from models.prompt import Injection, PromptConfig
-from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from tests.tiny import sequel_split, tiny_contents, tiny_llm, tiny_split
 from training import evaluation
 from training.data.splits import Candidates, Holdout
 from training.evaluation import (
@@ -110,9 +110,15 @@ def test_retrieval_counts_only_what_the_user_does_not_know() -> None:
     assert _retrieval_ranks(index, users, histories, np.array([3, 3])).tolist() == [1, 3]
 
 
-def tiny_report(checkpoint: Path | None = None, interface: bool = False) -> EvaluationReport:
-    split, llm = tiny_split(users=60), tiny_llm(interface)
+def tiny_report(
+    checkpoint: Path | None = None, interface: bool = False, series_weight: float | None = None
+) -> EvaluationReport:
+    split, llm = tiny_split(users=60) if series_weight is None else sequel_split(), tiny_llm(interface)
     contents = tiny_contents(split)
+    if series_weight is not None:
+        last = contents.projector.user.output
+        last.weight.data.zero_()
+        last.bias.data.copy_(llm.interface.series_axis * series_weight / llm.interface.coupling)
     own = contents.backbone.item_vectors.detach()
     decoded = DecodedVectors(item=own, text=torch.zeros_like(own))
     config = EvaluationConfig(users=25, resamples=200)
@@ -160,6 +166,15 @@ class TestTokens:
         assert rankers["A-LLMRec without user token"].token_correlation is None
         for name in ("SASRec", ALLMREC, ALLMREC_TEXT):
             assert -1 <= rankers[name].token_correlation <= 1
+
+    def test_tokens_are_read_with_the_titles(self) -> None:
+        """Where second parts come next, a weight of series finds most of them, and a negative one none."""
+        liked, disliked = (
+            tiny_report(interface=True, series_weight=weight).rankers[TOKENS].groups["overall"].metrics["hit@1"].mean
+            for weight in (50.0, -50.0)
+        )
+        assert liked > 0.4
+        assert disliked < 0.1
 
     def test_the_favourite_genre_is_on_paper(self) -> None:
         """Every way of guessing, with its interval."""

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from models.errors import ConfigError
 from models.llm.loading import EMBEDDED_DIRECTORY, load_llm, load_tokenizer
 from models.llm.packing import child_logits, hidden_states
+from models.prompt import Slot
 from training.cli import app
 from training.loop import LoopConfig
 from training.pretraining import worlds
@@ -106,7 +107,10 @@ def test_the_constructed_circuit_ranks_before_any_training(constructed, tokenize
 
 
 def test_waking_free_dimensions_changes_nothing_yet_and_lets_all_learn(tokenizer, interface, factory):
-    """The circuit computes the same with random free rows, and every attention dimension then gets a gradient."""
+    """The circuit computes the same with random free rows; after a step, every attention dimension gets a gradient.
+
+    The first step gives heads that were free as a whole something to say, and only then does it matter what they ask.
+    """
     config = PretrainConfig()
     model = build_model(config.architecture, tokenizer).eval()
     circuit_of(config, tokenizer, interface).write(model)
@@ -126,8 +130,51 @@ def test_waking_free_dimensions_changes_nothing_yet_and_lets_all_learn(tokenizer
     wake(model, seed=0)
     with torch.no_grad():
         torch.testing.assert_close(hidden_states(model, batch.packed, batch.soft_tokens_T_D), before)
-    assert all((gradient > 0).all() for gradient in gradients())
-    assert all((gradient > 0).all() for gradient in gradients(initial_model(config, tokenizer, interface)))
+    for woken in (model, initial_model(config, tokenizer, interface)):
+        gradients(woken)
+        torch.optim.SGD(woken.parameters(), lr=1e-3).step()
+        assert all((gradient > 0).all() for gradient in gradients(woken))
+
+
+def test_going_on_from_weights_wakes_their_free_dimensions(tokenizer, interface, tmp_path):
+    """An LLM of which whole heads sleep has none asleep after a step."""
+    config = small()
+    start = build_model(config.architecture, tokenizer)
+    circuit_of(config, tokenizer, interface).write(start)
+
+    def asleep(weights: dict[str, torch.Tensor]) -> int:
+        return sum(
+            int((~weight.any(dim=1)).sum()) for name, weight in weights.items() if name.endswith("q_proj.weight")
+        )
+
+    assert asleep(start.state_dict()) > 0
+    run = StageRun(tmp_path, config, config.seed, {})
+    pretrain(config, tokenizer, run, start_from=start.state_dict())
+    assert asleep(load_llm(str(tmp_path / "llm")).model.state_dict()) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trained", [False, True])
+def test_series_count_by_their_weight(constructed, interface, factory, trained):
+    """Two logits more of it raise the candidates of a series against the others of their prompt, trained or not."""
+    model = load_llm("embedded").model if trained else constructed
+    examples = draw(factory, Mixture(candidates=(20, 20), series=1.0, title_tokens=4, explanations=0.0), 150, seed=7)
+    raised = []
+    for example in examples:
+        of_series = example.world.series > 0
+        if not of_series.any() or of_series.all():
+            continue
+        read = []
+        for weight in (0.0, 2.0 / interface.coupling):
+            batch = collate([example])
+            change = (weight - example.world.user[-1]) * interface.series_axis
+            batch.soft_tokens_T_D[torch.from_numpy(example.layout.slot_kinds == Slot.USER)] += change.float()
+            hidden = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
+            read.append(example.trie.log_probs(child_logits(model, batch.packed, hidden)))
+        gain = read[1] - read[0]
+        raised.append(gain[of_series].mean() - gain[~of_series].mean())
+    assert len(raised) > 20
+    assert 1.0 < np.mean(raised) < 3.0
 
 
 def test_a_model_that_tells_the_truth_measures_as_bayes(factory):
@@ -220,8 +267,7 @@ def test_what_is_shipped_is_complete():
     llm = load_llm("embedded")
     assert llm.context_length >= 50 * 20 + 100
     expected = build_interface(Architecture(), PretrainConfig().interface_seed)
-    torch.testing.assert_close(llm.interface.slot_types, expected.slot_types, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(llm.interface.item_basis, expected.item_basis, atol=1e-4, rtol=1e-4)
+    assert llm.interface.is_close(expected)
 
 
 def test_what_is_shipped_reads_injected_tokens(factory):
@@ -232,10 +278,11 @@ def test_what_is_shipped_reads_injected_tokens(factory):
     assert result["rank"] > 0.75
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_what_is_shipped_reads_users_and_histories(factory, monkeypatch, share):
-    """It ranks by what the user likes alone, and by what is like the history alone."""
-    monkeypatch.setattr(worlds, "_similarity_share", lambda _: share)
+@pytest.mark.parametrize(("similarity", "popularity"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+def test_what_is_shipped_reads_every_signal(factory, monkeypatch, similarity, popularity):
+    """It ranks by what the user likes alone, by what is like the history alone, and by what is popular alone."""
+    monkeypatch.setattr(worlds, "_similarity_share", lambda _: similarity)
+    monkeypatch.setattr(worlds, "_popularity_share", lambda _: popularity)
     examples = draw(factory, Mixture(candidates=(20, 20), title_tokens=2, genres=0.0, explanations=0.0), 80, seed=6)
     told = [example for example in examples if len(example.world.history) >= 2]
     assert measure(load_llm("embedded").model, told)["all"]["rank"] > 0.7

@@ -12,6 +12,7 @@ from models.prompt import DOMAINS, PromptConfig, PromptTemplate, Slot, encode_pl
 from training.pretraining.architecture import Architecture, build_interface
 from training.pretraining.prompts import Mixture, PromptFactory, collate
 from training.pretraining.worlds import draw_world
+from training.series import in_series
 
 CONTEXT = 1152
 
@@ -37,25 +38,58 @@ def draw(factory, count, seed=0, **mixture):
 
 
 def test_a_world_obeys_its_law():
-    """Log-probabilities are the log softmax of coupling * (<u, z> + <mean y of the history, y>)."""
-    counted = 0
-    for seed in range(10):
-        world = draw_world(np.random.default_rng(seed), 56, 24, candidates=7, history=4, coupling=0.25)
-        matches = 0.25 * world.candidates[:, :56] @ world.user
-        similarities = 0.25 * world.candidates[:, 56:] @ world.history[:, 56:].mean(axis=0)
-        logits = matches + similarities
+    """Log-probabilities are the log softmax of coupling * (<u, z> + <mean y of the history, y> + p + w * s)."""
+    similar, popular, of_series = [], [], []
+    series = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    for seed in range(30):
+        world = draw_world(np.random.default_rng(seed), 56, 24, series, history=4, coupling=0.25)
+        matches = 0.25 * world.candidates[:, :56] @ world.user[:56]
+        similarities = 0.25 * world.candidates[:, 56:80] @ world.history[:, 56:80].mean(axis=0)
+        popularity, serial = 0.25 * world.candidates[:, 80], 0.25 * world.user[56] * series
+        logits = matches + similarities + popularity + serial
         np.testing.assert_allclose(np.exp(world.log_probs), np.exp(logits) / np.exp(logits).sum(), rtol=1e-9)
-        assert world.history.shape == (4, 80)
-        counted += similarities.std() > 0.1 * matches.std()
-    assert 2 <= counted <= 9
+        assert world.history.shape == (4, 81)
+        for counted, part in ((similar, similarities), (popular, popularity), (of_series, serial)):
+            counted.append(part.std() > 0.1 * logits.std())
+    for counted in (similar, popular, of_series):
+        assert 5 <= sum(counted) <= 25
 
 
 def test_sharpness_is_the_median_spread_of_logits():
     """Half of the worlds spread their logits more than `sharpness`, half less."""
     rng = np.random.default_rng(0)
-    worlds = [draw_world(rng, 56, 24, 20, 0, 0.25) for _ in range(400)]
-    spreads = [(0.25 * world.candidates[:, :56] @ world.user).std() for world in worlds]
-    assert np.median(spreads) == pytest.approx(2.5, rel=0.12)
+    worlds = [draw_world(rng, 56, 24, np.zeros(20), 0, 0.25) for _ in range(400)]
+    assert np.median([world.log_probs.std() for world in worlds]) == pytest.approx(2.5, rel=0.12)
+
+
+def test_candidates_continue_series_of_the_history(factory):
+    """In prompts that know their history, some candidates begin as a title of it, and some only by one token."""
+    examples = draw(factory, 200, genres=0.0, explanations=0.0, series=1.0, title_tokens=8)
+    told = [e for e in examples if len(e.world.history)]
+    weighed = [e for e in told if abs(e.world.user[-1]) > 0]
+    assert 0.5 * len(told) < len(weighed) < 0.9 * len(told)
+    counts = [[_series_of(e), _only_first(e)] for e in told]
+    series, first = np.sum(counts, axis=0)
+    candidates = sum(len(e.layout.choices) for e in told)
+    assert 0.03 < series / candidates < 0.3
+    assert first > 10
+
+
+def _titles_told(example):
+    ids = example.layout.token_ids.tolist()
+    slots = example.layout.soft_positions[example.layout.slot_kinds == Slot.HISTORY]
+    (quote,) = encode_plain(load_tokenizer("embedded"), [' "'])[0]
+    return [ids[_last(ids, quote, slot) + 1 : slot - 1] for slot in slots.tolist()]
+
+
+def _series_of(example):
+    np.testing.assert_array_equal(example.world.series, in_series(_titles_told(example), example.layout.choices))
+    return int(example.world.series.sum())
+
+
+def _only_first(example):
+    known = {title[0] for title in _titles_told(example)}
+    return sum(choice[0] in known for choice in example.layout.choices) - _series_of(example)
 
 
 def test_prompts_are_built_by_the_template(factory, tokenizer):
@@ -91,11 +125,14 @@ def _last(ids, token, before):
 
 
 def test_injected_tokens_follow_the_interface(factory, interface):
-    """A candidate's token without its type gives back the true logit with the user's and the history's."""
+    """A candidate's token without its type gives back the true logit with the user's, the history's and the titles."""
     example = next(
         example
         for example in draw(factory, 100, genres=0.0, explanations=0.0)
-        if len(example.world.history) and np.any(example.world.history[:, 64:])
+        if len(example.world.history)
+        and _series_of(example)
+        and example.world.user[-1]
+        and example.world.history[:, 88].any()
     )
     kinds = torch.from_numpy(example.layout.slot_kinds)
     coordinates = example.soft_tokens - interface.slot_types[kinds]
@@ -103,7 +140,10 @@ def test_injected_tokens_follow_the_interface(factory, interface):
     items = coordinates[kinds == Slot.CANDIDATE] @ torch.linalg.pinv(interface.item_basis)
     likeness = torch.linalg.pinv(interface.similarity_basis)
     similar = coordinates[kinds == Slot.CANDIDATE] @ likeness @ (coordinates[kinds == Slot.HISTORY] @ likeness).mean(0)
-    logits = interface.coupling * (items @ user[0] + similar)
+    popularity = coordinates[kinds == Slot.CANDIDATE] @ torch.linalg.pinv(interface.popularity_axis[None])
+    weight = coordinates[kinds == Slot.USER] @ torch.linalg.pinv(interface.series_axis[None])
+    series = torch.from_numpy(example.world.series).float()
+    logits = interface.coupling * (items @ user[0] + similar + popularity[:, 0] + weight[0] * series)
     torch.testing.assert_close(
         torch.log_softmax(logits, 0), torch.from_numpy(example.world.log_probs).float(), atol=1e-3, rtol=1e-3
     )

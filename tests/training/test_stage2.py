@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from models.backbones import represent_all
 from models.choices import ChoiceTrie
 from models.composer import PromptComposer
 from models.llm.scoring import score_prompts
-from models.prompt import PromptConfig
-from tests.tiny import CF_SIZE, tiny_contents, tiny_llm, tiny_split
+from models.prompt import PromptConfig, TitleTokens
+from tests.tiny import CF_SIZE, sequel_split, tiny_contents, tiny_llm, tiny_split
+from training.data.splits import SequenceSplit
 from training.examples import ExampleConfig, Examples, ExampleSampler, Positions
 from training.loop import LoopConfig
 from training.run import StageRun
+from training.series import in_series
 from training.stage2 import (
     ItemTexts,
     Loss,
@@ -29,10 +32,11 @@ from training.stage2 import (
     train_stage2,
 )
 from training.warmstart import (
+    ExactReader,
     WarmStartConfig,
     fit_coordinates,
+    fit_history_weights,
     fit_similarities,
-    fit_similarity_weight,
     fit_temperature,
     history_similarity,
     interface_logits,
@@ -175,9 +179,14 @@ class TestLoss:
         """The teacher's distribution is the law's, and stays when the projector moves on."""
         split, llm = tiny_split(), tiny_llm(interface=True)
         contents = tiny_contents(split)
-        teach = token_teacher(contents, llm.interface)
+        titles = TitleTokens(llm.tokenizer, ["", "Red Car", "Old Tree", "Red Car Again", "Sea", "Sun"], 16)
+        teach = token_teacher(contents, titles, llm.interface)
         users, told, items = torch.randn(1, CF_SIZE), np.array([1, 4]), np.array([2, 3, 5])
-        logits = interface_logits(contents.projector, llm.interface, users, contents.joint_item, [told], items[None])[0]
+        series = np.array([0.0, 1.0, 0.0])
+        np.testing.assert_array_equal(in_series(titles.of(told), titles.of(items)), series)
+        (logits,) = interface_logits(
+            contents.projector, llm.interface, users, contents.joint_item, [told], items[None], series[None]
+        )
         with torch.no_grad():
             contents.projector.item.output.weight.zero_()
         (found,) = teach(users, [torch.from_numpy(told)], [torch.from_numpy(items)])
@@ -224,11 +233,12 @@ class TestWarmStart:
         return users, items
 
     def test_coordinates_keep_the_collaborative_logits(self) -> None:
-        """`coupling <u, z>` is `<x, E> / temperature` up to a constant for each user."""
+        """`coupling (<u, z> + p)` is `<x, E> / temperature` up to a constant for each user."""
         users, items = self.world()
         interface = tiny_llm(interface=True).interface
         coordinates = fit_coordinates(users, items, interface, temperature=2.0)
-        logits = interface.coupling * coordinates.users(users) @ coordinates.items(items).T
+        matches = coordinates.users(users) @ coordinates.items(items).T
+        logits = interface.coupling * (matches + coordinates.popularity(items))
         expected = users @ items.T / 2.0
         difference = logits - expected
         assert (difference - difference.mean(dim=1, keepdim=True)).abs().max() < 1e-3
@@ -244,6 +254,7 @@ class TestWarmStart:
     def test_the_directions_that_matter_least_are_cut(self) -> None:
         """Of eight directions four fit; no four axes keep the logits better than the chosen ones."""
         users, items = self.world()
+        users = users - users.mean(dim=0)
         interface = tiny_llm(interface=True).interface
         narrow = replace(interface, user_basis=interface.user_basis[:4], item_basis=interface.item_basis[:4])
         coordinates = fit_coordinates(users, items, narrow, temperature=1.0)
@@ -263,13 +274,16 @@ class TestWarmStart:
         similarities = fit_similarities(contents.joint_text[1:], llm.interface)
         tables = [(contents.joint_item[1:], contents.cf_vectors[1:], contents.joint_text[1:])]
         config = WarmStartConfig(steps=400, batch_size=128)
-        errors = warm_start(contents.projector, llm.interface, coordinates, similarities, users, tables, config)
+        errors = warm_start(contents.projector, llm.interface, coordinates, similarities, 1.5, users, tables, config)
         assert errors["user_error"] < 0.05
         assert errors["item_error"] < 0.05
         everything = np.tile(np.arange(1, len(contents.joint_item)), (len(users), 1))
         told = [np.array([1, 2])] * len(users)
-        logits = interface_logits(contents.projector, llm.interface, users, contents.joint_item, told, everything)
-        wanted = (users @ (contents.cf_vectors[1:] - contents.cf_vectors[1:].mean(dim=0)).T).numpy()
+        series = np.random.default_rng(0).integers(0, 2, everything.shape)
+        logits = interface_logits(
+            contents.projector, llm.interface, users, contents.joint_item, told, everything, series
+        )
+        wanted = 1.5 * series + (users @ (contents.cf_vectors[1:] - contents.cf_vectors[1:].mean(dim=0)).T).numpy()
         wanted += history_similarity(similarities, llm.interface, contents.joint_text, told, everything)
         correlation = np.corrcoef(logits.ravel(), wanted.ravel())[0, 1]
         assert correlation > 0.97
@@ -297,7 +311,25 @@ class TestWarmStart:
             for table in (cf, similarity):
                 rows = np.arange(4000)
                 table[rows, drawn], table[:, 0] = table[:, 0].copy(), table[rows, drawn].copy()
-            assert fit_similarity_weight([cf], similarity) == pytest.approx(weight, rel=0.2, abs=0.11)
+            found, _ = fit_history_weights([cf], similarity, np.zeros(cf.shape), WarmStartConfig())
+            assert found == pytest.approx(weight, rel=0.2, abs=0.11)
+
+    def test_the_series_weight_is_the_one_that_drew_the_positives(self) -> None:
+        """Beside similarity it is found too; it is none where no candidate is of a series, or if it may not count."""
+        rng = np.random.default_rng(0)
+        cf, similarity = rng.standard_normal((4000, 10)), rng.standard_normal((4000, 10))
+        series = (rng.random((4000, 10)) < 0.1).astype(float)
+        drawn = (cf + similarity + 1.5 * series + rng.gumbel(size=cf.shape)).argmax(axis=1)
+        for table in (cf, similarity, series):
+            rows = np.arange(4000)
+            table[rows, drawn], table[:, 0] = table[:, 0].copy(), table[rows, drawn].copy()
+        found = fit_history_weights([cf], similarity, series, WarmStartConfig())
+        assert found == pytest.approx((1.0, 1.5), rel=0.25)
+        assert fit_history_weights([cf], similarity, series, WarmStartConfig(series=False))[1] == 0.0
+        assert fit_history_weights([cf], similarity, 0 * series, WarmStartConfig())[1] == pytest.approx(0.0)
+        rare = np.zeros(series.shape)
+        rare[0, 0] = 1.0
+        assert abs(fit_history_weights([cf], similarity, rare, WarmStartConfig())[1]) < 2.5
 
     def test_the_temperature_is_the_one_that_drew_the_positives(self) -> None:
         """Positives drawn from softmax(logits / 3) give back about 3."""
@@ -317,8 +349,14 @@ class TestTraining:
         loop=LoopConfig(epochs=6, validate_every=3, clip_norm=1.0),
     )
 
-    def train(self, directory: Path, config: Stage2Config = CONFIG, interface: bool = True):
-        split, llm = tiny_split(), tiny_llm(interface)
+    def train(
+        self,
+        directory: Path,
+        config: Stage2Config = CONFIG,
+        interface: bool = True,
+        split: SequenceSplit | None = None,
+    ):
+        split, llm = split or tiny_split(), tiny_llm(interface)
         contents = tiny_contents(split)
         run = StageRun(directory, config, config.seed, {"llm": llm.fingerprint})
         frozen = {name: tensor.clone() for name, tensor in llm.model.state_dict().items()}
@@ -346,6 +384,23 @@ class TestTraining:
         assert metrics["start"]["similarity_weight"] == 0.0
         _, run = self.train(tmp_path / "with")
         assert "similarity_weight" in json.loads((run.directory / "metrics.json").read_text())["start"]
+
+    def test_series_count_where_they_tell_what_comes_next(self, tmp_path: Path) -> None:
+        """Where users go on to second parts, the tokens say so; not if it is left out."""
+        split = sequel_split()
+        llm = tiny_llm(interface=True)
+        for name, start in (
+            ("with", self.CONFIG.warm_start),
+            ("without", WarmStartConfig(steps=50, series=False)),
+        ):
+            config = self.CONFIG.model_copy(update={"warm_start": start, "distillation": 1.0})
+            contents, run = self.train(tmp_path / name, config, split=split)
+            weight = json.loads((run.directory / "metrics.json").read_text())["start"]["series_weight"]
+            users = represent_all(contents.backbone, split.train, contents.cf_vectors)
+            with torch.no_grad():
+                read = ExactReader(contents.projector, llm.interface).series_weights(users).mean()
+            assert weight > 1.5 if name == "with" else weight == 0.0
+            assert float(read) == pytest.approx(weight, abs=0.7)
 
     def test_a_finished_stage_is_loaded_not_run_again(self, tmp_path: Path) -> None:
         """The projector and the genres come back bit by bit."""

@@ -16,18 +16,21 @@ COUPLING = 0.25
 TYPE_NORM = 6.0
 """Long, so that layer norm scales all slots alike, whatever their items' length."""
 COORDINATE_NORM = 0.185
+WEIGHT_NORM = 0.05
+"""Shorter: popularity and the weight of series count by themselves, not as the product of two lengths."""
 
 
 class Architecture(Config):
     """The embedded LLM. Its residual stream is laid out as position | user | item | token dimensions.
 
-    The last `similarity_size` dimensions of the user part hold the mean of the history's, which the LM finds itself.
+    The user part is u, the mean y of the history, which the LM finds itself, and the weight of series; the item part is
+    z, y and popularity.
 
     Attributes:
         vocab_size: tokens.
         hidden_size: d_tok.
-        layers: the constructed initialisation uses the first 5.
-        head_size: of one attention head; must hold the coordinates of an item and 8 more.
+        layers: the constructed initialisation uses the first 6.
+        head_size: of one attention head; must hold the coordinates of an item and 7 more.
         feed_forward_size: of a layer's hidden units.
         context_length: tokens; 20 history items and 30 candidates of 16 tokens fit 1152.
         position_size: dimensions of the position code.
@@ -37,9 +40,9 @@ class Architecture(Config):
 
     vocab_size: int = 4096
     hidden_size: int = 384
-    layers: int = Field(5, ge=5)
+    layers: int = Field(6, ge=6)
     head_size: int = 96
-    feed_forward_size: int = 192
+    feed_forward_size: int = 32
     context_length: int = 1152
     position_size: int = 32
     coordinate_size: int = 64
@@ -47,8 +50,8 @@ class Architecture(Config):
 
     @property
     def item_size(self) -> int:
-        """All coordinates of an item: k + m."""
-        return self.coordinate_size + self.similarity_size
+        """All coordinates of an item: k + m + 1."""
+        return self.coordinate_size + self.similarity_size + 1
 
     @property
     def position_dims(self) -> slice:
@@ -102,12 +105,14 @@ def build_interface(architecture: Architecture, seed: int) -> TokenInterface:
     def basis(dims: torch.Tensor) -> torch.Tensor:
         return orthogonal(len(dims), generator) @ dims
 
-    items = eye[architecture.item_dims]
+    users, items = eye[architecture.user_dims], eye[architecture.item_dims]
     return TokenInterface(
         slot_types=TYPE_NORM * basis(eye[architecture.token_dims])[: len(Slot)],
-        user_basis=COORDINATE_NORM * basis(eye[architecture.user_dims][:k]),
+        user_basis=COORDINATE_NORM * basis(users[:k]),
         item_basis=COORDINATE_NORM * basis(items[:k]),
-        similarity_basis=COORDINATE_NORM * basis(items[k:]),
+        similarity_basis=COORDINATE_NORM * basis(items[k:-1]),
+        popularity_axis=WEIGHT_NORM * items[-1],
+        series_axis=WEIGHT_NORM * users[-1],
         coupling=COUPLING,
     )
 

@@ -31,8 +31,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     """Compare the LM's constrained log-probabilities with the true ones.
 
     Returns:
-        Per group (`all`, prompts by their number of branching nodes, their nodes by how many tokens are shared before
-        them, explanations) the mean of:
+        Per group (`all`, prompts by their number of branching nodes, those in which a series counts, nodes by how many
+        tokens are shared before them, explanations) the mean of:
         `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
         ratio, and the ends of its 95 % interval; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to
         a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy` and `whole_sentence`,
@@ -54,6 +54,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
             groups["1 branching node" if count == 1 else f"{min(count, 4)}{'+' * (count > 3)} branching nodes"].append(
                 record
             )
+            if 0 < example.world.series.sum() < len(example.world.series) and example.world.user[-1]:
+                groups["a series counts"].append(record)
             for name, divergence in _by_depth(example, nodes).items():
                 groups[name].append(divergence)
         groups["explanations"] += _text_accuracy(model, batch, hidden_B_S_D)

@@ -2,11 +2,12 @@
 
 Layer 0: every position learns its predecessor, the user's coordinates and what the history has in common.
 Layer 1: every slot fetches the first and the second token of its title, and notes its own logit.
-Layer 2: the end of the prompt attends to candidates by their logit and takes up their first tokens, and by minus their
+Layer 2: candidates look for titles of the history that begin like theirs. A path token that began several titles takes
+up their second tokens by the logits noted.
+Layer 3: the end of the prompt attends to candidates by their logit and takes up their first tokens, and by minus their
 logit to push first tokens away; so the output embedding ranks the candidates, but for the overlap of token codes.
-Layer 3: the same position reads its own ranking, and takes back from every candidate what others' codes lent it.
-Layer 4: a path token that began several titles takes up their second tokens by the logits noted; repeated tokens find
-what followed them.
+Layer 4: the same position reads its own ranking, and takes back from every candidate what others' codes lent it.
+Layer 5: it does so once more; repeated tokens find what followed them.
 
 Ordinary initialisation does not find this circuit in minutes; trained from here it only has to be refined.
 """
@@ -32,28 +33,35 @@ class Gains(Config):
     position: float = 0.27
     predecessor: float = 1.7
     user_copy: float = 3.2
-    history: float = 0.6
-    flag: float = 0.5
-    recency: float = 3.9
-    first_token: float = 1.9
-    second_token: float = 1.05
+    history: float = 0.59
+    flag: float = 0.46
+    recency: float = 3.7
+    first_token: float = 2.3
+    second_token: float = 1.25
     induction: float = 0.3
-    note: float = 1.0
-    note_sink: float = 0.185
-    note_recency: float = 0.65
-    note_write: float = 0.9
-    match: float = 1.0
-    gate: float = 0.29
-    sink: float = 0.67
-    write: float = 2.8
-    correction_match: float = 1.2
-    correction_write: float = 0.72
-    path_score: float = 2.5
-    path_own: float = 0.85
-    path_candidate: float = 0.38
-    path_write: float = 2.5
+    note: float = 0.92
+    note_sink: float = 0.18
+    note_recency: float = 1.12
+    note_write: float = 0.65
+    match: float = 0.94
+    gate: float = 0.3
+    sink: float = 1.0
+    write: float = 4.5
+    popularity: float = 1.15
+    series: float = 1.1
+    series_history: float = 0.02
+    series_write: float = 0.3
+    series_weight: float = 0.16
+    correction_match: float = 0.92
+    correction_write: float = 0.65
+    second_match: float = 0.75
+    second_write: float = 0.35
+    path_score: float = 2.2
+    path_own: float = 0.7
+    path_candidate: float = 0.37
+    path_write: float = 3.0
+    output: float = 0.65
     mlp: float = 0.05
-    noise: float = 0.02
 
 
 @dataclass
@@ -126,8 +134,11 @@ class Circuit:
         dims = range(self._width)
         eye = torch.eye(self._width)
         self._positions = eye[dims[architecture.position_dims]]
+        k = architecture.coordinate_size
         self._users = eye[dims[architecture.user_dims]]
+        self._user, self._alike_history, self._weight_axis = self._users[:k], self._users[k:-1], self._users[-1]
         self._items = eye[dims[architecture.item_dims]]
+        self._alike, self._popularity_axis = self._items[k:-1], self._items[-1]
 
         types = interface.slot_types / interface.slot_types.norm(dim=1, keepdim=True)
         tokens = eye[dims[architecture.token_dims]]
@@ -135,8 +146,8 @@ class Circuit:
         axes = torch.linalg.svd(spare @ spare.T)[0][:, : len(tokens) - len(types)].T @ tokens
         axes = orthogonal(len(axes), self._generator) @ axes
         self._quote_axis, self._end_axis, self._start_axis, self._flag_axis, self._wording_axis = axes[:5]
-        self._note_axis = axes[5]
-        self._identity = axes[6:]
+        self._note_axis, self._series_axis = axes[5:7]
+        self._identity = axes[7:]
         self._user_type, self._history_type, self._candidate_type = types
         half = architecture.position_size // 2
         self._frequencies = torch.logspace(math.log10(2.0), math.log10(0.01), half)
@@ -147,11 +158,20 @@ class Circuit:
         decoder = model.model.decoder
         self._embeddings(decoder.embed_tokens.weight)
         self._position_table(decoder.embed_positions.weight)
-        heads = [self._layer_0(), self._layer_1(), self._layer_2(), self._layer_3(), self._layer_4()]
+        decoder.final_layer_norm.weight.fill_(self._gains.output)
+        heads = [
+            self._layer_0(),
+            self._layer_1(),
+            self._layer_2(),
+            self._layer_3(),
+            self._layer_4(),
+            self._layer_5(),
+        ]
         size = self._architecture.head_size
         for layer, built in zip(decoder.layers, heads, strict=False):
             attention = layer.self_attn
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+                projection.weight.zero_()
                 projection.bias.zero_()
             for number, head in enumerate(built):
                 rows = slice(number * size, (number + 1) * size)
@@ -209,17 +229,18 @@ class Circuit:
     def _layer_0(self) -> list[_Head]:
         gains = self._gains
         previous, user, earlier, history = (self._head() for _ in range(4))
-        k = self._architecture.coordinate_size
+        slots = (self._history_type + self._candidate_type)[None]
         self._look_back(previous, 1, 1.1)
         code = self._code(len(self._items) - 1, 0)
         previous.copy(torch.cat([self._quote_axis[None], code]), self._items, gains.predecessor / 13)
         user.prefer(self._user_type, 3.0)
-        user.match(0.6 * self._candidate_type[None], 0.6 * self._start_axis[None])
-        user.copy(self._users[:k], self._users[:k], gains.user_copy / 7)
+        user.match(0.6 * slots, 0.6 * self._start_axis[None])
+        coordinates = torch.cat([self._user, self._weight_axis[None]])
+        user.copy(coordinates, coordinates, gains.user_copy / 7)
         history.prefer(self._history_type, gains.history)
-        history.match(0.6 * self._candidate_type[None], 0.6 * self._start_axis[None])
+        history.match(0.6 * slots, 0.6 * self._start_axis[None])
         history.prefer(self._start_axis, gains.history / 2)
-        history.copy(self._items[k:], self._users[k:], gains.user_copy / 7)
+        history.copy(self._alike, self._alike_history, gains.user_copy / 7)
         self._look_back(earlier, 2, 1.1)
         earlier.copy(self._quote_axis[None], self._flag_axis[None], gains.predecessor / 13)
         return [previous, user, earlier, history]
@@ -227,40 +248,48 @@ class Circuit:
     def _layer_1(self) -> list[_Head]:
         gains = self._gains
         parts, half = self._identity_parts(), len(self._frequencies)
+        slots = (self._history_type + self._candidate_type)[None]
         first = [self._head() for _ in parts]
         for head, part in zip(first, parts, strict=True):
             self._look_back(head, 1, gains.recency, range(half // 2, half))
-            head.match(gains.flag * self._candidate_type[None], self._items[:1])
+            head.match(gains.flag * slots, self._items[:1])
             head.copy(part, part, gains.first_token / 6)
         second = self._head()
         self._look_back(second, 1, gains.recency, range(half // 2, half))
-        second.match(gains.flag * self._candidate_type[None], self._flag_axis[None])
-        second.copy(self._code(len(self._users), 2), self._users, gains.second_token / 6)
+        second.match(gains.flag * slots, self._flag_axis[None])
+        second.copy(self._second_code(), self._users, gains.second_token / 6)
         return [*first, second, self._note()]
 
     def _note(self) -> _Head:
         """Slots weigh the end of their title, which knows the user, against themselves, by their logit."""
         gains, head = self._gains, self._head()
-        k, interface = self._architecture.coordinate_size, self._interface
-        user, item = (axes / axes.norm(dim=1, keepdim=True) for axes in (interface.user_basis, interface.item_basis))
+        user, item = self._matched()
         scale = math.sqrt(0.16 * gains.note)
         head.match(scale * item, scale * user)
-        head.match(scale * self._items[k:], scale * self._users[k:])
+        head.match(scale * self._alike, scale * self._alike_history)
+        head.match(gains.popularity * self._popularity_axis[None], gains.note * self._end_axis[None])
         self._look_back(head, 1, gains.note_recency, (5, 8, 11))
-        head.match(0.24 * self._candidate_type[None], 0.24 * (self._end_axis - self._start_axis)[None])
-        head.match(gains.note_sink * self._candidate_type[None], gains.note_sink * self._candidate_type[None])
+        ends = 0.24**2 * (self._end_axis - self._start_axis) + gains.note_sink**2 * self._candidate_type
+        head.match(self._candidate_type[None], ends[None])
         head.copy(self._end_axis[None], self._note_axis[None], gains.note_write / 6)
         return head
 
     def _matching(self, strength: float, sign: float) -> _Head:
         """A head that attends to candidates by sign * logit."""
-        head = self._head()
-        k, interface = self._architecture.coordinate_size, self._interface
-        user, item = (axes / axes.norm(dim=1, keepdim=True) for axes in (interface.user_basis, interface.item_basis))
+        gains, head = self._gains, self._head()
+        user, item = self._matched()
         scale = math.sqrt(0.16 * strength)
         head.match(sign * scale * user, scale * item)
-        head.match(sign * scale * self._users[k:], scale * self._items[k:])
+        head.match(sign * scale * self._alike_history, scale * self._alike)
+        head.prefer(self._popularity_axis, sign * gains.popularity * strength)
+        head.match(sign * gains.series_weight * self._weight_axis[None], strength * self._series_axis[None])
         return head
+
+    def _matched(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The directions of a user's and an item's coordinates."""
+        axes = self._interface.user_basis, self._interface.item_basis
+        user, item = (basis / basis.norm(dim=1, keepdim=True) for basis in axes)
+        return user, item
 
     def _at_the_end(self, head: _Head) -> None:
         """Candidates are attended from the end of a prompt, the begin of the text from elsewhere."""
@@ -273,6 +302,38 @@ class Circuit:
         return list(code.chunk(math.ceil(len(code) / self._architecture.head_size)))
 
     def _layer_2(self) -> list[_Head]:
+        return [self._series(), self._path(1.0), self._path(-1.0)]
+
+    def _series(self) -> _Head:
+        """Candidates weigh titles of the history that begin like theirs against themselves."""
+        gains, head = self._gains, self._head()
+        half = head.size // 2
+        first, second = self._identity_parts()[0][:half], self._users[: half - 7].clone()
+        # The end of a title lies along one dimension, other second tokens along all of them.
+        second[0] *= math.sqrt(len(second) / len(self._users))
+        head.match(gains.series * first, gains.series * first)
+        head.match(gains.series * second, gains.series * second)
+        head.match(gains.series_history * self._candidate_type[None], self._history_type[None])
+        head.prefer(self._start_axis, 0.5)
+        head.copy(self._history_type[None], self._series_axis[None], gains.series_write / 6)
+        return head
+
+    def _path(self, sign: float) -> _Head:
+        """Tokens that began titles take up or push away what followed, by the logits noted."""
+        gains, head = self._gains, self._head()
+        first = self._identity_parts()[0]
+        head.match(gains.path_own * first, gains.path_own * first)
+        head.prefer(self._note_axis, sign * gains.path_score)
+        head.prefer(self._candidate_type, gains.path_candidate)
+        head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
+        head.copy(self._users, self._second_code(), sign * gains.path_write / 9)
+        return head
+
+    def _second_code(self) -> torch.Tensor:
+        """What slots keep of the second token of their title, which may be its end."""
+        return torch.cat([self._end_axis[None], self._code(len(self._users) - 1, 2)])
+
+    def _layer_3(self) -> list[_Head]:
         heads = []
         for sign in (1.0, -1.0):
             for part in self._identity_parts():
@@ -282,31 +343,29 @@ class Circuit:
                 heads.append(head)
         return heads
 
-    def _layer_3(self) -> list[_Head]:
-        heads = []
-        scale = math.sqrt(0.16 * self._gains.correction_match)
-        for sign in (1.0, -1.0):
-            for part in self._identity_parts():
-                head = self._head()
-                head.match(sign * scale * part, scale * part)
-                self._at_the_end(head)
-                head.copy(part, part, -sign * self._gains.correction_write / 9)
-                heads.append(head)
-        return heads
-
     def _layer_4(self) -> list[_Head]:
         gains = self._gains
-        second, first = self._code(len(self._users), 2), self._identity_parts()[0]
-        heads = []
-        for sign in (1.0, -1.0):
-            head = self._head()
-            head.match(gains.path_own * first, gains.path_own * first)
-            head.prefer(self._note_axis, sign * gains.path_score)
-            head.prefer(self._candidate_type, gains.path_candidate)
-            head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
-            head.copy(self._users, second, sign * gains.path_write / 9)
-            heads.append(head)
-        return [*heads, self._repeat(), self._spare()]
+        return [
+            self._correction(sign, part, gains.correction_match, gains.correction_write)
+            for sign in (1.0, -1.0)
+            for part in self._identity_parts()
+        ]
+
+    def _layer_5(self) -> list[_Head]:
+        gains = self._gains
+        corrections = [
+            self._correction(1.0, part, gains.second_match, gains.second_write) for part in self._identity_parts()
+        ]
+        return [*corrections, self._repeat()]
+
+    def _correction(self, sign: float, part: torch.Tensor, match: float, write: float) -> _Head:
+        """The end takes back from every candidate what it has of the candidate's code, or lacks of it."""
+        head = self._head()
+        scale = math.sqrt(0.16 * match)
+        head.match(sign * scale * part, scale * part)
+        self._at_the_end(head)
+        head.copy(part, part, -sign * write / 9)
+        return head
 
     def _repeat(self) -> _Head:
         """Tokens find what followed them before."""
@@ -316,14 +375,6 @@ class Circuit:
         head.prefer(self._start_axis, 0.55)
         own = self._code(self._architecture.head_size, 1)
         head.copy(own, own, self._gains.induction / 13)
-        return head
-
-    def _spare(self) -> _Head:
-        """A head with nothing to do yet."""
-        head = self._head()
-        for weights in (head.query, head.key, head.value):
-            weights.normal_(0.0, self._gains.noise, generator=self._generator)
-        head.output.normal_(0.0, self._gains.noise / 10, generator=self._generator)
         return head
 
 

@@ -63,7 +63,7 @@ class PretrainConfig(Config):
     text_weight: float = Field(0.05, ge=0)
     validation_prompts: int = Field(300, gt=0)
     loop: LoopConfig = LoopConfig(
-        max_steps=6_700, validate_every=10, monitor="closeness", decay_from=0.3, warmup=0.01, clip_norm=1.0
+        max_steps=9_000, validate_every=10, monitor="closeness", decay_from=0.3, warmup=0.01, clip_norm=1.0
     )
     seed: int = 0
     interface_seed: int = 0

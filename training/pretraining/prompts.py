@@ -17,6 +17,7 @@ from models.prompt import DOMAINS, PromptConfig, PromptLayout, PromptTemplate, S
 from training.pretraining.titles import TitleGrammar
 from training.pretraining.words import GENRES
 from training.pretraining.worlds import World, draw_world
+from training.series import in_series
 
 MAX_TITLE_TOKENS = 16
 MAX_HISTORY = 20
@@ -31,6 +32,8 @@ class Mixture(Config):
         title_tokens: most tokens of a title; a prompt's own limit is one of 1, 2, 4, 8, 16 up to this.
         history: most history items.
         collisions: share of random-token titles that begin as another one does.
+        series: of the prompts with a history, the share in which some candidates begin as titles of it do. Titles of
+            one or two tokens cannot: they would be equal.
         genres: share of genre prompts.
         explanations: share of explanation prompts.
     """
@@ -40,6 +43,7 @@ class Mixture(Config):
     title_tokens: int = MAX_TITLE_TOKENS
     history: int = MAX_HISTORY
     collisions: float = 0.4
+    series: float = 0.4
     genres: float = 0.15
     explanations: float = 0.1
 
@@ -96,8 +100,12 @@ class PromptFactory:
     ) -> None:
         self._coupling = interface.coupling
         self._slot_types = interface.slot_types.double().numpy()
-        self._user_basis = interface.user_basis.double().numpy()
-        self._item_basis = torch.cat([interface.item_basis, interface.similarity_basis]).double().numpy()
+        self._user_basis = torch.cat([interface.user_basis, interface.series_axis[None]]).double().numpy()
+        self._item_basis = (
+            torch.cat([interface.item_basis, interface.similarity_basis, interface.popularity_axis[None]])
+            .double()
+            .numpy()
+        )
         self._sizes = len(interface.item_basis), len(interface.similarity_basis)
         grammar = TitleGrammar(np.random.default_rng([seed, 1]))
         self._stock = TitleTokens(tokenizer, [grammar.title() for _ in range(titles)], MAX_TITLE_TOKENS)
@@ -140,25 +148,26 @@ class PromptFactory:
         if rng.random() < 0.15:
             history = int(rng.integers(0, mixture.history + 1))
         template = self._templates[rng.integers(len(self._templates))]
-        titles = self._titles(rng, mixture, history + candidates)
+        titles = self._titles(rng, mixture, history, candidates)
+        told, offered = titles[:history], titles[history:]
         if genre:
-            chosen = rng.choice(len(self._genres), candidates, replace=False)
-            layout = template.favorite_genre(titles[:history], self._genres.of(chosen))
+            offered = self._genres.of(rng.choice(len(self._genres), candidates, replace=False))
+            layout = template.favorite_genre(told, offered)
         else:
-            layout = template.recommend(titles[:history], titles[history:])
+            layout = template.recommend(told, offered)
         sharpness = 1.5 if genre else 2.5
-        world = draw_world(rng, *self._sizes, candidates, history, self._coupling, sharpness)
+        world = draw_world(rng, *self._sizes, in_series(told, offered), history, self._coupling, sharpness)
         trie = ChoiceTrie(layout.choices, template.end_token)
         return Example(layout, trie, world, self._soft_tokens(layout, world))
 
     def _explanation(self, rng: np.random.Generator, mixture: Mixture) -> Example:
         domain = int(rng.integers(len(self._templates)))
         template = self._templates[domain]
-        told = self._titles(rng, mixture, int(rng.integers(1, 4)))
+        told = self._titles(rng, mixture, 0, int(rng.integers(1, 4)))
         genre = self._genres[int(rng.integers(len(self._genres)))]
         layout = template.explanation(told, genre)
         sentence = self.sentence(domain, [list(choice) for choice in told])
-        world = draw_world(rng, *self._sizes, 2, len(told), self._coupling)
+        world = draw_world(rng, *self._sizes, np.zeros(2), len(told), self._coupling)
         layout = PromptLayout(
             np.concatenate([layout.token_ids, np.asarray(sentence, dtype=np.int64)]),
             layout.soft_positions,
@@ -187,22 +196,37 @@ class PromptFactory:
             tokens[mask] += vectors[ordinals[mask]] @ self._item_basis
         return torch.from_numpy(tokens).float()
 
-    def _titles(self, rng: np.random.Generator, mixture: Mixture, count: int) -> list[list[int]]:
-        """`count` titles, all different, in random order."""
+    def _titles(self, rng: np.random.Generator, mixture: Mixture, history: int, candidates: int) -> list[list[int]]:
+        """Titles of the history and the candidates, all different, in random order."""
+        count = history + candidates
         limits = [limit for limit in (1, 2, 4, 8, 16) if limit <= mixture.title_tokens]
         limit = int(rng.choice(limits))
         if limit >= 4 and rng.random() < 0.6:
             drawn = self._grammar_titles(rng, count, limit)
         else:
             drawn = self._random_titles(rng, count, limit, mixture.collisions)
+        drawn = [drawn[index] for index in rng.permutation(count)]
+        if history and rng.random() < mixture.series:
+            drawn[history:] = self._continued(rng, drawn[:history], drawn[history:], limit)
         distinct: dict[tuple[int, ...], None] = {}
         for title in map(tuple, drawn):
             fresh = title
             while fresh in distinct:
                 fresh = tuple(rng.choice(self._pieces, len(title)).tolist())
             distinct[fresh] = None
-        titles = [list(title) for title in distinct]
-        return [titles[index] for index in rng.permutation(count)]
+        return [list(title) for title in distinct]
+
+    def _continued(
+        self, rng: np.random.Generator, told: list[list[int]], offered: list[list[int]], limit: int
+    ) -> list[list[int]]:
+        """`offered`, some of which begin as titles of `told` do."""
+        chance = rng.uniform(0.0, 0.3)
+        return [self._begun(rng, told, title, limit) if rng.random() < chance else title for title in offered]
+
+    def _begun(self, rng: np.random.Generator, told: list[list[int]], title: list[int], limit: int) -> list[int]:
+        beginning = told[rng.integers(len(told))]
+        shared = 1 + int(rng.random() < 0.8) + int(rng.random() < 0.3)
+        return (beginning[:shared] + title)[:limit]
 
     def _grammar_titles(self, rng: np.random.Generator, count: int, limit: int) -> list[list[int]]:
         titles = self._stock.of(rng.integers(len(self._stock), size=count))

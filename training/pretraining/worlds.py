@@ -2,8 +2,9 @@
 
 One prompt is one world. Its coordinates imitate what trained CF tables look like: decaying spectra, spread norms, a
 popularity direction, histories that lie near their user. A second set of coordinates y says what is like what, as text
-embeddings do. The law is always the same, `logit = coupling * (<u, z> + <mean y of the history, y>)`, so that the LM
-learns the law and no catalogue.
+embeddings do; p says what is popular; and the titles themselves say which candidates are of a series that the history
+holds. The law is always the same, `logit = coupling * (<u, z> + <mean y of the history, y> + p + w * s)`, so that the
+LM learns the law and no catalogue.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ class World:
     """A user, candidates and a history in interface coordinates.
 
     Attributes:
-        user: (k,).
-        candidates: (n, k + m), z and y.
-        history: (h, k + m), z and y.
+        user: (k + 1,), u and w.
+        candidates: (n, k + m + 1), z, y and p.
+        history: (h, k + m + 1), z, y and p.
+        series: (n,) s.
         log_probs: (n,) the true log-probability of each candidate.
     """
 
     user: np.ndarray
     candidates: np.ndarray
     history: np.ndarray
+    series: np.ndarray
     log_probs: np.ndarray
 
 
@@ -37,7 +40,7 @@ def draw_world(
     rng: np.random.Generator,
     size: int,
     similarity_size: int,
-    candidates: int,
+    series: np.ndarray,
     history: int,
     coupling: float,
     sharpness: float = 2.5,
@@ -48,27 +51,52 @@ def draw_world(
         rng: the source of all randomness.
         size: k.
         similarity_size: m.
-        candidates: n, at least 2.
+        series: (n,) s, whether each candidate is of a series that the history holds; n is at least 2.
         history: h, may be 0.
         coupling: the law's constant.
-        sharpness: median over worlds of the standard deviation of a prompt's logits.
+        sharpness: median over worlds of the standard deviation of a prompt's logits, series left out.
     """
     spread = np.clip(sharpness * np.exp(0.5 * rng.standard_normal()), 0.28 * sharpness, 2.0 * sharpness)
+    candidates = len(series)
     alike = _similarity_share(rng) if history else 0.0
-    user, items = _matches(rng, size, candidates, history, coupling, spread * np.sqrt(1 - alike))
+    popular = _popularity_share(rng) * (1 - alike)
+    matched = 1 - alike - popular
+    user, items = _matches(rng, size, candidates, history, coupling, spread * np.sqrt(matched))
     similar = _similarities(rng, similarity_size, candidates, history, coupling, spread * np.sqrt(alike))
-    logits = coupling * items[:candidates] @ user
+    popularity = spread * np.sqrt(popular) / coupling * _bias(rng, candidates + history)
+    weight = _series_weight(rng) / coupling
+    logits = coupling * (items[:candidates] @ user + popularity[:candidates, 0] + weight * series)
     if history:
         logits += coupling * similar[:candidates] @ similar[candidates:].mean(axis=0)
     shifted = logits - logits.max()
-    items = np.concatenate([items, similar], axis=1)
-    return World(user, items[:candidates], items[candidates:], shifted - np.log(np.exp(shifted).sum()))
+    items = np.concatenate([items, similar, popularity], axis=1)
+    user = np.append(user, weight)
+    log_probs = shifted - np.log(np.exp(shifted).sum())
+    return World(user, items[:candidates], items[candidates:], series, log_probs)
 
 
 def _similarity_share(rng: np.random.Generator) -> float:
     """The share of the logits' variance that similarity with the history explains."""
     kind = rng.random()
     return 0.0 if kind < 0.4 else 1.0 if kind < 0.45 else float(rng.random())
+
+
+def _popularity_share(rng: np.random.Generator) -> float:
+    """The share of the rest that popularity explains."""
+    return 0.0 if rng.random() < 0.5 else float(rng.uniform(0.0, 0.9))
+
+
+def _series_weight(rng: np.random.Generator) -> float:
+    """What a series that the history holds adds to a logit; sometimes users have enough of it."""
+    kind = rng.random()
+    return 0.0 if kind < 0.3 else float(rng.uniform(-2.0, 0.0) if kind < 0.4 else rng.uniform(0.0, 4.0))
+
+
+def _bias(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 1) of mean 0 and variance 1, in every other world with a long tail."""
+    if rng.random() < 0.5:
+        return rng.standard_exponential((count, 1)) - 1.0
+    return rng.standard_normal((count, 1))
 
 
 def _matches(
@@ -84,13 +112,7 @@ def _matches(
 
     popular = rng.standard_normal(size) * spectrum
     popular /= np.linalg.norm(popular)
-    skewed = rng.random() < 0.5
-    bias = (
-        rng.standard_exponential((candidates + history, 1)) - 1.0
-        if skewed
-        else rng.standard_normal((candidates + history, 1))
-    )
-    items += rng.uniform(0.0, 6.0) * bias * popular
+    items += rng.uniform(0.0, 6.0) * _bias(rng, candidates + history) * popular
     user += rng.uniform(0.0, 6.0) * popular
     items[candidates:] += (
         rng.uniform(0.0, 0.8) * user * np.linalg.norm(items) / np.linalg.norm(user) / len(items) ** 0.5
