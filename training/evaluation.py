@@ -29,7 +29,15 @@ from models.prompt import Injection, PromptConfig
 from training.backbone import score_candidates, some
 from training.data.splits import Candidates, Holdout, SequenceSplit
 from training.genres import genre_agreement
-from training.metrics import Estimate, RankingReport, report, share_estimate
+from training.metrics import (
+    Estimate,
+    RankingReport,
+    hit_at,
+    paired_difference,
+    positive_ranks,
+    report,
+    share_estimate,
+)
 from training.ranking import rank_correlation, rank_with_llm
 from training.series import series_table
 from training.warmstart import interface_logits
@@ -75,14 +83,17 @@ class RankerReport(Config):
     """How one ranker did.
 
     Attributes:
-        groups: `overall`, and by the positive: `warm`, `cold` (top and bottom 35 % by training interactions) and
-            `unseen` (no training interaction; part of `cold`).
+        groups: `overall`, and by the positive: `warm`, `cold` (top and bottom 35 % by training interactions),
+            `unseen` (no training interaction; part of `cold`) and `new` (the user did not meet it before; negatives
+            never are of the history, so a positive that is can be told by it).
+        differences: Hit@1 less the backbone's, user by user, for every group with users.
         rank_correlation: mean Spearman correlation with the backbone's order of the candidates.
         token_correlation: that with the order which the injected tokens say, if the LLM has an interface: the text
             encoder's for its variant, none for prompts without all tokens, the item encoder's for all others.
     """
 
     groups: dict[str, RankingReport]
+    differences: dict[str, Estimate] = Field(default_factory=dict)
     rank_correlation: float
     token_correlation: float | None = None
 
@@ -175,6 +186,7 @@ def evaluate(
         rankers={
             name: RankerReport(
                 groups=report(values, groups, config.resamples, config.seed),
+                differences=_differences(values, scores[backbone_name], groups, config),
                 rank_correlation=rank_correlation(values, scores[backbone_name]),
                 token_correlation=rank_correlation(values, tokens[name]) if name in tokens else None,
             )
@@ -224,7 +236,23 @@ def _backbone_name(contents: BundleContents) -> str:
 def _groups(split: SequenceSplit, candidates: Candidates) -> dict[str, np.ndarray]:
     positives = candidates.items[:, 0]
     masks = {"warm": split.warm_items, "cold": split.cold_items, "unseen": ~split.catalogue.warm}
-    return {name: mask[positives] for name, mask in masks.items()}
+    groups = {name: mask[positives] for name, mask in masks.items()}
+    histories = _histories(split, candidates)
+    new = [positive not in history for positive, history in zip(positives, histories, strict=True)]
+    return groups | {"new": np.asarray(new, dtype=bool)}
+
+
+def _differences(
+    scores_E_C: np.ndarray, reference_E_C: np.ndarray, groups: Mapping[str, np.ndarray], config: EvaluationConfig
+) -> dict[str, Estimate]:
+    """By group Hit@1 less that of the reference."""
+    hits, others = (hit_at(positive_ranks(scores), 1) for scores in (scores_E_C, reference_E_C))
+    masks = {"overall": np.ones(len(hits), dtype=bool), **groups}
+    return {
+        name: paired_difference(hits[mask], others[mask], config.resamples, config.seed)
+        for name, mask in masks.items()
+        if mask.any()
+    }
 
 
 def _histories(split: SequenceSplit, candidates: Candidates) -> list[np.ndarray]:

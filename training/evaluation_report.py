@@ -15,7 +15,9 @@ CHART_FILE = "report.png"
 
 RANKING_METRICS = {"hit@1": "Hit@1", "hit@5": "Hit@5", "ndcg@10": "NDCG@10", "mrr": "MRR"}
 CORRELATIONS = ["Spearman with the backbone", "with the tokens"]
-GROUPS = ("overall", "warm", "cold", "unseen")
+DIFFERENCE = "Hit@1 less the backbone's"
+SHORT_GROUPS = ("overall", "warm", "cold", "unseen")
+GROUPS = (*SHORT_GROUPS, "new")
 
 
 def write_report(evaluation: EvaluationReport, directory: Path) -> None:
@@ -44,11 +46,12 @@ def markdown(evaluation: EvaluationReport) -> str:
         lines += ["", f"## {group.capitalize()}", ""]
         titles = [
             *RANKING_METRICS.values(),
+            DIFFERENCE,
             *(CORRELATIONS * (group == "overall")),
         ]
         lines += _head("Ranker", titles)
         for name, ranker in evaluation.rankers.items():
-            cells = _cells(ranker.groups[group])
+            cells = [*_cells(ranker.groups[group]), _interval(ranker.differences[group])]
             correlations = [ranker.rank_correlation, ranker.token_correlation] * (group == "overall")
             lines.append(_row(name, [*cells, *("-" if found is None else f"{found:.3f}" for found in correlations)]))
     if evaluation.users > evaluation.ranked_users:
@@ -74,7 +77,7 @@ def table(evaluation: EvaluationReport) -> Table:
     for column in ("Hit@1", "warm", "cold", "unseen", "NDCG@10", "Spearman", "tokens"):
         shown.add_column(column, justify="right")
     for name, ranker in evaluation.rankers.items():
-        hits = [_mean(ranker.groups[group], "hit@1") for group in GROUPS]
+        hits = [_mean(ranker.groups[group], "hit@1") for group in SHORT_GROUPS]
         ndcg = _mean(ranker.groups["overall"], "ndcg@10")
         tokens = "-" if ranker.token_correlation is None else f"{ranker.token_correlation:.2f}"
         shown.add_row(name, *hits, ndcg, f"{ranker.rank_correlation:.2f}", tokens)

@@ -32,6 +32,16 @@ def share_estimate(hits_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
     return Estimate(mean=share, low=float(low), high=float(high))
 
 
+def paired_difference(
+    values_U: np.ndarray, reference_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """How much more one ranker has than another on the same users (U,): what users share cancels out."""
+    distinct, counts = np.unique(values_U - reference_U, return_counts=True)
+    weights_R_D = np.random.default_rng(seed).multinomial(len(values_U), counts / len(values_U), size=resamples)
+    low, high = np.percentile(weights_R_D @ distinct / len(values_U), [2.5, 97.5])
+    return Estimate(mean=float(np.mean(values_U - reference_U)), low=float(low), high=float(high))
+
+
 class RankingReport(Config):
     """What a ranker achieved on one group of users.
 

@@ -29,6 +29,7 @@ from training.evaluation import (
     DecodedVectors,
     EvaluationConfig,
     EvaluationReport,
+    _groups,
     _retrieval_ranks,
     evaluate,
     summary,
@@ -208,6 +209,26 @@ class TestEvaluate:
         groups = report.rankers[ALLMREC].groups
         assert 0 < groups["unseen"].users <= groups["cold"].users
         assert groups["warm"].users + groups["cold"].users <= 25
+        assert groups["new"].users == 25
+
+    def test_differences_are_those_of_hit_at_1(self, report: EvaluationReport) -> None:
+        """To the backbone, in every group that has users; it differs from itself by nothing."""
+        backbone = report.rankers["SASRec"]
+        for ranker in report.rankers.values():
+            assert set(ranker.differences) == {name for name, found in ranker.groups.items() if found.users}
+            for name, difference in ranker.differences.items():
+                hits = [found.groups[name].metrics["hit@1"].mean for found in (ranker, backbone)]
+                assert difference.mean == pytest.approx(hits[0] - hits[1])
+                assert difference.low <= difference.mean <= difference.high
+        assert {found.high - found.low for found in backbone.differences.values()} == {0.0}
+
+    def test_a_positive_of_the_history_is_not_new(self) -> None:
+        """Users whose test item repeats their first are left out."""
+        split = tiny_split()
+        split.test[::2] = [watched[0] for watched in split.train[::2]]
+        candidates = split.candidates(Holdout.TEST, 0)
+        expected = candidates.users % 2 == 1
+        np.testing.assert_array_equal(_groups(split, candidates)["new"], expected)
 
     def test_recall_grows_with_the_cutoff(self, report: EvaluationReport) -> None:
         """All 30 items are among the first 100."""

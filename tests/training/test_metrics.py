@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from training.metrics import mean_metrics, positive_ranks, report, report_ranks
+from training.metrics import mean_metrics, paired_difference, positive_ranks, report, report_ranks
 
 
 def test_ranks_count_what_scores_higher() -> None:
@@ -68,6 +68,18 @@ def test_interval_is_the_bootstrap_over_users() -> None:
     rng = np.random.default_rng(5)
     means = [(ranks[rng.integers(400, size=400)] == 1).mean() for _ in range(4000)]
     assert [estimate.low, estimate.high] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.008)
+
+
+def test_a_paired_difference_cancels_what_users_share() -> None:
+    """Its interval is that of the differences alone: 1.96 standard errors of them, much less than of either ranker."""
+    rng = np.random.default_rng(0)
+    reference = (rng.random(4000) < 0.5).astype(float)
+    better = np.where(rng.random(4000) < 0.1, 1.0, reference)
+    found = paired_difference(better, reference)
+    error = (better - reference).std() / np.sqrt(4000)
+    assert found.mean == pytest.approx((better - reference).mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert found.high - found.low < 0.5 * 2 * 1.96 * better.std() / np.sqrt(4000)
 
 
 def test_certainty_has_no_width() -> None:
