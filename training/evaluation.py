@@ -175,7 +175,7 @@ def evaluate(
     if llm.interface is not None:
         tokens = _token_scores(split, contents, llm.interface, composer, sample, [*scores, TOKENS])
         scores[TOKENS] = tokens[TOKENS]
-    groups = _groups(split, sample)
+    groups, all_groups = _groups(split, sample), _groups(split, everyone)
     return EvaluationReport(
         dataset=dataset,
         llm=llm.name,
@@ -193,7 +193,7 @@ def evaluate(
             for name, values in scores.items()
         },
         all_users={
-            name: report(values, _groups(split, everyone), config.resamples, config.seed)
+            name: report(values, all_groups, config.resamples, config.seed)
             for name, values in collaborative.items()
         },
         retrieval=_retrieval(split, contents, everyone, config),
