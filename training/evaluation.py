@@ -193,8 +193,7 @@ def evaluate(
             for name, values in scores.items()
         },
         all_users={
-            name: report(values, all_groups, config.resamples, config.seed)
-            for name, values in collaborative.items()
+            name: report(values, all_groups, config.resamples, config.seed) for name, values in collaborative.items()
         },
         retrieval=_retrieval(split, contents, everyone, config),
         genres=_genres(split, contents, llm, composer, config, console),
