@@ -93,7 +93,7 @@ def fit_genres(
     genres_G_J = start_G_J.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([genres_G_J], lr=config.learning_rate)
     for _ in range(config.steps):
-        logits_E_G = users_E_K @ reader.items(genres_G_J).T
+        logits_E_G = reader.logits(users_E_K, reader.items(genres_G_J))
         pull = config.pull * (genres_G_J - start_G_J).square().sum()
         loss = functional.cross_entropy(logits_E_G, targets_E) + pull
         optimizer.zero_grad()
@@ -148,7 +148,7 @@ def genre_agreement(
         reader = ExactReader(contents.projector, llm.interface.to(users_E_D.device))
         with torch.inference_mode():
             users_E_K = reader.users(users_E_D, contents.joint_item, told)
-            logits_E_G = users_E_K @ reader.items(contents.joint_genre).T
+            logits_E_G = reader.logits(users_E_K, reader.items(contents.joint_genre))
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
 
     def answered(done: int) -> None:

@@ -273,18 +273,17 @@ def token_teacher(contents: BundleContents, titles: TitleTokens, interface: Toke
     """What the tokens of the projector as it is now, and the titles, say by the LLM's law."""
     reader = ExactReader(copy.deepcopy(contents.projector), interface.to(contents.joint_item.device))
     joint = torch.cat([contents.joint_item, contents.joint_text])
-    items, similarities = reader.items(joint), reader.similarities(joint)
+    items_N_K = reader.items(joint)
 
     @torch.no_grad()
     def teach(
         users_B_D: torch.Tensor, told: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
     ) -> list[np.ndarray]:
-        users_B_K = reader.told(users_B_D, similarities, [rows.cpu().numpy() for rows in told])
-        weights_B = reader.series_weights(users_B_D)
+        users_B_K = reader.told(users_B_D, items_N_K, [rows.cpu().numpy() for rows in told])
         taught = []
-        for user_K, weight, told_H, rows_C in zip(users_B_K, weights_B, told, candidates, strict=True):
-            series_C = in_series(titles_of(told_H), titles_of(rows_C))
-            logits_C = items[rows_C] @ user_K + weight * torch.from_numpy(series_C).to(user_K)
+        for user_K, told_H, rows_C in zip(users_B_K, told, candidates, strict=True):
+            series_C = torch.from_numpy(in_series(titles_of(told_H), titles_of(rows_C))).to(user_K)
+            (logits_C,) = reader.logits(user_K[None], items_N_K[rows_C], series_C[None])
             taught.append(logits_C.double().softmax(dim=0).cpu().numpy())
         return taught
 

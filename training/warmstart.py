@@ -327,40 +327,43 @@ class ExactReader:
             )
         )
 
-    def coordinates(self, users_E_D: torch.Tensor) -> torch.Tensor:
-        """(E, k) u."""
-        return self._projector.user(users_E_D) @ self._user_axes
-
-    def series_weights(self, users_E_D: torch.Tensor) -> torch.Tensor:
-        """(E, 1) what a series that the history holds adds to a logit."""
-        return self._coupling * self._projector.user(users_E_D) @ self._series_axis
-
-    def similarities(self, joint_N_J: torch.Tensor) -> torch.Tensor:
-        """(N, m) y."""
-        return self._projector.item(joint_N_J) @ self._similarity_axes
-
     def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
-        """(E, k + m + 1) what decides beside series: the users' coordinates, the mean y of the items told, and 1.
+        """(E, k + m + 2) what the prompt says of the users: u, the mean y of the items told, 1 for p, and w.
 
         Args:
             users_E_D: x_u.
             joint_N_J: joint embeddings of all items, by number.
             histories: E arrays of the items told.
         """
-        return self.told(users_E_D, self.similarities(joint_N_J), histories)
+        return self.told(users_E_D, self.items(joint_N_J), histories)
 
-    def told(
-        self, users_E_D: torch.Tensor, similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]
-    ) -> torch.Tensor:
-        """`users` with y of all items at hand."""
-        means_E_m = _history_means(similarities_N_m, histories)
-        return torch.cat([self.coordinates(users_E_D), means_E_m, means_E_m.new_ones(len(means_E_m), 1)], dim=1)
+    def told(self, users_E_D: torch.Tensor, items_N_K: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+        """`users` with `items` at hand."""
+        users_E_T = self._projector.user(users_E_D)
+        size = self._similarity_axes.shape[1]
+        means_E_m = _history_means(items_N_K[:, -1 - size : -1], histories)
+        ones_E_1 = means_E_m.new_ones(len(means_E_m), 1)
+        return torch.cat([users_E_T @ self._user_axes, means_E_m, ones_E_1, users_E_T @ self._series_axis], dim=1)
 
     def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
-        """(N, k + m + 1) z, y and p, times the coupling: the product with `users` is the logit, but for series."""
-        tokens_N_D = self._projector.item(joint_N_J)
+        """(N, k + m + 1) z, y and p."""
         axes = torch.cat([self._item_axes, self._similarity_axes, self._popularity_axis], dim=1)
-        return self._coupling * tokens_N_D @ axes
+        return self._projector.item(joint_N_J) @ axes
+
+    def logits(
+        self, users_E_K: torch.Tensor, items_E_C_K: torch.Tensor, series_E_C: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(E, C) the law, for what `users` and `items` give.
+
+        Args:
+            users_E_K: the users.
+            items_E_C_K: their candidates, or (C, K) the same for all.
+            series_E_C: 1 for candidates of a series that the history holds; none by default.
+        """
+        logits_E_C = (items_E_C_K @ users_E_K[:, :-1, None]).squeeze(2)
+        if series_E_C is not None:
+            logits_E_C = logits_E_C + users_E_K[:, -1:] * series_E_C
+        return self._coupling * logits_E_C
 
 
 @torch.inference_mode()
@@ -379,11 +382,10 @@ def interface_logits(
         series_E_C: which candidates are of a series that the history holds.
     """
     reader = ExactReader(projector, interface)
-    items = torch.from_numpy(items_E_C).to(joint_N_J.device)
-    users_E_K = reader.users(users_E_D, joint_N_J, histories)
-    logits_E_C = torch.einsum("ek,eck->ec", users_E_K, reader.items(joint_N_J)[items])
-    of_series_E_C = torch.from_numpy(series_E_C).to(logits_E_C)
-    return (logits_E_C + reader.series_weights(users_E_D) * of_series_E_C).cpu().numpy()
+    items_N_K = reader.items(joint_N_J)
+    users_E_K = reader.told(users_E_D, items_N_K, histories)
+    candidates_E_C_K = items_N_K[torch.from_numpy(items_E_C).to(joint_N_J.device)]
+    return reader.logits(users_E_K, candidates_E_C_K, torch.from_numpy(series_E_C).to(users_E_K)).cpu().numpy()
 
 
 def _history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:

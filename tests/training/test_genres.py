@@ -82,7 +82,7 @@ def test_fitted_genres_tell_favourites_from_users(split: SequenceSplit, llm: Lan
     def agreement(genres: torch.Tensor) -> float:
         users = represent_all(contents.backbone, histories, contents.cf_vectors)
         with torch.no_grad():
-            logits = reader.users(users, contents.joint_item, histories) @ reader.items(genres).T
+            logits = reader.logits(reader.users(users, contents.joint_item, histories), reader.items(genres))
         return float((logits.argmax(dim=1).numpy() == favorites).mean())
 
     fitted = fit_genres(split, contents, llm.interface, history_items=50, config=GenreConfig())

@@ -398,7 +398,8 @@ class TestTraining:
             weight = json.loads((run.directory / "metrics.json").read_text())["start"]["series_weight"]
             users = represent_all(contents.backbone, split.train, contents.cf_vectors)
             with torch.no_grad():
-                read = ExactReader(contents.projector, llm.interface).series_weights(users).mean()
+                told = ExactReader(contents.projector, llm.interface).users(users, contents.joint_item, split.train)
+                read = llm.interface.coupling * told[:, -1].mean()
             assert weight > 1.5 if name == "with" else weight == 0.0
             assert float(read) == pytest.approx(weight, abs=0.7)
 
