@@ -106,6 +106,28 @@ def test_the_constructed_circuit_ranks_before_any_training(constructed, tokenize
     assert guessed["share"] < 0.4
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [1, 2, 4])
+def test_the_circuit_tells_titles_apart_that_begin_alike(constructed, factory, monkeypatch, shared):
+    """After one shared token and after several, it is nearer to the truth than a uniform guess among what follows."""
+    titles = factory._titles
+
+    def alike(rng: np.random.Generator, mixture: Mixture, history: int, candidates: int) -> list[list[int]]:
+        drawn = titles(rng, mixture, history, candidates)
+        beginning = rng.choice(factory._pieces, shared).tolist()
+        different = rng.choice(factory._pieces, 3, replace=False).tolist()
+        for place, last in zip(rng.choice(candidates, 3, replace=False), different, strict=True):
+            drawn[history + place] = [*beginning, last]
+        return drawn
+
+    monkeypatch.setattr(factory, "_titles", alike)
+    mixture = Mixture(candidates=(10, 10), collisions=0.0, series=0.0, genres=0.0, explanations=0.0)
+    result = measure(constructed, draw(factory, mixture, 120, seed=9))
+    found = result["nodes after 1 shared tokens" if shared == 1 else "nodes after 2+ shared tokens"]
+    assert found["prompts"] > 100
+    assert found["kl"] < 0.9 * found["uniform_kl"]
+
+
 def test_waking_free_dimensions_changes_nothing_yet_and_lets_all_learn(tokenizer, interface, factory):
     """The circuit computes the same with random free rows; after a step, every attention dimension gets a gradient.
 

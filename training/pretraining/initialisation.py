@@ -1,13 +1,14 @@
 """The constructed initialisation: a circuit that ranks injected tokens before any training.
 
 Layer 0: every position learns its predecessor, the user's coordinates and what the history has in common.
-Layer 1: every slot fetches the first and the second token of its title, and notes its own logit.
+Layer 1: every slot fetches the first and the second token of its title, and notes its own logit; the tokens of a title
+fetch its first.
 Layer 2: candidates look for titles of the history that begin like theirs. A path token that began several titles takes
-up their second tokens by the logits noted.
+up their second tokens by the logits noted; further down, where those titles stand.
 Layer 3: the end of the prompt attends to candidates by their logit and takes up their first tokens, and by minus their
 logit to push first tokens away; so the output embedding ranks the candidates, but for the overlap of token codes.
 Layer 4: the same position reads its own ranking, and takes back from every candidate what others' codes lent it.
-Layer 5: it does so once more; repeated tokens find what followed them.
+Layer 5: it does so once more; repeated tokens find what followed them, path tokens where the likely titles stand.
 
 Ordinary initialisation does not find this circuit in minutes; trained from here it only has to be refined.
 """
@@ -25,6 +26,9 @@ from models.config import Config
 from models.llm.interface import TokenInterface
 from training.pretraining.architecture import Architecture, orthogonal
 
+_POSITION_OFFSET = 2
+"""OPT's position table begins with two rows that it does not use."""
+
 
 class Gains(Config):
     """Strengths of the circuit, tuned so that the untrained model ranks well."""
@@ -33,11 +37,12 @@ class Gains(Config):
     position: float = 0.27
     predecessor: float = 1.7
     user_copy: float = 3.2
-    history: float = 0.59
+    history: float = 0.8
+    history_sink: float = 0.6
     flag: float = 0.46
     recency: float = 3.7
     first_token: float = 2.3
-    second_token: float = 1.25
+    second_token: float = 2.2
     induction: float = 0.3
     note: float = 0.92
     note_sink: float = 0.18
@@ -56,10 +61,26 @@ class Gains(Config):
     correction_write: float = 0.65
     second_match: float = 0.75
     second_write: float = 0.35
-    path_score: float = 2.2
-    path_own: float = 0.7
-    path_candidate: float = 0.37
-    path_write: float = 3.0
+    path_score: float = 1.2
+    path_own: float = 0.56
+    path_candidate: float = 0.42
+    path_write: float = 2.0
+    first_sink: float = 50.0
+    first_slots: float = 4.0
+    begin: float = 25.0
+    begin_slots: float = 2.0
+    begin_quotes: float = 20.0
+    locate_match: float = 0.43
+    locate_score: float = 2.3
+    locate_candidate: float = 0.7
+    locate_write: float = 0.38
+    follow_match: float = 0.65
+    follow_near: float = 0.7
+    follow_frequencies: tuple[int, ...] = (4, 5, 6, 7, 8, 9, 10)
+    follow_distance: float = 2.0
+    follow_quote: float = 1.2
+    follow_sink: float = 0.1
+    follow_write: float = 1.2
     output: float = 0.65
     mlp: float = 0.05
 
@@ -146,8 +167,9 @@ class Circuit:
         axes = torch.linalg.svd(spare @ spare.T)[0][:, : len(tokens) - len(types)].T @ tokens
         axes = orthogonal(len(axes), self._generator) @ axes
         self._quote_axis, self._end_axis, self._start_axis, self._flag_axis, self._wording_axis = axes[:5]
-        self._note_axis, self._series_axis = axes[5:7]
-        self._identity = axes[7:]
+        self._note_axis, self._series_axis, self._begin_axis = axes[5:8]
+        self._identity = axes[8:]
+        self._own_code = self._code(len(self._identity), 1)
         self._user_type, self._history_type, self._candidate_type = types
         half = architecture.position_size // 2
         self._frequencies = torch.logspace(math.log10(2.0), math.log10(0.01), half)
@@ -199,27 +221,38 @@ class Circuit:
 
     def _position_table(self, table: torch.Tensor) -> None:
         table.zero_()
-        half = len(self._frequencies)
-        phase = torch.arange(len(table))[:, None] * self._frequencies
-        table[:, :half] = self._gains.position * torch.cos(phase)
-        table[:, half : 2 * half] = self._gains.position * torch.sin(phase)
+        table[:, : 2 * len(self._frequencies)] = self._position_codes(len(table) - _POSITION_OFFSET)
+
+    def _position_codes(self, positions: int) -> torch.Tensor:
+        """The rows of OPT's position table for so many positions."""
+        phase = torch.arange(positions + _POSITION_OFFSET)[:, None] * self._frequencies
+        return self._gains.position * torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
 
     def _head(self) -> _Head:
         return _Head(self._architecture.head_size, self._width)
 
     def _look_back(self, head: _Head, distance: int, strength: float, frequencies: Sequence[int] | None = None) -> None:
         """Attend `distance` positions back, by all frequencies or only some, 0 the fastest."""
+        rows = self._position_rows(frequencies)
+        head.match(strength * self._turned(distance, rows), strength * self._positions[rows])
+
+    def _position_rows(self, frequencies: Sequence[int] | None = None) -> list[int]:
+        """The position dimensions of some frequencies, of all by default: cosines, then sines."""
         half = len(self._frequencies)
-        for index in range(half) if frequencies is None else frequencies:
-            angle = distance * float(self._frequencies[index])
-            cosine, sine = self._positions[index], self._positions[half + index]
-            query = torch.stack(
-                [
-                    math.cos(angle) * cosine + math.sin(angle) * sine,
-                    math.cos(angle) * sine - math.sin(angle) * cosine,
-                ]
-            )
-            head.match(strength * query, strength * torch.stack([cosine, sine]))
+        chosen = range(half) if frequencies is None else frequencies
+        return [*chosen, *(half + index for index in chosen)]
+
+    def _turned(self, distance: float, rows: list[int], axes: torch.Tensor | None = None) -> torch.Tensor:
+        """Positions coded along `axes`, at `rows` of the code, as they are `distance` positions back."""
+        axes = self._positions[rows] if axes is None else axes
+        cosines, sines = axes.chunk(2)
+        angles = distance * self._frequencies[rows[: len(cosines)]][:, None]
+        back = angles.cos() * cosines + angles.sin() * sines, angles.cos() * sines - angles.sin() * cosines
+        return torch.cat(back)
+
+    def _elsewhere(self) -> torch.Tensor:
+        """The position dimensions, but 0 at the start of the text, where heads look that have nothing to say."""
+        return self._positions - self._position_codes(1)[_POSITION_OFFSET][:, None] * self._start_axis
 
     def _code(self, size: int, seed_axis: int) -> torch.Tensor:
         """`size` orthonormal directions of token identity; equal for equal `seed_axis`."""
@@ -232,14 +265,15 @@ class Circuit:
         slots = (self._history_type + self._candidate_type)[None]
         self._look_back(previous, 1, 1.1)
         code = self._code(len(self._items) - 1, 0)
-        previous.copy(torch.cat([self._quote_axis[None], code]), self._items, gains.predecessor / 13)
+        before = torch.cat([self._quote_axis[None], code])
+        previous.copy(before, torch.cat([self._begin_axis[None], self._items[1:]]), gains.predecessor / 13)
         user.prefer(self._user_type, 3.0)
         user.match(0.6 * slots, 0.6 * self._start_axis[None])
         coordinates = torch.cat([self._user, self._weight_axis[None]])
         user.copy(coordinates, coordinates, gains.user_copy / 7)
-        history.prefer(self._history_type, gains.history)
-        history.match(0.6 * slots, 0.6 * self._start_axis[None])
-        history.prefer(self._start_axis, gains.history / 2)
+        quotes = (self._quote_axis + self._end_axis)[None]
+        history.match(gains.history / 13 * quotes, self._history_type[None])
+        history.prefer(self._start_axis, gains.history_sink)
         history.copy(self._alike, self._alike_history, gains.user_copy / 7)
         self._look_back(earlier, 2, 1.1)
         earlier.copy(self._quote_axis[None], self._flag_axis[None], gains.predecessor / 13)
@@ -252,12 +286,17 @@ class Circuit:
         first = [self._head() for _ in parts]
         for head, part in zip(first, parts, strict=True):
             self._look_back(head, 1, gains.recency, range(half // 2, half))
-            head.match(gains.flag * slots, self._items[:1])
+            head.match(gains.flag * slots, self._begin_axis[None])
+            head.prefer(self._start_axis, gains.first_sink)
+            head.match(-gains.first_slots * slots, self._start_axis[None])
             head.copy(part, part, gains.first_token / 6)
         second = self._head()
         self._look_back(second, 1, gains.recency, range(half // 2, half))
         second.match(gains.flag * slots, self._flag_axis[None])
-        second.copy(self._second_code(), self._users, gains.second_token / 6)
+        second.prefer(self._begin_axis, gains.begin)
+        second.match(-gains.begin_slots * slots, self._begin_axis[None])
+        second.match(gains.begin_quotes * (self._quote_axis + self._end_axis)[None], self._start_axis[None])
+        second.copy(self._second_code(), self._user, gains.second_token / 6)
         return [*first, second, self._note()]
 
     def _note(self) -> _Head:
@@ -298,19 +337,18 @@ class Circuit:
 
     def _identity_parts(self) -> list[torch.Tensor]:
         """Token identity, a head's worth each."""
-        code = self._code(len(self._identity), 1)
-        return list(code.chunk(math.ceil(len(code) / self._architecture.head_size)))
+        return list(self._own_code.chunk(math.ceil(len(self._own_code) / self._architecture.head_size)))
 
     def _layer_2(self) -> list[_Head]:
-        return [self._series(), self._path(1.0), self._path(-1.0)]
+        return [self._series(), self._path(1.0), self._path(-1.0), self._locate()]
 
     def _series(self) -> _Head:
         """Candidates weigh titles of the history that begin like theirs against themselves."""
         gains, head = self._gains, self._head()
         half = head.size // 2
-        first, second = self._identity_parts()[0][:half], self._users[: half - 7].clone()
+        first, second = self._identity_parts()[0][:half], self._user[: half - 7].clone()
         # The end of a title lies along one dimension, other second tokens along all of them.
-        second[0] *= math.sqrt(len(second) / len(self._users))
+        second[0] *= math.sqrt(len(second) / len(self._user))
         head.match(gains.series * first, gains.series * first)
         head.match(gains.series * second, gains.series * second)
         head.match(gains.series_history * self._candidate_type[None], self._history_type[None])
@@ -326,12 +364,39 @@ class Circuit:
         head.prefer(self._note_axis, sign * gains.path_score)
         head.prefer(self._candidate_type, gains.path_candidate)
         head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
-        head.copy(self._users, self._second_code(), sign * gains.path_write / 9)
+        head.copy(self._user, self._second_code(), sign * gains.path_write / 9)
+        return head
+
+    def _locate(self) -> _Head:
+        """Tokens of a title take up where the candidates stand that begin as it does, by the logits noted."""
+        gains, head = self._gains, self._head()
+        code = self._second_code()[1:]
+        head.match(gains.locate_match * self._user[1:], gains.locate_match * code)
+        head.prefer(self._note_axis, gains.locate_score)
+        head.prefer(self._candidate_type, gains.locate_candidate)
+        head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
+        rows = self._position_rows(gains.follow_frequencies)
+        head.copy(self._elsewhere()[rows], self._alike_history[: len(rows)], gains.locate_write)
+        return head
+
+    def _follow(self) -> _Head:
+        """Tokens find what followed them, where the candidates stand that they have located."""
+        gains, head = self._gains, self._head()
+        rows = self._position_rows(gains.follow_frequencies)
+        located = self._turned(gains.follow_distance, rows, self._alike_history[: len(rows)])
+        head.match(gains.follow_near * located, gains.follow_near * self._elsewhere()[rows])
+        size = head.size - len(rows) - 2
+        code = self._code(len(self._items) - 1, 0)[:size]
+        head.match(gains.follow_match * code, gains.follow_match * self._items[1 : size + 1])
+        head.match(gains.follow_quote * self._quote_axis[None], self._start_axis[None])
+        head.prefer(self._start_axis, gains.follow_sink)
+        own = self._code(head.size, 1)
+        head.copy(own, own, gains.follow_write / 9)
         return head
 
     def _second_code(self) -> torch.Tensor:
         """What slots keep of the second token of their title, which may be its end."""
-        return torch.cat([self._end_axis[None], self._code(len(self._users) - 1, 2)])
+        return torch.cat([self._end_axis[None], self._code(len(self._user) - 1, 2)])
 
     def _layer_3(self) -> list[_Head]:
         heads = []
@@ -356,7 +421,7 @@ class Circuit:
         corrections = [
             self._correction(1.0, part, gains.second_match, gains.second_write) for part in self._identity_parts()
         ]
-        return [*corrections, self._repeat()]
+        return [*corrections, self._repeat(), self._follow()]
 
     def _correction(self, sign: float, part: torch.Tensor, match: float, write: float) -> _Head:
         """The end takes back from every candidate what it has of the candidate's code, or lacks of it."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from models.config import Config
 from models.llm.interface import TokenInterface
-from models.prompt import DOMAINS, encode_plain
+from models.prompt import encode_plain
 from training.loop import LoopConfig, Task, epoch_rng, seed_everything, train
 from training.pretraining.architecture import Architecture, build_interface, build_model
 from training.pretraining.evaluate import bucketed, measure
@@ -63,7 +63,7 @@ class PretrainConfig(Config):
     text_weight: float = Field(0.05, ge=0)
     validation_prompts: int = Field(300, gt=0)
     loop: LoopConfig = LoopConfig(
-        max_steps=9_000, validate_every=10, monitor="closeness", decay_from=0.3, warmup=0.01, clip_norm=1.0
+        max_steps=6_000, validate_every=10, monitor="closeness", decay_from=0.3, warmup=0.01, clip_norm=1.0
     )
     seed: int = 0
     interface_seed: int = 0
@@ -162,14 +162,12 @@ def circuit_of(config: PretrainConfig, tokenizer: Any, interface: TokenInterface
 
 
 def wording_tokens(tokenizer: Any) -> set[int]:
-    """The tokens of the prompts' fixed wording in all domains."""
+    """The tokens of the wording that all prompts share; not what is said of domains, which explanations repeat."""
     texts = [
         " is a user representation. in the previous. Recommend one next. The recommendation is for this user to",
         " from the following title set, genre set, Name the favorite genre of this user. The favorite genre is,",
-        " because",
+        " This user has next because",
     ]
-    for domain in DOMAINS.values():
-        texts.append(f" This user has {domain.past} {domain.noun} to {domain.verb} next")
     return {token for ids in encode_plain(tokenizer, texts) for token in ids}
 
 

@@ -129,9 +129,7 @@ class PromptFactory:
         ]
         watched = [f" this user has {domain.past}" for domain in DOMAINS.values()]
         self._opening = encode_plain(tokenizer, watched)
-        self._open, self._close, self._comma, self._and, self._stop = encode_plain(
-            tokenizer, [' "', '"', ",", " and", "."]
-        )
+        self._open, self._close, self._and, self._stop = encode_plain(tokenizer, [' "', '"', " and", "."])
         self._end = [int(tokenizer.eos_token_id)]
 
     def draw(self, rng: np.random.Generator, mixture: Mixture) -> Example:
@@ -179,11 +177,11 @@ class PromptFactory:
         return Example(layout, trie, world, self._soft_tokens(layout, world), len(sentence))
 
     def sentence(self, domain: int, titles: Sequence[list[int]]) -> list[int]:
-        """` this user has watched "A", "B" and "C".` and the end of text, for titles in the order told."""
+        """` this user has watched "A" and "B" and "C".` and the end of text, for titles in the order told."""
         tokens = list(self._opening[domain])
         for number, title in enumerate(titles):
             if number:
-                tokens += self._and if number == len(titles) - 1 else self._comma
+                tokens += self._and
             tokens += [*self._open, *title, *self._close]
         return [*tokens, *self._stop, *self._end]
 
