@@ -1,6 +1,7 @@
 """LLM pre-training: the fast forward pass, the constructed circuit, the stage."""
 
 import json
+import signal
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from models.llm.loading import EMBEDDED_DIRECTORY, load_llm, load_tokenizer
 from models.llm.packing import child_logits, hidden_states
 from models.prompt import Slot
 from training.cli import app
-from training.loop import LoopConfig
+from training.loop import Interrupted, LoopConfig
 from training.pretraining import worlds
 from training.pretraining.architecture import Architecture, build_interface, build_model
 from training.pretraining.cli import read_config
@@ -263,14 +264,30 @@ def test_the_stage_makes_an_llm_that_loads(tokenizer, tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3
 
 
-def test_the_same_seed_gives_the_same_weights(tokenizer, tmp_path):
-    """Deterministic from recipe and seed."""
-    weights = []
-    for name in ("first", "second"):
-        config = small()
+def test_the_same_seed_gives_the_same_weights_even_if_stopped(tokenizer, tmp_path, monkeypatch):
+    """Deterministic from recipe and seed; Ctrl-C in the second step and the same call again make no difference."""
+    config = small()
+
+    def train(name: str) -> bytes:
         pretrain(config, tokenizer, StageRun(tmp_path / name, config, config.seed, {}))
-        weights.append((tmp_path / name / "llm" / "model.safetensors").read_bytes())
-    assert weights[0] == weights[1]
+        return (tmp_path / name / "llm" / "model.safetensors").read_bytes()
+
+    straight = train("straight")
+    losses = []
+    loss = Objective.__call__
+
+    def stopping(self: Objective, batch: Any) -> torch.Tensor:
+        losses.append(loss(self, batch))
+        if len(losses) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return losses[-1]
+
+    monkeypatch.setattr(Objective, "__call__", stopping)
+    with pytest.raises(Interrupted):
+        train("stopped")
+    assert not (tmp_path / "stopped" / "llm").exists()
+    assert train("stopped") == straight
+    assert len(losses) == 3
 
 
 def test_what_is_shipped_is_complete():
