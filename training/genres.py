@@ -89,11 +89,11 @@ def fit_genres(
     targets_E = torch.from_numpy(favorites[rows]).to(start_G_J.device)
     reader = ExactReader(contents.projector, interface.to(users_E_D.device))
     with torch.no_grad():
-        users_E_K = reader.users(users_E_D, contents.joint_item, told)
+        users_E_L = reader.users(users_E_D, contents.joint_item, told)
     genres_G_J = start_G_J.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([genres_G_J], lr=config.learning_rate)
     for _ in range(config.steps):
-        logits_E_G = reader.logits(users_E_K, reader.items(genres_G_J))
+        logits_E_G = reader.logits(users_E_L, reader.items(genres_G_J))
         pull = config.pull * (genres_G_J - start_G_J).square().sum()
         loss = functional.cross_entropy(logits_E_G, targets_E) + pull
         optimizer.zero_grad()
@@ -147,8 +147,8 @@ def genre_agreement(
     if llm.interface is not None:
         reader = ExactReader(contents.projector, llm.interface.to(users_E_D.device))
         with torch.inference_mode():
-            users_E_K = reader.users(users_E_D, contents.joint_item, told)
-            logits_E_G = reader.logits(users_E_K, reader.items(contents.joint_genre))
+            users_E_L = reader.users(users_E_D, contents.joint_item, told)
+            logits_E_G = reader.logits(users_E_L, reader.items(contents.joint_genre))
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
 
     def answered(done: int) -> None:

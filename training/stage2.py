@@ -279,11 +279,11 @@ def token_teacher(contents: BundleContents, titles: TitleTokens, interface: Toke
     def teach(
         users_B_D: torch.Tensor, told: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
     ) -> list[np.ndarray]:
-        users_B_K = reader.told(users_B_D, items_N_K, [rows.cpu().numpy() for rows in told])
+        users_B_L = reader.users_of(users_B_D, items_N_K, [rows.cpu().numpy() for rows in told])
         taught = []
-        for user_K, told_H, rows_C in zip(users_B_K, told, candidates, strict=True):
-            series_C = torch.from_numpy(in_series(titles_of(told_H), titles_of(rows_C))).to(user_K)
-            (logits_C,) = reader.logits(user_K[None], items_N_K[rows_C], series_C[None])
+        for user_L, told_H, rows_C in zip(users_B_L, told, candidates, strict=True):
+            series_C = torch.from_numpy(in_series(titles_of(told_H), titles_of(rows_C))).to(user_L)
+            (logits_C,) = reader.logits(user_L[None], items_N_K[rows_C], series_C[None])
             taught.append(logits_C.double().softmax(dim=0).cpu().numpy())
         return taught
 

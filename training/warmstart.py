@@ -328,16 +328,18 @@ class ExactReader:
         )
 
     def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
-        """(E, k + m + 2) what the prompt says of the users: u, the mean y of the items told, 1 for p, and w.
+        """(E, L) what prompts say of the users: u, the mean y of the items told, 1 for p, and w; L = k + m + 2.
 
         Args:
             users_E_D: x_u.
             joint_N_J: joint embeddings of all items, by number.
             histories: E arrays of the items told.
         """
-        return self.told(users_E_D, self.items(joint_N_J), histories)
+        return self.users_of(users_E_D, self.items(joint_N_J), histories)
 
-    def told(self, users_E_D: torch.Tensor, items_N_K: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+    def users_of(
+        self, users_E_D: torch.Tensor, items_N_K: torch.Tensor, histories: Sequence[np.ndarray]
+    ) -> torch.Tensor:
         """`users` with `items` at hand."""
         users_E_T = self._projector.user(users_E_D)
         size = self._similarity_axes.shape[1]
@@ -346,23 +348,23 @@ class ExactReader:
         return torch.cat([users_E_T @ self._user_axes, means_E_m, ones_E_1, users_E_T @ self._series_axis], dim=1)
 
     def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
-        """(N, k + m + 1) z, y and p."""
+        """(N, K) z, y and p; K = k + m + 1."""
         axes = torch.cat([self._item_axes, self._similarity_axes, self._popularity_axis], dim=1)
         return self._projector.item(joint_N_J) @ axes
 
     def logits(
-        self, users_E_K: torch.Tensor, items_E_C_K: torch.Tensor, series_E_C: torch.Tensor | None = None
+        self, users_E_L: torch.Tensor, items_E_C_K: torch.Tensor, series_E_C: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(E, C) the law, for what `users` and `items` give.
 
         Args:
-            users_E_K: the users.
+            users_E_L: the users.
             items_E_C_K: their candidates, or (C, K) the same for all.
             series_E_C: 1 for candidates of a series that the history holds; none by default.
         """
-        logits_E_C = (items_E_C_K @ users_E_K[:, :-1, None]).squeeze(2)
+        logits_E_C = (items_E_C_K @ users_E_L[:, :-1, None]).squeeze(2)
         if series_E_C is not None:
-            logits_E_C = logits_E_C + users_E_K[:, -1:] * series_E_C
+            logits_E_C = logits_E_C + users_E_L[:, -1:] * series_E_C
         return self._coupling * logits_E_C
 
 
@@ -383,9 +385,9 @@ def interface_logits(
     """
     reader = ExactReader(projector, interface)
     items_N_K = reader.items(joint_N_J)
-    users_E_K = reader.told(users_E_D, items_N_K, histories)
+    users_E_L = reader.users_of(users_E_D, items_N_K, histories)
     candidates_E_C_K = items_N_K[torch.from_numpy(items_E_C).to(joint_N_J.device)]
-    return reader.logits(users_E_K, candidates_E_C_K, torch.from_numpy(series_E_C).to(users_E_K)).cpu().numpy()
+    return reader.logits(users_E_L, candidates_E_C_K, torch.from_numpy(series_E_C).to(users_E_L)).cpu().numpy()
 
 
 def _history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:

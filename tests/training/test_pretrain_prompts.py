@@ -175,15 +175,16 @@ def test_the_mixture_is_kept(factory):
 
 
 def test_an_explanation_names_the_titles_told(factory, tokenizer):
-    """The sentence quotes the history's titles in order and then ends the text."""
+    """The sentence chains the history's titles in order and then ends the text."""
     examples = draw(factory, 20, explanations=1.0, title_tokens=16)
     for example in examples:
         ids = example.layout.token_ids
         sentence = tokenizer.decode(ids[-example.sentence :])
         prompt = tokenizer.decode(ids[: -example.sentence])
         told = prompt.split(" in the previous.")[0].split('"')[1::2]
-        assert sentence.split('"')[1::2] == told
-        assert sentence.endswith('".</s>')
+        opening = sentence.split(' "')[0]
+        assert opening in {f" this user has {domain.past}" for domain in DOMAINS.values()}
+        assert sentence == f"{opening} " + " and ".join(f'"{title}"' for title in told) + ".</s>"
         assert prompt.endswith(", because")
 
 

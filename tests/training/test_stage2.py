@@ -192,6 +192,28 @@ class TestLoss:
         (found,) = teach(users, [torch.from_numpy(told)], [torch.from_numpy(items)])
         np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
 
+    @torch.no_grad()
+    def test_the_exact_reader_reads_by_the_law(self) -> None:
+        """coupling * (<u, z> + <mean y, y> + p + w * s) of tokens made from known coordinates, in NumPy."""
+        split, llm = tiny_split(), tiny_llm(interface=True)
+        contents, law = tiny_contents(split), llm.interface
+        users, histories = torch.randn(2, CF_SIZE), [np.array([1, 4]), np.array([], dtype=np.int64)]
+        candidates, series = np.array([[2, 3, 5], [1, 2, 4]]), np.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+        user_T, item_T = contents.projector.user(users).numpy(), contents.projector.item(contents.joint_item).numpy()
+
+        def read(tokens: np.ndarray, basis: torch.Tensor) -> np.ndarray:
+            return tokens @ np.linalg.pinv(np.atleast_2d(basis.numpy()))
+
+        u, w = read(user_T, law.user_basis), read(user_T, law.series_axis)
+        z, y, p = (read(item_T, axes) for axes in (law.item_basis, law.similarity_basis, law.popularity_axis))
+        expected = []
+        for row, history in enumerate(histories):
+            mean = y[history].mean(axis=0) if len(history) else np.zeros(y.shape[1])
+            items = candidates[row]
+            expected.append(law.coupling * (z[items] @ u[row] + y[items] @ mean + p[items, 0] + w[row] * series[row]))
+        found = interface_logits(contents.projector, law, users, contents.joint_item, histories, candidates, series)
+        np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-4, atol=1e-4)
+
     def test_items_marked_as_text_are_injected_by_their_text(self) -> None:
         """With every item marked, swapping the item table changes nothing and swapping the text table does."""
         split, llm = tiny_split(), tiny_llm()
@@ -398,8 +420,10 @@ class TestTraining:
             weight = json.loads((run.directory / "metrics.json").read_text())["start"]["series_weight"]
             users = represent_all(contents.backbone, split.train, contents.cf_vectors)
             with torch.no_grad():
-                told = ExactReader(contents.projector, llm.interface).users(users, contents.joint_item, split.train)
-                read = llm.interface.coupling * told[:, -1].mean()
+                reader = ExactReader(contents.projector, llm.interface)
+                read_users = reader.users(users, contents.joint_item, split.train)
+                items = reader.items(contents.joint_item[1:2])
+                read = (reader.logits(read_users, items, torch.ones(1)) - reader.logits(read_users, items)).mean()
             assert weight > 1.5 if name == "with" else weight == 0.0
             assert float(read) == pytest.approx(weight, abs=0.7)
 

@@ -12,6 +12,8 @@ from models.config import Config
 from models.llm.interface import TokenInterface
 from models.prompt import Slot
 
+POSITION_OFFSET = 2
+"""OPT's position table begins with two rows that it does not use."""
 COUPLING = 0.25
 TYPE_NORM = 6.0
 """Long, so that layer norm scales all slots alike, whatever their items' length."""
@@ -24,7 +26,7 @@ class Architecture(Config):
     """The embedded LLM. Its residual stream is laid out as position | user | item | token dimensions.
 
     The user part is u, the mean y of the history, which the LM finds itself, and the weight of series; the item part is
-    z, y and popularity.
+    z, y and popularity. The constructed initialisation keeps other things there at other positions, see `Circuit`.
 
     Attributes:
         vocab_size: tokens.
@@ -33,9 +35,10 @@ class Architecture(Config):
         head_size: of one attention head; must hold the coordinates of an item and 7 more.
         feed_forward_size: of a layer's hidden units.
         context_length: tokens; 20 history items and 30 candidates of 16 tokens fit 1152.
-        position_size: dimensions of the position code.
+        position_size: dimensions of the position code; the constructed initialisation needs 22.
         coordinate_size: k, coordinates of a user, which items are matched with.
-        similarity_size: m, coordinates of an item that candidates are matched with the history by.
+        similarity_size: m, coordinates of an item that candidates are matched with the history by; the constructed
+            initialisation needs 14.
     """
 
     vocab_size: int = 4096
@@ -44,9 +47,9 @@ class Architecture(Config):
     head_size: int = 96
     feed_forward_size: int = 32
     context_length: int = 1152
-    position_size: int = 32
+    position_size: int = Field(32, ge=22)
     coordinate_size: int = 64
-    similarity_size: int = 24
+    similarity_size: int = Field(24, ge=14)
 
     @property
     def item_size(self) -> int:

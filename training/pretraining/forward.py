@@ -14,10 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from models.llm.packing import PackedBatch, embed
+from training.pretraining.architecture import POSITION_OFFSET
 
 _BLOCKED = -1e4
-_POSITION_OFFSET = 2
-"""OPT's position table begins with two rows that it does not use."""
 
 
 class PackedReader(nn.Module):
@@ -33,7 +32,7 @@ class PackedReader(nn.Module):
         """The last hidden states (N, D) at N packed positions `rows`, `columns`; rows need not be sorted."""
         decoder = self.model.model.decoder
         states = embed(self.model, batch, soft_tokens_T_D)
-        states = states + decoder.embed_positions.weight[batch.position_ids_B_S + _POSITION_OFFSET]
+        states = states + decoder.embed_positions.weight[batch.position_ids_B_S + POSITION_OFFSET]
         mask = torch.zeros_like(batch.visible_B_S_S, dtype=states.dtype)
         mask = mask.masked_fill_(~batch.visible_B_S_S, _BLOCKED)[:, None]
         for layer in decoder.layers[:-1]:

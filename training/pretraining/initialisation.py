@@ -1,14 +1,17 @@
 """The constructed initialisation: a circuit that ranks injected tokens before any training.
 
-Layer 0: every position learns its predecessor, the user's coordinates and what the history has in common.
-Layer 1: every slot fetches the first and the second token of its title, and notes its own logit; the tokens of a title
-fetch its first.
+Layer 0: every position learns its predecessor, all but item slots the user's coordinates, and quotation marks the mean
+y of the history.
+Layer 1: every slot fetches the first and the second token of its title, and notes its own logit; other tokens fetch the
+first token of the title they are in, or were in last.
 Layer 2: candidates look for titles of the history that begin like theirs. A path token that began several titles takes
-up their second tokens by the logits noted; further down, where those titles stand.
+up their second tokens by the logits noted; it and the path tokens after it take up where candidates stand that begin
+so.
 Layer 3: the end of the prompt attends to candidates by their logit and takes up their first tokens, and by minus their
 logit to push first tokens away; so the output embedding ranks the candidates, but for the overlap of token codes.
 Layer 4: the same position reads its own ranking, and takes back from every candidate what others' codes lent it.
-Layer 5: it does so once more; repeated tokens find what followed them, path tokens where the likely titles stand.
+Layer 5: it does so once more; repeated tokens find what followed them, and path tokens what followed them near the
+places taken up.
 
 Ordinary initialisation does not find this circuit in minutes; trained from here it only has to be refined.
 """
@@ -23,15 +26,23 @@ from typing import Any
 import torch
 
 from models.config import Config
+from models.errors import ConfigError
 from models.llm.interface import TokenInterface
-from training.pretraining.architecture import Architecture, orthogonal
+from training.pretraining.architecture import POSITION_OFFSET, Architecture, orthogonal
 
-_POSITION_OFFSET = 2
-"""OPT's position table begins with two rows that it does not use."""
+_PLACE_FREQUENCIES = range(4, 11)
+"""Of the position code, those that tell titles apart but not the tokens of one; the others would favour late titles."""
+_PLACE_DISTANCE = 2
+"""A slot stands two after the last token of its title."""
 
 
 class Gains(Config):
-    """Strengths of the circuit, tuned so that the untrained model ranks well."""
+    """Strengths of the circuit, tuned so that the untrained model ranks well.
+
+    `first_sink`, `begin` and `begin_quotes` are large because they outweigh a preference for near positions, in layer
+    1, where little else than the tokens themselves is in the residual stream. Deeper in, a large factor on a direction
+    that ought to be empty is fatal: the little that training puts there turns the head off. So `follow_quote` is small.
+    """
 
     template: float = 0.25
     position: float = 0.27
@@ -76,8 +87,6 @@ class Gains(Config):
     locate_write: float = 0.38
     follow_match: float = 0.65
     follow_near: float = 0.7
-    follow_frequencies: tuple[int, ...] = (4, 5, 6, 7, 8, 9, 10)
-    follow_distance: float = 2.0
     follow_quote: float = 1.2
     follow_sink: float = 0.1
     follow_write: float = 1.2
@@ -105,6 +114,8 @@ class _Head:
     def match(self, query: torch.Tensor, key: torch.Tensor) -> None:
         """Add <query x_q, key x_k> to the score; both (n, width)."""
         rows = slice(self.used, self.used + len(query))
+        if rows.stop > self.size or query.shape != key.shape:
+            raise ConfigError(f"heads of {self.size} dimensions are too small for the constructed initialisation")
         self.query[rows], self.key[rows] = query, key
         self.used += len(query)
 
@@ -123,13 +134,17 @@ class _Head:
 class Circuit:
     """Builds the initial weights.
 
+    User dimensions hold different things at different positions, and heads keep them apart by who may look where. At
+    quotation marks they hold u, the mean y of the history and w; at slots a short code of the title's second token; at
+    other tokens u and, over it, the same code of the title's first token, and where y would be, the places of titles.
+
     Args:
         architecture: sizes and layout.
         interface: the convention for injected tokens.
         open_quote: the token that begins a title.
         close_quote: the token that ends one.
         start: the token that begins a text.
-        template: tokens of the prompts' fixed wording, which carry little identity.
+        template: tokens of the wording that all prompts share, which carry little identity.
         gains: strengths.
         seed: of the random codes.
     """
@@ -166,7 +181,7 @@ class Circuit:
         spare = tokens - tokens @ types.T @ types
         axes = torch.linalg.svd(spare @ spare.T)[0][:, : len(tokens) - len(types)].T @ tokens
         axes = orthogonal(len(axes), self._generator) @ axes
-        self._quote_axis, self._end_axis, self._start_axis, self._flag_axis, self._wording_axis = axes[:5]
+        self._quote_axis, self._end_axis, self._start_axis, self._second_axis, self._wording_axis = axes[:5]
         self._note_axis, self._series_axis, self._begin_axis = axes[5:8]
         self._identity = axes[8:]
         self._own_code = self._code(len(self._identity), 1)
@@ -221,11 +236,11 @@ class Circuit:
 
     def _position_table(self, table: torch.Tensor) -> None:
         table.zero_()
-        table[:, : 2 * len(self._frequencies)] = self._position_codes(len(table) - _POSITION_OFFSET)
+        table[:, : 2 * len(self._frequencies)] = self._position_codes(len(table) - POSITION_OFFSET)
 
     def _position_codes(self, positions: int) -> torch.Tensor:
         """The rows of OPT's position table for so many positions."""
-        phase = torch.arange(positions + _POSITION_OFFSET)[:, None] * self._frequencies
+        phase = torch.arange(positions + POSITION_OFFSET)[:, None] * self._frequencies
         return self._gains.position * torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
 
     def _head(self) -> _Head:
@@ -252,7 +267,7 @@ class Circuit:
 
     def _elsewhere(self) -> torch.Tensor:
         """The position dimensions, but 0 at the start of the text, where heads look that have nothing to say."""
-        return self._positions - self._position_codes(1)[_POSITION_OFFSET][:, None] * self._start_axis
+        return self._positions - self._position_codes(1)[POSITION_OFFSET][:, None] * self._start_axis
 
     def _code(self, size: int, seed_axis: int) -> torch.Tensor:
         """`size` orthonormal directions of token identity; equal for equal `seed_axis`."""
@@ -276,7 +291,7 @@ class Circuit:
         history.prefer(self._start_axis, gains.history_sink)
         history.copy(self._alike, self._alike_history, gains.user_copy / 7)
         self._look_back(earlier, 2, 1.1)
-        earlier.copy(self._quote_axis[None], self._flag_axis[None], gains.predecessor / 13)
+        earlier.copy(self._quote_axis[None], self._second_axis[None], gains.predecessor / 13)
         return [previous, user, earlier, history]
 
     def _layer_1(self) -> list[_Head]:
@@ -290,14 +305,20 @@ class Circuit:
             head.prefer(self._start_axis, gains.first_sink)
             head.match(-gains.first_slots * slots, self._start_axis[None])
             head.copy(part, part, gains.first_token / 6)
-        second = self._head()
-        self._look_back(second, 1, gains.recency, range(half // 2, half))
-        second.match(gains.flag * slots, self._flag_axis[None])
-        second.prefer(self._begin_axis, gains.begin)
-        second.match(-gains.begin_slots * slots, self._begin_axis[None])
-        second.match(gains.begin_quotes * (self._quote_axis + self._end_axis)[None], self._start_axis[None])
-        second.copy(self._second_code(), self._user, gains.second_token / 6)
-        return [*first, second, self._note()]
+        return [*first, self._second(), self._note()]
+
+    def _second(self) -> _Head:
+        """Slots fetch the second token of their title, quotation marks nothing, all others the first of theirs."""
+        gains, head = self._gains, self._head()
+        half = len(self._frequencies)
+        slots = (self._history_type + self._candidate_type)[None]
+        self._look_back(head, 1, gains.recency, range(half // 2, half))
+        head.match(gains.flag * slots, self._second_axis[None])
+        head.prefer(self._begin_axis, gains.begin)
+        head.match(-gains.begin_slots * slots, self._begin_axis[None])
+        head.match(gains.begin_quotes * (self._quote_axis + self._end_axis)[None], self._start_axis[None])
+        head.copy(self._short_code(), self._user, gains.second_token / 6)
+        return head
 
     def _note(self) -> _Head:
         """Slots weigh the end of their title, which knows the user, against themselves, by their logit."""
@@ -364,38 +385,42 @@ class Circuit:
         head.prefer(self._note_axis, sign * gains.path_score)
         head.prefer(self._candidate_type, gains.path_candidate)
         head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
-        head.copy(self._user, self._second_code(), sign * gains.path_write / 9)
+        head.copy(self._user, self._short_code(), sign * gains.path_write / 9)
         return head
 
     def _locate(self) -> _Head:
-        """Tokens of a title take up where the candidates stand that begin as it does, by the logits noted."""
+        """Tokens of a title take up where candidates stand that begin as it does, by the logits noted.
+
+        A mean of places, weighed by logits, is nearest to the likeliest.
+        """
         gains, head = self._gains, self._head()
-        code = self._second_code()[1:]
+        code = self._short_code()[1:]
         head.match(gains.locate_match * self._user[1:], gains.locate_match * code)
         head.prefer(self._note_axis, gains.locate_score)
         head.prefer(self._candidate_type, gains.locate_candidate)
         head.match(1.1 * self._quote_axis[None], 1.1 * self._start_axis[None])
-        rows = self._position_rows(gains.follow_frequencies)
+        rows = self._position_rows(_PLACE_FREQUENCIES)
         head.copy(self._elsewhere()[rows], self._alike_history[: len(rows)], gains.locate_write)
         return head
 
     def _follow(self) -> _Head:
-        """Tokens find what followed them, where the candidates stand that they have located."""
+        """Tokens find what followed them before the places located, and more of it the nearer."""
         gains, head = self._gains, self._head()
-        rows = self._position_rows(gains.follow_frequencies)
-        located = self._turned(gains.follow_distance, rows, self._alike_history[: len(rows)])
+        rows = self._position_rows(_PLACE_FREQUENCIES)
+        located = self._turned(_PLACE_DISTANCE, rows, self._alike_history[: len(rows)])
         head.match(gains.follow_near * located, gains.follow_near * self._elsewhere()[rows])
         size = head.size - len(rows) - 2
         code = self._code(len(self._items) - 1, 0)[:size]
         head.match(gains.follow_match * code, gains.follow_match * self._items[1 : size + 1])
         head.match(gains.follow_quote * self._quote_axis[None], self._start_axis[None])
         head.prefer(self._start_axis, gains.follow_sink)
-        own = self._code(head.size, 1)
+        own = self._own_code[: head.size]
         head.copy(own, own, gains.follow_write / 9)
         return head
 
-    def _second_code(self) -> torch.Tensor:
-        """What slots keep of the second token of their title, which may be its end."""
+    def _short_code(self) -> torch.Tensor:
+        """What user dimensions keep of another token's identity: of slots' second tokens, which may be the title's end,
+        and of the first tokens of titles, which never are."""
         return torch.cat([self._end_axis[None], self._code(len(self._user) - 1, 2)])
 
     def _layer_3(self) -> list[_Head]:
@@ -438,7 +463,7 @@ class Circuit:
         code = self._code(len(self._items) - 1, 0)
         head.match(0.8 * code, 0.8 * self._items[1:])
         head.prefer(self._start_axis, 0.55)
-        own = self._code(self._architecture.head_size, 1)
+        own = self._own_code[: head.size]
         head.copy(own, own, self._gains.induction / 13)
         return head
 

@@ -162,7 +162,7 @@ def circuit_of(config: PretrainConfig, tokenizer: Any, interface: TokenInterface
 
 
 def wording_tokens(tokenizer: Any) -> set[int]:
-    """The tokens of the wording that all prompts share; not what is said of domains, which explanations repeat."""
+    """The tokens of the wording common to all domains: what is said again in every prompt tells nothing apart."""
     texts = [
         " is a user representation. in the previous. Recommend one next. The recommendation is for this user to",
         " from the following title set, genre set, Name the favorite genre of this user. The favorite genre is,",
@@ -183,5 +183,6 @@ def save(model: Any, tokenizer: Any, interface: TokenInterface, directory: Path)
     shipped = type(model)(model.config)
     shipped.load_state_dict(model.state_dict())
     shipped.to(torch.bfloat16).save_pretrained(directory)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # how it was loaded, not what it is
     tokenizer.save_pretrained(directory)
     interface.save(directory)

@@ -177,7 +177,10 @@ class PromptFactory:
         return Example(layout, trie, world, self._soft_tokens(layout, world), len(sentence))
 
     def sentence(self, domain: int, titles: Sequence[list[int]]) -> list[int]:
-        """` this user has watched "A" and "B" and "C".` and the end of text, for titles in the order told."""
+        """` this user has watched "A" and "B" and "C".` and the end of text, for titles in the order told.
+
+        No commas: after a title, the LM has to know only whether there is another one.
+        """
         tokens = list(self._opening[domain])
         for number, title in enumerate(titles):
             if number:
