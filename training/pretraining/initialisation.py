@@ -185,6 +185,8 @@ class Circuit:
         self._note_axis, self._series_axis, self._begin_axis = axes[5:8]
         self._identity = axes[8:]
         self._own_code = self._code(len(self._identity), 1)
+        # The first item dimension is left free.
+        self._previous_code = self._code(len(self._items) - 1, 0)
         self._user_type, self._history_type, self._candidate_type = types
         half = architecture.position_size // 2
         self._frequencies = torch.logspace(math.log10(2.0), math.log10(0.01), half)
@@ -279,8 +281,7 @@ class Circuit:
         previous, user, earlier, history = (self._head() for _ in range(4))
         slots = (self._history_type + self._candidate_type)[None]
         self._look_back(previous, 1, 1.1)
-        code = self._code(len(self._items) - 1, 0)
-        before = torch.cat([self._quote_axis[None], code])
+        before = torch.cat([self._quote_axis[None], self._previous_code])
         previous.copy(before, torch.cat([self._begin_axis[None], self._items[1:]]), gains.predecessor / 13)
         user.prefer(self._user_type, 3.0)
         user.match(0.6 * slots, 0.6 * self._start_axis[None])
@@ -410,8 +411,7 @@ class Circuit:
         located = self._turned(_PLACE_DISTANCE, rows, self._alike_history[: len(rows)])
         head.match(gains.follow_near * located, gains.follow_near * self._elsewhere()[rows])
         size = head.size - len(rows) - 2
-        code = self._code(len(self._items) - 1, 0)[:size]
-        head.match(gains.follow_match * code, gains.follow_match * self._items[1 : size + 1])
+        head.match(gains.follow_match * self._previous_code[:size], gains.follow_match * self._items[1 : size + 1])
         head.match(gains.follow_quote * self._quote_axis[None], self._start_axis[None])
         head.prefer(self._start_axis, gains.follow_sink)
         own = self._own_code[: head.size]
@@ -460,8 +460,7 @@ class Circuit:
     def _repeat(self) -> _Head:
         """Tokens find what followed them before."""
         head = self._head()
-        code = self._code(len(self._items) - 1, 0)
-        head.match(0.8 * code, 0.8 * self._items[1:])
+        head.match(0.8 * self._previous_code, 0.8 * self._items[1:])
         head.prefer(self._start_axis, 0.55)
         own = self._own_code[: head.size]
         head.copy(own, own, self._gains.induction / 13)
