@@ -1,17 +1,18 @@
 """The service over HTTP against its own engine called directly, and what a request costs outside the LLM.
 
-The service runs in a thread of this process on a real socket; the load comes from the main thread, so that client
-and server share the interpreter: the numbers are on the cautious side.
+The service runs in a thread of this process on a real socket; the load comes from a process of its own, as it does
+in production, but shares the cores: the numbers are on the cautious side.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import multiprocessing
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import uvicorn
 
+from benchmarks.client import arrive, saturate
 from benchmarks.load import Run, closed_loop
 from benchmarks.questions import Asked
 from benchmarks.ranking import rank
@@ -112,35 +114,6 @@ class Served:
         self._thread.join()
 
 
-class Client:
-    """The least of an HTTP client: one keep-alive connection for each caller."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def recommend(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer to `POST /recommend`."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-        content = json.dumps({**body, "timeout_ms": 60_000}).encode()
-        head = (
-            f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-        )
-        writer.write(head.encode() + b"\r\n\r\n" + content)
-        answer_head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(answer_head.split("content-length:")[1].split("\r\n")[0])
-        answer: dict[str, Any] = json.loads(await reader.readexactly(length))
-        self._idle.append((reader, writer))
-        if answer.get("ranker") != "llm":
-            raise RuntimeError(f"the service did not answer by the LLM: {answer}")
-        return answer
-
-    def close(self) -> None:
-        """Hang up."""
-        for _, writer in self._idle:
-            writer.close()
-
-
 def measure(
     bundle: Path, engine: str, dtype: str, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
 ) -> list[dict[str, Any]]:
@@ -166,27 +139,31 @@ def measure(
         )
         served = Served(settings)
         try:
-            return asyncio.run(_measure(served, ask, concurrency, rounds))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+                return _measure(served, elsewhere, ask, concurrency, rounds)
         finally:
             served.close()
 
 
-async def _measure(
-    served: Served, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
+def _measure(
+    served: Served, elsewhere: ProcessPoolExecutor, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
 ) -> list[dict[str, Any]]:
-    client = Client(served.port)
     direct, http = Run(), Run()
     for round_ in range(rounds + 1):
         counted = (direct, http) if round_ else (Run(), Run())  # the first round warms up
         questions = [each.question for each in ask(2 * round_)]
+        bodies = [each.body for each in ask(2 * round_ + 1)]
         served.direct(closed_loop(counted[0], concurrency, questions, lambda q: rank(served.engine, q)))
-        await closed_loop(counted[1], concurrency, ask(2 * round_ + 1), lambda each: client.recommend(each.body))
+        counted[1].add(*elsewhere.submit(saturate, served.port, concurrency, bodies).result())
     ratio = float(np.median(np.asarray(http.rates) / np.asarray(direct.rates)))
     half = float(np.median(http.rates)) / 2
+    asked = ask(2 * rounds + 2)
+    served.engine.seconds.clear()
     before = served.stage_counts()
-    outside = await _outside_at(half, served, client, ask(2 * rounds + 2))
+    seconds = elsewhere.submit(arrive, served.port, half, [each.body for each in asked]).result()
     after = served.stage_counts()
-    client.close()
+    scored = [served.engine.seconds[key_of(each.question.prompt)] for each in asked]
+    outside = np.subtract(seconds, scored)
     p50, p99 = np.percentile(outside, [50, 99]) * 1e3
     ours = ("user_representation", "retrieve", "prompt", "score")
     rows: list[dict[str, Any]] = [
@@ -216,17 +193,3 @@ def _quantile(counts: dict[float, float], share: float) -> float:
             return lower if bound == float("inf") else lower + (bound - lower) * (wanted - below) / (count - below)
         lower, below = bound, count
     return lower
-
-
-async def _outside_at(rate: float, served: Served, client: Client, asked: Sequence[Asked]) -> list[float]:
-    """Seconds of each answer that were not the LLM's, with answers asked for at random times, `rate` a second."""
-    served.engine.seconds.clear()
-    gaps = np.random.default_rng(0).exponential(1 / rate, len(asked))
-
-    async def one(each: Asked, at: float) -> float:
-        await asyncio.sleep(at)
-        started = time.perf_counter()
-        await client.recommend(each.body)
-        return time.perf_counter() - started - served.engine.seconds[key_of(each.question.prompt)]
-
-    return list(await asyncio.gather(*(one(each, at) for each, at in zip(asked, np.cumsum(gaps), strict=True))))
