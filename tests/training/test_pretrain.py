@@ -388,3 +388,22 @@ def test_the_command_trains_and_does_not_train_twice(tmp_path):
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0
     assert "done already" in again.output
+
+
+def test_the_command_measures_the_prompts_asked_for(monkeypatch):
+    """`allmrec-train evaluate-lm` draws as many prompts as it is told, with as many candidates, as sharp."""
+    seen = []
+
+    def spy(model, examples):
+        seen.extend(examples)
+        return measure(model, examples)
+
+    monkeypatch.setattr("training.pretraining.cli.measure", spy)
+    arguments = ["evaluate-lm", "--prompts", "30", "--candidates", "6", "--sharpness", "0.2"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "branching node" in result.output
+    assert len(seen) == 30
+    recommend = [example for example in seen if not example.sentence]
+    assert {len(example.layout.choices) for example in recommend} == {6}
+    assert np.median([example.world.log_probs.std() for example in recommend if not example.world.series.any()]) < 0.4

@@ -62,6 +62,14 @@ def test_sharpness_is_the_median_spread_of_logits():
     assert np.median([world.log_probs.std() for world in worlds]) == pytest.approx(2.5, rel=0.12)
 
 
+@pytest.mark.parametrize(("sharpness", "genres", "expected"), [(2.5, 0.0, 2.5), (1.0, 0.0, 1.0), (1.0, 1.0, 0.6)])
+def test_prompts_are_as_sharp_as_asked_for(factory, sharpness, genres, expected):
+    """A mixture's sharpness is its prompts' median spread; genre prompts have three fifths of it."""
+    mixture = {"sharpness": sharpness, "genres": genres, "explanations": 0.0, "series": 0.0}
+    examples = draw(factory, 300, **mixture, candidates=(18, 18))
+    assert np.median([example.world.log_probs.std() for example in examples]) == pytest.approx(expected, rel=0.15)
+
+
 def test_candidates_continue_series_of_the_history(factory):
     """In prompts that know their history, some candidates begin as a title of it, and some only by one token."""
     examples = draw(factory, 200, genres=0.0, explanations=0.0, series=1.0, title_tokens=8)

@@ -75,6 +75,9 @@ def evaluate_lm(
     prompts: Annotated[int, typer.Option(min=1, help="Freshly drawn prompts.")] = 1000,
     seed: Annotated[int, typer.Option(help="Another seed draws other worlds.")] = 1234,
     candidates: Annotated[int | None, typer.Option(min=2, help="This many candidates in every prompt.")] = None,
+    sharpness: Annotated[
+        float, typer.Option(min=0.01, help="Median standard deviation of a prompt's logits; 1 is near a tie.")
+    ] = Mixture().sharpness,
 ) -> None:
     """Measure how much of what can be known an LLM reads, on freshly drawn worlds.
 
@@ -85,7 +88,9 @@ def evaluate_lm(
     if loaded.interface is None:
         raise ConfigError(f"LLM '{llm}' has no interface for injected tokens beside its weights")
     factory = PromptFactory(loaded.tokenizer, loaded.interface, loaded.context_length, seed)
-    mixture = Mixture() if candidates is None else Mixture(candidates=(candidates, candidates))
+    mixture = Mixture(sharpness=sharpness)
+    if candidates is not None:
+        mixture = mixture.model_copy(update={"candidates": (candidates, candidates)})
     console.print(table(measure(loaded.model, draw(factory, mixture, prompts, seed))))
 
 

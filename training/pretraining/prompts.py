@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from models.choices import ChoiceTrie
 from models.config import Config
@@ -36,6 +37,8 @@ class Mixture(Config):
             one or two tokens cannot: they would be equal.
         genres: share of genre prompts.
         explanations: share of explanation prompts.
+        sharpness: median over prompts of the standard deviation of the candidates' logits, series left out; genres'
+            have three fifths of it.
     """
 
     candidates: tuple[int, int] = (5, 30)
@@ -46,6 +49,7 @@ class Mixture(Config):
     series: float = 0.4
     genres: float = 0.15
     explanations: float = 0.1
+    sharpness: float = Field(2.5, gt=0)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class PromptFactory:
             layout = template.favorite_genre(told, offered)
         else:
             layout = template.recommend(told, offered)
-        sharpness = 1.5 if genre else 2.5
+        sharpness = mixture.sharpness * (0.6 if genre else 1.0)
         world = draw_world(rng, *self._sizes, in_series(told, offered), history, self._coupling, sharpness)
         trie = ChoiceTrie(layout.choices, template.end_token)
         return Example(layout, trie, world, self._soft_tokens(layout, world))
