@@ -31,9 +31,10 @@ USER allmrec
 FROM base AS gpu
 # vLLM compiles some kernels when it starts.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY requirements requirements
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
-RUN pip install ".[gpu]"
+RUN pip install --constraint requirements/gpu.txt ".[gpu]"
 ENV ALLMREC_ENGINE=vllm
 USER allmrec
