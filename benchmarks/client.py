@@ -20,6 +20,10 @@ class Client:
         self._port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
+    async def connect(self, count: int) -> None:
+        """Open connections ahead of the first request."""
+        self._idle += [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(count)]
+
     async def recommend(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to `POST /recommend`."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
@@ -47,6 +51,7 @@ def saturate(port: int, concurrency: int, bodies: Sequence[dict[str, Any]]) -> t
 
     async def run() -> Run:
         client, measured = Client(port), Run()
+        await client.connect(concurrency)
         await closed_loop(measured, concurrency, bodies, client.recommend)
         client.close()
         return measured
@@ -55,12 +60,13 @@ def saturate(port: int, concurrency: int, bodies: Sequence[dict[str, Any]]) -> t
     return measured.seconds, measured.latencies
 
 
-def arrive(port: int, rate: float, bodies: Sequence[dict[str, Any]]) -> list[float]:
+def arrive(port: int, rate: float, connections: int, bodies: Sequence[dict[str, Any]]) -> list[float]:
     """Ask `bodies` at random times, `rate` a second: the seconds that each answer took, in their order."""
     times = np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(bodies)))
 
     async def run() -> list[float]:
         client = Client(port)
+        await client.connect(connections)
 
         async def one(body: dict[str, Any], at: float) -> float:
             await asyncio.sleep(at)

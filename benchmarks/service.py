@@ -139,14 +139,14 @@ def measure(
         )
         served = Served(settings)
         try:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
-                return _measure(served, elsewhere, ask, concurrency, rounds)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as load_process:
+                return _measure(served, load_process, ask, concurrency, rounds)
         finally:
             served.close()
 
 
 def _measure(
-    served: Served, elsewhere: ProcessPoolExecutor, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
+    served: Served, load_process: ProcessPoolExecutor, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
 ) -> list[dict[str, Any]]:
     direct, http = Run(), Run()
     for round_ in range(rounds + 1):
@@ -154,13 +154,13 @@ def _measure(
         questions = [each.question for each in ask(2 * round_)]
         bodies = [each.body for each in ask(2 * round_ + 1)]
         served.direct(closed_loop(counted[0], concurrency, questions, lambda q: rank(served.engine, q)))
-        counted[1].add(*elsewhere.submit(saturate, served.port, concurrency, bodies).result())
+        counted[1].add(*load_process.submit(saturate, served.port, concurrency, bodies).result())
     ratio = float(np.median(np.asarray(http.rates) / np.asarray(direct.rates)))
     half = float(np.median(http.rates)) / 2
     asked = ask(2 * rounds + 2)
     served.engine.seconds.clear()
     before = served.stage_counts()
-    seconds = elsewhere.submit(arrive, served.port, half, [each.body for each in asked]).result()
+    seconds = load_process.submit(arrive, served.port, half, concurrency, [each.body for each in asked]).result()
     after = served.stage_counts()
     scored = [served.engine.seconds[key_of(each.question.prompt)] for each in asked]
     outside = np.subtract(seconds, scored)

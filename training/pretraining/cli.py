@@ -76,7 +76,10 @@ def evaluate_lm(
     seed: Annotated[int, typer.Option(help="Another seed draws other worlds.")] = 1234,
     candidates: Annotated[int | None, typer.Option(min=2, help="This many candidates in every prompt.")] = None,
     sharpness: Annotated[
-        float, typer.Option(min=0.01, help="Median standard deviation of a prompt's logits; 1 is near a tie.")
+        float,
+        typer.Option(
+            min=0.01, help="Median standard deviation of a prompt's logits, series left out; 1 is near a tie."
+        ),
     ] = Mixture().sharpness,
 ) -> None:
     """Measure how much of what can be known an LLM reads, on freshly drawn worlds.
@@ -88,9 +91,8 @@ def evaluate_lm(
     if loaded.interface is None:
         raise ConfigError(f"LLM '{llm}' has no interface for injected tokens beside its weights")
     factory = PromptFactory(loaded.tokenizer, loaded.interface, loaded.context_length, seed)
-    mixture = Mixture(sharpness=sharpness)
-    if candidates is not None:
-        mixture = mixture.model_copy(update={"candidates": (candidates, candidates)})
+    range_ = Mixture().candidates if candidates is None else (candidates, candidates)
+    mixture = Mixture(candidates=range_, sharpness=sharpness)
     console.print(table(measure(loaded.model, draw(factory, mixture, prompts, seed))))
 
 

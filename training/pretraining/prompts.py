@@ -22,6 +22,7 @@ from training.series import in_series
 
 MAX_TITLE_TOKENS = 16
 MAX_HISTORY = 20
+GENRE_SHARPNESS = 0.6
 
 
 class Mixture(Config):
@@ -37,8 +38,8 @@ class Mixture(Config):
             one or two tokens cannot: they would be equal.
         genres: share of genre prompts.
         explanations: share of explanation prompts.
-        sharpness: median over prompts of the standard deviation of the candidates' logits, series left out; genres'
-            have three fifths of it.
+        sharpness: median over prompts of the standard deviation of the candidates' logits, series left out; genre
+            prompts have `GENRE_SHARPNESS` of it, and explanations, whose answer is in the titles, are not concerned.
     """
 
     candidates: tuple[int, int] = (5, 30)
@@ -157,7 +158,7 @@ class PromptFactory:
             layout = template.favorite_genre(told, offered)
         else:
             layout = template.recommend(told, offered)
-        sharpness = mixture.sharpness * (0.6 if genre else 1.0)
+        sharpness = mixture.sharpness * (GENRE_SHARPNESS if genre else 1.0)
         world = draw_world(rng, *self._sizes, in_series(told, offered), history, self._coupling, sharpness)
         trie = ChoiceTrie(layout.choices, template.end_token)
         return Example(layout, trie, world, self._soft_tokens(layout, world))
