@@ -12,6 +12,7 @@ import structlog
 import torch
 import typer
 
+from benchmarks import explanations as explanations_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks.questions import Asked, Questionnaire
@@ -33,6 +34,7 @@ def every(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         ranking()
         service()
+        explanations()
 
 
 @app.command()
@@ -98,6 +100,23 @@ def service(
     rows = service_benchmark.measure(bundle, engine, dtype, ask, concurrency, rounds)
     settings = {"engine": engine, "dtype": dtype, "rounds": rounds, "seed": seed, "threads": torch.get_num_threads()}
     save("service", settings, rows)
+    typer.echo(markdown(rows))
+
+
+@app.command()
+def explanations(
+    bundle: BundleOption = DEMO,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    users: Annotated[int, typer.Option(help="How many are asked about.")] = 200,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """How often the LLM's sentence stands, and what it names."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rows = explanations_benchmark.measure(bundle, engine, dtype, Questionnaire(bundle, EMBEDDED).users(users, seed))
+    save("explanations", {"seed": seed, "threads": torch.get_num_threads()}, rows)
     typer.echo(markdown(rows))
 
 

@@ -47,6 +47,12 @@ class Questionnaire:
         context = int(load_config(llm).max_position_embeddings)
         self._composer = PromptComposer(self._contents, loaded.manifest.prompt, self._tokenizer, context)
 
+    def users(self, count: int, seed: int) -> list[str]:
+        """`count` users, or all if there are fewer."""
+        user_ids = sorted(self._contents.histories.user_ids())
+        chosen = np.random.default_rng(seed).permutation(len(user_ids))[:count]
+        return [user_ids[row] for row in chosen]
+
     def ask(self, count: int, candidates: int, seed: int) -> list[Asked]:
         """`count` questions: the longer half of the users, each with `candidates` random items to rank."""
         rng = np.random.default_rng(seed)

@@ -16,7 +16,8 @@ import torch
 from models.backbones import represent_all
 from models.bundle import BundleContents
 from models.choices import ChoiceTrie
-from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens
+from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens, quotable
+from models.writing import Draft, Quotable
 
 
 @dataclass(frozen=True)
@@ -110,18 +111,20 @@ class PromptComposer:
         return (self._genre_cf @ user_vector).cpu().numpy()
 
     @torch.inference_mode()
-    def explanation(self, user_vector: torch.Tensor, history: Sequence[int], genre: str) -> Prompt:
-        """The prompt that an LLM continues with why `genre` is this user's favourite.
+    def explanation(self, user_vector: torch.Tensor, history: Sequence[int], genre: str) -> Draft:
+        """The draft of why `genre` is this user's favourite, for an LLM to write.
 
         Args:
             user_vector: (d,) x_u.
-            history: the items that speak for the genre, oldest first: the only ones it can cite.
+            history: the items that speak for the genre, oldest first: the only ones it quotes, equal titles once.
             genre: one of `genres`.
         """
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
         table = self._contents.joint_item
-        return self._fill(layout, user_vector, table[list(history)], self._contents.joint_genre[row : row + 1])
+        prompt = self._fill(layout, user_vector, table[list(history)], self._contents.joint_genre[row : row + 1])
+        items = {quotable(self._contents.catalogue.titles[item]): item for item in history}
+        return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 
     def _fill(
         self, layout: PromptLayout, user_vector: torch.Tensor, history: torch.Tensor, candidates: torch.Tensor

@@ -88,6 +88,11 @@ class Prompt:
         if len(self.soft_positions) != len(self.soft_tokens):
             raise ValueError(f"{len(self.soft_positions)} slots but {len(self.soft_tokens)} soft tokens")
 
+    def followed_by(self, token_ids: TokenIds) -> Prompt:
+        """This prompt with more tokens at its end."""
+        longer = np.concatenate([self.token_ids, np.asarray(token_ids, dtype=np.int64)])
+        return Prompt(longer, self.soft_positions, self.soft_tokens)
+
 
 @dataclass(frozen=True)
 class PromptLayout:
@@ -117,13 +122,12 @@ class TitleTokens:
 
     Args:
         tokenizer: a Hugging Face fast tokenizer.
-        titles: any strings. Whitespace is collapsed and `"` becomes `'`, so that no title can end its own quote.
+        titles: any strings, made `quotable`.
         max_tokens: longer titles are cut.
     """
 
     def __init__(self, tokenizer: Any, titles: Iterable[str], max_tokens: int) -> None:
-        texts = [" ".join(title.replace('"', "'").split()) for title in titles]
-        encoded = encode_plain(tokenizer, texts)
+        encoded = encode_plain(tokenizer, [quotable(title) for title in titles])
         self._tokens = [ids[:max_tokens] for ids in encoded]
 
     def __getitem__(self, item: int) -> list[int]:
@@ -137,6 +141,11 @@ class TitleTokens:
     def of(self, items: Iterable[int]) -> list[list[int]]:
         """The tokens of several titles."""
         return [self._tokens[item] for item in items]
+
+
+def quotable(title: str) -> str:
+    """A title as it is quoted: whitespace is collapsed, and `"` becomes `'`, so that no title can end its own quote."""
+    return " ".join(title.replace('"', "'").split())
 
 
 def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -241,13 +250,15 @@ class PromptTemplate:
         """The prompt whose free continuation explains a favourite genre from the history that speaks for it.
 
         It is the genre prompt with its answer given and `, because` after it. The history leaves at least
-        `EXPLANATION_TOKENS` of the context to the explanation.
+        `EXPLANATION_TOKENS` of the context to the explanation, and what quoting all of it takes.
 
         Raises:
             PromptTooLongError: the context is too small even without a history.
         """
         answer = [*genre, *self._close_quote, *self._because]
-        return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, EXPLANATION_TOKENS)
+        quotes = sum(len(title) + len(self._open_quote) + len(self._close_quote) for title in history)
+        room = EXPLANATION_TOKENS + quotes
+        return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, room)
 
     def _build(
         self,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +12,7 @@ import torch
 
 from models.config import Config
 from models.errors import NotFoundError
+from models.writing import END, QUOTE
 from service.active import Active
 from service.deadline import Deadline
 from service.judge import FallbackError, Judge
@@ -67,15 +67,12 @@ class Narration:
         source: who wrote it.
     """
 
-    def __init__(
-        self, opening: str, facts: str, written: AsyncGenerator[str, None] | None, titles: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, opening: str, facts: str, written: AsyncGenerator[str, None] | None) -> None:
         self.text = ""
         self.source: Literal["llm", "template"] = "template"
         self._opening = opening
         self._facts = facts
         self._written = written
-        self._titles = titles
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """The sentence bit by bit."""
@@ -91,7 +88,7 @@ class Narration:
                             break
             except FallbackError:
                 self.text = ""
-            if is_grounded(self.text, self._titles):
+            if is_grounded(self.text):
                 self.source = "llm"
                 return
         self.text = self._facts
@@ -198,19 +195,14 @@ class Explainer:
         written = self._judge.write(
             lambda: active.composer.explanation(vector, cited, first.genre),
             self._config.max_tokens,
-            (".",),
             deadline.remaining(self._config.reserve_ms),
         )
-        return Narration(opening, facts, written, [active.catalogue.titles[item] for item in cited])
+        return Narration(opening, facts, written)
 
 
-def is_grounded(sentence: str, titles: Sequence[str]) -> bool:
-    """Whether a sentence is complete, quotes something, and quotes nothing but `titles`."""
-    quoted = re.findall(r'"([^"]*)"', sentence)
-    known = {" ".join(title.replace('"', "'").split()) for title in titles}
-    return (
-        sentence.endswith((".", "!", "?")) and sentence.count('"') == 2 * len(quoted) > 0 and known.issuperset(quoted)
-    )
+def is_grounded(sentence: str) -> bool:
+    """Whether a sentence is complete and quotes something; what it can quote is true, see `models.writing`."""
+    return sentence.endswith(END) and QUOTE in sentence
 
 
 def loops(text: str) -> bool:

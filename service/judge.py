@@ -14,7 +14,7 @@ import structlog
 from models.composer import Question
 from models.engines.base import LLMEngine
 from models.errors import OverloadedError
-from models.prompt import Prompt
+from models.writing import Draft, write
 from service.metrics import Fallback, Metrics
 
 logger = structlog.get_logger(__name__)
@@ -71,10 +71,8 @@ class Judge:
         self._metrics.candidates_scored.inc(len(log_probs))
         return log_probs
 
-    async def write(
-        self, compose: Callable[[], Prompt], max_tokens: int, stop: tuple[str, ...], seconds: float
-    ) -> AsyncGenerator[str, None]:
-        """The LLM's continuation of a prompt, piece by piece. Closing the iterator frees the LLM.
+    async def write(self, compose: Callable[[], Draft], max_tokens: int, seconds: float) -> AsyncGenerator[str, None]:
+        """What the LLM makes of a draft, piece by piece, see `models.writing`. Closing the iterator frees the LLM.
 
         Raises:
             FallbackError: as `choose`; pieces may have been given before.
@@ -84,8 +82,8 @@ class Judge:
         self._inflight += 1
         try:
             with self._metrics.stage("explain"):
-                prompt = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
-                async with aclosing(self._engine.generate(prompt, max_tokens, stop)) as pieces:  # type: ignore[type-var]
+                draft = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
+                async with aclosing(write(self._engine, draft, max_tokens)) as pieces:
                     while True:
                         async with asyncio.timeout(due - time.perf_counter()):
                             piece = await anext(pieces, None)

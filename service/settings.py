@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     floor_ms: int = Field(25, ge=0, description="The CF ranking gets this long however small `timeout_ms` is.")
     max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the CF ranking.")
     explain_timeout_ms: int = Field(10_000, gt=0, description="Time for an explanation.")
-    explain_tokens: int = Field(48, gt=0, description="Longest explanation, in LLM tokens.")
+    explain_tokens: int = Field(48, gt=0, description="Longest explanation, quoted titles aside, in LLM tokens.")
 
     redis_url: SecretStr | None = Field(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ async def test_a_client_that_leaves_frees_the_llm(world: World, engine: FakeEngi
 
 async def test_a_client_that_leaves_a_stream_frees_the_llm(world: World, engine: FakeEngine, tmp_path: Path) -> None:
     async with serving(world.settings_for(tmp_path), engine) as (_, app):
-        engine.text = [" word"] * 1000
+        engine.texts = cycle([[" word"] * 1000])
         engine.seconds = 0.001
         sent = await leave(app, "GET", "/explain/genre", "user_id=u0&stream=true", b"", asyncio.Event())
         text = b"".join(message.get("body", b"") for message in sent).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ async def test_top_k_limits_the_genres_but_not_what_they_are_probable_among(clie
     assert len((await explain(client, "u0"))["genres"]) == 3
 
 
-async def cite(client: httpx.AsyncClient, engine: FakeEngine) -> str:
-    """Have the LLM cite what speaks for the first genre; returns what it writes."""
-    genre = (await explain(client, "u0"))["genres"][0]
-    engine.text = [" this user has watched", f' "{genre["evidence"][0]["title"]}"', "."]
-    return "".join(engine.text)
+async def cite(client: httpx.AsyncClient, engine: FakeEngine, end: str = ".") -> str:
+    """Have the LLM cite one title that speaks for the first genre; returns what it writes."""
+    evidence = (await explain(client, "u0"))["genres"][0]["evidence"]
+    told = sorted((item["title"] for item in evidence[:3]), key=engine.tokenizer.encode)
+    engine.texts = cycle([[" this user has watched", ' "'], [end]])
+    return f' this user has watched "{told[0]}"{end}'
 
 
 async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -67,23 +69,14 @@ async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEn
 
 @pytest.mark.parametrize(
     ("sentence", "holds"),
-    [
-        ('It is "A" and "B".', True),
-        ('It is "A".', True),
-        ('It is "A" and "C".', False),
-        ("It is good.", False),
-        ('It is "A" and', False),
-        ('It is "A" and "B.', False),
-        ("", False),
-    ],
+    [('It is "A" and "B".', True), ("It is good.", False), ('It is "A" and', False), ("", False)],
 )
-def test_a_sentence_holds_if_it_ends_and_cites_only_what_it_may(sentence: str, holds: bool) -> None:
-    assert is_grounded(sentence, ["A", " B"]) is holds
+def test_a_sentence_holds_if_it_ends_and_quotes_something(sentence: str, holds: bool) -> None:
+    assert is_grounded(sentence) is holds
 
 
 async def test_a_sentence_that_did_not_end_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
-    await cite(faked, engine)
-    engine.text = engine.text[:2]
+    await cite(faked, engine, end=" and")
     assert (await explain(faked, "u0"))["sentence_source"] == "template"
 
 
@@ -95,7 +88,7 @@ async def test_a_streamed_sentence_follows_the_genres_and_is_summed_up(
     answer = await faked.get("/explain/genre", params={"user_id": "u0", "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
     sent = events(answer.text)
-    assert [name for name, _ in sent] == ["genres", "token", "token", "token", "done"]
+    assert [name for name, _ in sent] == ["genres", "token", "token", "token", "token", "done"]
     assert sent[0][1]["genres"] == whole["genres"]
     assert "".join(data["text"] for name, data in sent if name == "token") == whole["sentence"]
     assert {**sent[-1][1], "took_ms": 0} == {**whole, "took_ms": 0}
@@ -130,14 +123,14 @@ async def test_an_llm_that_fails_while_writing_leaves_the_facts(faked: httpx.Asy
 
 
 async def test_an_llm_that_writes_nothing_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.text = []
+    engine.texts = cycle([[]])
     assert (await explain(faked, "u0"))["sentence_source"] == "template"
 
 
 async def test_an_llm_that_gets_stuck_is_stopped_and_leaves_the_facts(
     faked: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    engine.text = [" so"] * 100
+    engine.texts = cycle([[" so"] * 100])
     calls = engine.calls
     assert (await explain(faked, "u0"))["sentence_source"] == "template"
     assert engine.calls == calls + 1 + 3  # the genres, and the word three times

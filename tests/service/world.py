@@ -6,9 +6,10 @@ Its LLM knows nothing, so tests say what the service does with an LLM's answers,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ class FakeEngine:
     Attributes:
         seconds: how long it takes for an answer, and for a piece of text.
         failure: raised instead of answering.
-        text: what it writes, piece by piece.
+        texts: what it writes, piece by piece, call by call.
         cancelled: how many calls were cancelled.
         calls: how many calls were made.
     """
@@ -177,7 +178,7 @@ class FakeEngine:
         self.healthy = True
         self.seconds = 0.0
         self.failure: Exception | None = None
-        self.text = [" it", " is good", "."]
+        self.texts: Iterator[list[str]] = cycle([[" it", " is good", "."]])
         self.calls = 0
         self.cancelled = 0
 
@@ -193,8 +194,8 @@ class FakeEngine:
         return [-np.arange(len(branch.children), dtype=np.float32) for branch in trie.branches]
 
     async def generate(self, *_: Any) -> AsyncIterator[str]:
-        """`text`, each piece after `seconds`."""
-        for piece in self.text:
+        """The next of `texts`, each piece after `seconds`."""
+        for piece in next(self.texts):
             await self._work()
             yield piece
 

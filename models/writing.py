@@ -1,0 +1,86 @@
+"""Free text whose quotes are chosen, on any engine: an LLM may word things as it likes, but names nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from models.choices import ChoiceTrie
+from models.engines.base import LLMEngine
+from models.prompt import Prompt, encode_plain
+
+QUOTE = '"'
+END = "."
+OPENED = re.compile(rf"(?:^|[\s(\[]){QUOTE}$")
+
+
+@dataclass(frozen=True)
+class Quotable:
+    """What may be quoted.
+
+    Attributes:
+        tokens: as the LLM reads it.
+        text: as people read it.
+    """
+
+    tokens: Sequence[int]
+    text: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A text to be written.
+
+    Attributes:
+        prompt: what it continues.
+        quotables: the only ones that it quotes, each at most once.
+    """
+
+    prompt: Prompt
+    quotables: Sequence[Quotable]
+
+
+async def write(engine: LLMEngine, draft: Draft, max_tokens: int) -> AsyncGenerator[str, None]:
+    """One sentence, piece by piece: the LLM's greedy continuation, but for what it quotes.
+
+    Once it opens a quote, it chooses among the `quotables` left, as it chooses candidates, and the likeliest is quoted.
+    Where it opens one with none left, the sentence ends after the last. A quote within a word is a sign that the LLM
+    has lost the thread: the sentence stays without its end.
+
+    Args:
+        engine: the LLM.
+        draft: what to write.
+        max_tokens: most tokens outside quotes. A sentence that needs more stays without its end.
+
+    Raises:
+        InvalidPromptError, OverloadedError, EngineError: see `LLMEngine`; pieces may have been given before.
+    """
+    prompt, left = draft.prompt, list(draft.quotables)
+    while max_tokens > 0:
+        written = ""
+        async with aclosing(engine.generate(prompt, max_tokens, (END, QUOTE))) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                written += piece
+                if left:
+                    yield piece
+        if not left:
+            yield END if OPENED.search(written) else written
+        if not left or not OPENED.search(written):
+            return
+        (token_ids,) = encode_plain(engine.tokenizer, [written])
+        max_tokens -= len(token_ids)
+        prompt = prompt.followed_by(token_ids)
+        quoted = left.pop(await _likeliest(engine, prompt, left))
+        yield quoted.text + QUOTE
+        prompt = prompt.followed_by([*quoted.tokens, *_close(engine)])
+
+
+async def _likeliest(engine: LLMEngine, prompt: Prompt, quotables: Sequence[Quotable]) -> int:
+    trie = ChoiceTrie([quotable.tokens for quotable in quotables], _close(engine)[-1])
+    return int(trie.log_probs(await engine.score(prompt, trie)).argmax())
+
+
+def _close(engine: LLMEngine) -> list[int]:
+    return encode_plain(engine.tokenizer, [QUOTE])[0]
