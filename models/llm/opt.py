@@ -22,6 +22,8 @@ from models.choices import ChoiceTrie
 from models.llm.packing import tree_of
 from models.prompt import Prompt
 
+QUERY_BLOCK = 128
+
 
 @dataclass(frozen=True)
 class _Segment:
@@ -126,16 +128,26 @@ def _attend(layer: Any, x_N_D: torch.Tensor, segments: Sequence[_Segment]) -> to
     mixed_N_D = torch.empty_like(x_N_D)
     for s in segments:
         prompt, tree, both = slice(s.start, s.tree), slice(s.tree, s.end), slice(s.start, s.end)
-        causal = scaled_dot_product_attention(
-            query[:, :, prompt], key[:, :, prompt], value[:, :, prompt], is_causal=True
-        )
-        mixed_N_D[prompt] = _merged(causal)
+        mixed_N_D[prompt] = _merged(_causal(query[:, :, prompt], key[:, :, prompt], value[:, :, prompt]))
         if s.tree < s.end:
             masked = scaled_dot_product_attention(
                 query[:, :, tree], key[:, :, both], value[:, :, both], attn_mask=s.visible_T_S
             )
             mixed_N_D[tree] = _merged(masked)
     return attention.out_proj(mixed_N_D)
+
+
+def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Causal attention (1, H, L, A), by blocks of queries: torch's own on a CPU computes what the mask hides, too."""
+    query = query * query.shape[-1] ** -0.5
+    later = torch.ones(QUERY_BLOCK, QUERY_BLOCK, dtype=torch.bool, device=query.device).triu(1)
+    blocks = []
+    for start in range(0, query.shape[2], QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, query.shape[2])
+        scores = query[:, :, start:end] @ key[:, :, :end].transpose(2, 3)
+        scores[..., start:].masked_fill_(later[: end - start, : end - start], -torch.inf)
+        blocks.append(scores.softmax(dim=-1) @ value[:, :, :end])
+    return torch.cat(blocks, dim=2)
 
 
 def _attend_at_nodes(
