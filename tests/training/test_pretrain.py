@@ -1,6 +1,7 @@
 """LLM pre-training: the fast forward pass, the constructed circuit, the stage."""
 
 import json
+import re
 import signal
 from typing import Any
 
@@ -13,13 +14,14 @@ from typer.testing import CliRunner
 from models.errors import ConfigError
 from models.llm.loading import EMBEDDED_DIRECTORY, load_llm, load_tokenizer
 from models.llm.packing import child_logits, hidden_states
-from models.prompt import Slot
+from models.llm.scoring import score_prompts
+from models.prompt import Slot, encode_plain
 from training.cli import app
 from training.loop import Interrupted, LoopConfig
 from training.pretraining import worlds
 from training.pretraining.architecture import Architecture, build_interface, build_model
 from training.pretraining.cli import read_config
-from training.pretraining.evaluate import bucketed, compare, measure
+from training.pretraining.evaluate import bucketed, compare, measure, measure_writing
 from training.pretraining.forward import PackedReader
 from training.pretraining.initialisation import Gains, wake
 from training.pretraining.objective import FLAT, Objective
@@ -329,6 +331,26 @@ def test_what_is_shipped_is_complete():
     assert llm.interface.is_close(expected)
 
 
+@pytest.mark.parametrize(("place", "named"), [(0, (1.0, 1.0)), (-1, (1.0, 0.0)), (None, (0.0, 0.0))])
+def test_writing_counts_what_is_named(factory, tokenizer, monkeypatch, place, named):
+    """An LM that writes the choice it ranks first, the one it ranks last, or the first without its end."""
+    llm = load_llm("embedded")
+    examples = draw(factory, SHORT, 4, seed=3)
+    ((close_quote,),) = encode_plain(tokenizer, ['"'])
+    left = iter(examples)
+
+    def write(inputs_embeds, **_):
+        example = next(left)
+        assert inputs_embeds.shape[1] == len(example.layout.token_ids)
+        (logits,) = score_prompts(llm, [example.layout.fill(example.soft_tokens)], [example.trie])
+        ranked = np.argsort(-example.trie.log_probs(logits))
+        return torch.tensor([[*example.layout.choices[ranked[place or 0]], *([] if place is None else [close_quote])]])
+
+    monkeypatch.setattr(llm.model, "generate", write)
+    measured = measure_writing(llm.model, examples, close_quote)
+    assert (measured["names_choice"], measured["names_first"]) == named
+
+
 def test_what_is_shipped_reads_injected_tokens(factory):
     """On fresh worlds of every kind the embedded LLM reaches most of what can be reached."""
     llm = load_llm("embedded")
@@ -403,7 +425,8 @@ def test_the_command_measures_the_prompts_asked_for(monkeypatch):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
     assert "branching node" in result.output
+    assert re.search(r"names a choice in \d+\.\d% of \d+ prompts", " ".join(result.output.split()))
     assert len(seen) == 30
-    recommend = [example for example in seen if not example.sentence]
+    recommend = [example for example in seen if not example.text]
     assert {len(example.layout.choices) for example in recommend} == {6}
     assert np.median([example.world.log_probs.std() for example in recommend if not example.world.series.any()]) < 0.4

@@ -173,12 +173,12 @@ def test_the_mixture_is_kept(factory):
     examples = draw(factory, 300)
     for example in examples:
         assert len(example.layout.token_ids) < CONTEXT
-        if not example.sentence:
+        if not example.text:
             assert 5 <= len(example.layout.choices) <= 30
             assert (example.layout.slot_kinds == Slot.HISTORY).sum() <= 20
             assert len({tuple(choice) for choice in example.layout.choices}) == len(example.layout.choices)
             assert max(map(len, example.layout.choices)) <= 16
-    branching = [len(example.trie.branches) for example in examples if not example.sentence]
+    branching = [len(example.trie.branches) for example in examples if not example.text]
     assert np.mean([count > 1 for count in branching]) > 0.3
 
 
@@ -187,13 +187,32 @@ def test_an_explanation_names_the_titles_told(factory, tokenizer):
     examples = draw(factory, 20, explanations=1.0, title_tokens=16)
     for example in examples:
         ids = example.layout.token_ids
-        sentence = tokenizer.decode(ids[-example.sentence :])
-        prompt = tokenizer.decode(ids[: -example.sentence])
+        sentence = tokenizer.decode(ids[-example.written :])
+        prompt = tokenizer.decode(ids[: -example.written])
         told = prompt.split(" in the previous.")[0].split('"')[1::2]
         opening = sentence.split(' "')[0]
         assert opening in {f" this user has {domain.past}" for domain in DOMAINS.values()}
         assert sentence == f"{opening} " + " and ".join(f'"{title}"' for title in told) + ".</s>"
         assert prompt.endswith(", because")
+
+
+def test_an_answer_is_one_of_the_choices_drawn_from_the_truth(factory, tokenizer):
+    """The prompt is that of the same world without its answer; likely choices come more often."""
+    surprise, entropy = [], []
+    for seed in range(40):
+        (asked,) = draw(factory, 1, seed=seed, explanations=0.0)
+        (written,) = draw(factory, 1, seed=seed, explanations=0.0, answers=1.0)
+        length = len(asked.layout.token_ids)
+        assert np.array_equal(written.layout.token_ids[:length], asked.layout.token_ids)
+        assert torch.equal(written.soft_tokens, asked.soft_tokens)
+        assert (len(asked.trie.branches) > 0, len(written.trie.branches)) == (True, 0)
+        assert written.written == len(written.layout.token_ids) - length
+        ids = written.layout.token_ids[length:].tolist()
+        assert tokenizer.decode(ids[-3:]) == '".</s>'
+        answer = asked.layout.choices.index(ids[:-3])
+        surprise.append(-asked.world.log_probs[answer])
+        entropy.append(-np.exp(asked.world.log_probs) @ asked.world.log_probs)
+    assert np.mean(surprise) == pytest.approx(np.mean(entropy), abs=0.5)
 
 
 def test_a_batch_asks_for_every_branching_node_and_every_word_of_a_sentence(factory):
@@ -202,7 +221,7 @@ def test_a_batch_asks_for_every_branching_node_and_every_word_of_a_sentence(fact
     batch = collate(examples)
     assert len(batch.reach_M) == len(batch.targets_M_C) == sum(len(e.trie.branches) for e in examples)
     torch.testing.assert_close(batch.targets_M_C.sum(dim=1), torch.ones(len(batch.reach_M)))
-    assert len(batch.text_targets) == sum(example.sentence for example in examples) > 0
+    assert len(batch.text_targets) == sum(example.written for example in examples) > 0
     following = batch.packed.token_ids_B_S[batch.text_rows, batch.text_columns + 1]
     assert torch.equal(following, batch.text_targets)
 

@@ -15,13 +15,16 @@ from rich.table import Table
 
 from models.errors import ConfigError
 from models.llm.loading import EMBEDDED, LanguageModel, load_llm, load_tokenizer
+from models.prompt import encode_plain
 from training.pretraining.architecture import build_interface
-from training.pretraining.evaluate import Measures, measure
+from training.pretraining.evaluate import Measures, measure, measure_writing
 from training.pretraining.pretrain import PretrainConfig, draw, pretrain
 from training.pretraining.prompts import Mixture, PromptFactory
 from training.pretraining.tokenizer import train_tokenizer
 from training.recipe import parse_setting, put_setting
 from training.run import StageRun
+
+WRITTEN_PROMPTS = 200
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
@@ -93,7 +96,15 @@ def evaluate_lm(
     factory = PromptFactory(loaded.tokenizer, loaded.interface, loaded.context_length, seed)
     range_ = Mixture().candidates if candidates is None else (candidates, candidates)
     mixture = Mixture(candidates=range_, sharpness=sharpness)
-    console.print(table(measure(loaded.model, draw(factory, mixture, prompts, seed))))
+    examples = draw(factory, mixture, prompts, seed)
+    (close_quote,) = encode_plain(loaded.tokenizer, ['"'])
+    console.print(table(measure(loaded.model, examples)))
+    if asked := [example for example in examples if not example.text][:WRITTEN_PROMPTS]:
+        written = measure_writing(loaded.model, asked, close_quote[-1])
+        console.print(
+            f"Writing freely, it names a choice in {written['names_choice']:.1%} of {len(asked)} prompts,"
+            f" the one that it ranks first in {written['names_first']:.1%}"
+        )
 
 
 def read_config(path: Path | None, changes: Sequence[str] = ()) -> PretrainConfig:
@@ -135,7 +146,7 @@ def table(groups: dict[str, Measures]) -> Table:
         "uniform_kl",
         "rank",
         "token_accuracy",
-        "whole_sentence",
+        "whole",
     )
     result = Table("group", *columns)
     for name, measures in groups.items():

@@ -32,10 +32,10 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
 
     Returns:
         Per group (`all`, prompts by their number of branching nodes, those in which a series counts, nodes by how many
-        tokens are shared before them, explanations) the mean of:
+        tokens are shared before them, explanations, answers written out) the mean of:
         `accuracy`, the true probability of the LM's first choice; `bayes`, that of the best choice; `share`, their
         ratio, and the ends of its 95 % interval; `kl` from the truth to the LM in nats; `uniform_kl` from the truth to
-        a uniform guess; `rank`, the Spearman correlation; and for explanations `token_accuracy` and `whole_sentence`,
+        a uniform guess; `rank`, the Spearman correlation; and for text `token_accuracy` and `whole`,
         given the true words before each. Nodes count by the true probability to get there, over prompts that have such
         nodes, and a uniform guess there is one among a node's own children.
     """
@@ -46,7 +46,7 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
             hidden_B_S_D = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
         logits = split_nodes(child_logits(model, batch.packed, hidden_B_S_D), [e.trie for e in examples_B])
         for example, nodes in zip(examples_B, logits, strict=True):
-            if example.sentence:
+            if example.text:
                 continue
             record = compare(example.world.log_probs, example.trie.log_probs(nodes))
             count = len(example.trie.branches)
@@ -58,7 +58,8 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
                 groups["a series counts"].append(record)
             for name, divergence in _by_depth(example, nodes).items():
                 groups[name].append(divergence)
-        groups["explanations"] += _text_accuracy(model, batch, hidden_B_S_D)
+        for row, record in _text_accuracy(model, batch, hidden_B_S_D):
+            groups[examples_B[row].text].append(record)
     return {
         name: {key: float(np.mean([record[key] for record in records])) for key in records[0]}
         | (_share(records) if "bayes" in records[0] else {})
@@ -66,6 +67,36 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
         for name, records in sorted(groups.items())
         if records
     }
+
+
+@torch.no_grad()
+def measure_writing(model: Any, examples: Iterable[Example], end_token: int) -> Measures:
+    """Let the LM answer in its own words, greedily, as A-LLMRec is evaluated in public.
+
+    Args:
+        model: the LM.
+        examples: at least one, all with choices.
+        end_token: the closing quote.
+
+    Returns:
+        `names_choice`: how often what it writes is one of the choices, with its closing quote; `names_first`: how often
+        it is the one that it puts first where only choices are allowed.
+    """
+    records = []
+    for example in examples:
+        batch = collate([example])
+        hidden_1_S_D = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
+        (nodes,) = split_nodes(child_logits(model, batch.packed, hidden_1_S_D), [example.trie])
+        first = int(example.trie.log_probs(nodes).argmax())
+        endings = [[*choice, end_token] for choice in example.layout.choices]
+        prompt = example.layout.fill(example.soft_tokens)
+        embeds_L_D = model.get_input_embeddings()(torch.from_numpy(prompt.token_ids))
+        embeds_L_D[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds_L_D)
+        longest = max(map(len, endings))
+        written = model.generate(inputs_embeds=embeds_L_D[None], do_sample=False, max_new_tokens=longest)[0].tolist()
+        named = [written[: len(ending)] == ending for ending in endings]
+        records.append({"names_choice": float(any(named)), "names_first": float(named[first])})
+    return {key: float(np.mean([record[key] for record in records])) for key in records[0]}
 
 
 def compare(true: np.ndarray, read: np.ndarray) -> Measures:
@@ -109,15 +140,18 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return values.argsort().argsort()
 
 
-def _text_accuracy(model: Any, batch: TrainingBatch, hidden_B_S_D: torch.Tensor) -> list[Measures]:
+def _text_accuracy(model: Any, batch: TrainingBatch, hidden_B_S_D: torch.Tensor) -> list[tuple[int, Measures]]:
     if not len(batch.text_rows):
         return []
     logits_W_V = model.lm_head(hidden_B_S_D[batch.text_rows, batch.text_columns].float())
     right_W = logits_W_V.argmax(dim=1) == batch.text_targets
     return [
-        {
-            "token_accuracy": float(right_W[batch.text_rows == row].float().mean()),
-            "whole_sentence": float(right_W[batch.text_rows == row].all()),
-        }
+        (
+            row,
+            {
+                "token_accuracy": float(right_W[batch.text_rows == row].float().mean()),
+                "whole": float(right_W[batch.text_rows == row].all()),
+            },
+        )
         for row in sorted(set(batch.text_rows.tolist()))
     ]

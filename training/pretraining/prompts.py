@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Mixture(Config):
             one or two tokens cannot: they would be equal.
         genres: share of genre prompts.
         explanations: share of explanation prompts.
+        answers: of the other prompts, the share whose answer, drawn from the truth, is written out.
         sharpness: median over prompts of the standard deviation of the candidates' logits, series left out; genre
             prompts have `GENRE_SHARPNESS` of it, and explanations, whose answer is in the titles, are not concerned.
     """
@@ -50,6 +51,7 @@ class Mixture(Config):
     series: float = 0.4
     genres: float = 0.15
     explanations: float = 0.1
+    answers: float = 0.0
     sharpness: float = Field(2.5, gt=0)
 
 
@@ -58,18 +60,20 @@ class Example:
     """One training prompt.
 
     Attributes:
-        layout: the prompt. An explanation's sentence is part of its token ids.
-        trie: the choices; without branches in an explanation.
+        layout: the prompt. What is to be written is part of its token ids.
+        trie: of the choices; of one alone if something is to be written.
         world: the geometry and the true answer.
         soft_tokens: (S, d_tok).
-        sentence: tokens at the end of the prompt to be predicted freely; 0 except in explanations.
+        text: what is to be written: nothing, an explanation or an answer.
+        written: its tokens, at the end of the prompt.
     """
 
     layout: PromptLayout
     trie: ChoiceTrie
     world: World
     soft_tokens: torch.Tensor
-    sentence: int = 0
+    text: Literal["", "explanations", "answers"] = ""
+    written: int = 0
 
     @property
     def length(self) -> int:
@@ -78,7 +82,7 @@ class Example:
 
     def node_targets(self) -> tuple[list[np.ndarray], np.ndarray]:
         """Per branching node the true distribution (C,) of its children, and (M,) the probability to get there."""
-        if self.sentence:
+        if self.text:
             return [], np.zeros(0)
         probs = np.exp(self.world.log_probs)
         masses = [np.zeros(len(branch.children)) for branch in self.trie.branches]
@@ -160,6 +164,9 @@ class PromptFactory:
             layout = template.recommend(told, offered)
         sharpness = mixture.sharpness * (GENRE_SHARPNESS if genre else 1.0)
         world = draw_world(rng, *self._sizes, in_series(told, offered), history, self._coupling, sharpness)
+        if mixture.answers and rng.random() < mixture.answers:
+            answer = layout.choices[rng.choice(candidates, p=np.exp(world.log_probs))]
+            return self._written([*answer, *self._close, *self._stop, *self._end], layout, world, "answers")
         trie = ChoiceTrie(layout.choices, template.end_token)
         return Example(layout, trie, world, self._soft_tokens(layout, world))
 
@@ -171,15 +178,15 @@ class PromptFactory:
         layout = template.explanation(told, genre)
         sentence = self.sentence(domain, [list(choice) for choice in told])
         world = draw_world(rng, *self._sizes, np.zeros(2), len(told), self._coupling)
-        layout = PromptLayout(
-            np.concatenate([layout.token_ids, np.asarray(sentence, dtype=np.int64)]),
-            layout.soft_positions,
-            layout.slot_kinds,
-            layout.slot_ordinals,
-            layout.choices,
-        )
-        trie = ChoiceTrie(layout.choices, template.end_token)
-        return Example(layout, trie, world, self._soft_tokens(layout, world), len(sentence))
+        return self._written(sentence, layout, world, "explanations")
+
+    def _written(
+        self, text: list[int], layout: PromptLayout, world: World, kind: Literal["explanations", "answers"]
+    ) -> Example:
+        """The prompt that `layout` begins and `text` ends, with nothing to choose."""
+        ended = replace(layout, token_ids=np.concatenate([layout.token_ids, np.asarray(text, dtype=np.int64)]))
+        no_choice = ChoiceTrie(layout.choices[:1], self._close[-1])
+        return Example(ended, no_choice, world, self._soft_tokens(layout, world), kind, len(text))
 
     def sentence(self, domain: int, titles: Sequence[list[int]]) -> list[int]:
         """` this user has watched "A" and "B" and "C".` and the end of text, for titles in the order told.
@@ -296,7 +303,7 @@ def collate(examples: Sequence[Example]) -> TrainingBatch:
             targets_M_C[node, : len(target)] = torch.from_numpy(target)
             node += 1
         ids = example.layout.token_ids
-        text += [(row, at - 1, int(ids[at])) for at in range(len(ids) - example.sentence, len(ids))]
+        text += [(row, at - 1, int(ids[at])) for at in range(len(ids) - example.written, len(ids))]
     text_W_3 = torch.tensor(text, dtype=torch.int64).reshape(-1, 3)
     return TrainingBatch(
         packed=packed,
