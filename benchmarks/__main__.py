@@ -115,8 +115,9 @@ def explanations(
     """How often the LLM's sentence stands, and what it names."""
     if threads is not None:
         torch.set_num_threads(threads)
-    rows = explanations_benchmark.measure(bundle, engine, dtype, Questionnaire(bundle, EMBEDDED).users(users, seed))
-    save("explanations", {"seed": seed, "threads": torch.get_num_threads()}, rows)
+    asked = Questionnaire(bundle, EMBEDDED).users(1 + users, seed)
+    rows = explanations_benchmark.measure(bundle, engine, dtype, asked)
+    save("explanations", {"users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
     typer.echo(markdown(rows))
 
 

@@ -16,7 +16,7 @@ import torch
 from models.backbones import represent_all
 from models.bundle import BundleContents
 from models.choices import ChoiceTrie
-from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, TitleTokens, quotable
+from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, Slot, TitleTokens, as_quoted
 from models.writing import Draft, Quotable
 
 
@@ -116,14 +116,16 @@ class PromptComposer:
 
         Args:
             user_vector: (d,) x_u.
-            history: the items that speak for the genre, oldest first: the only ones it quotes, equal titles once.
+            history: the items that speak for the genre, oldest first. It quotes those that the prompt has room to tell,
+                equal titles once.
             genre: one of `genres`.
         """
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
         table = self._contents.joint_item
         prompt = self._fill(layout, user_vector, table[list(history)], self._contents.joint_genre[row : row + 1])
-        items = {quotable(self._contents.catalogue.titles[item]): item for item in history}
+        told = [history[place] for place in layout.slot_ordinals[layout.slot_kinds == Slot.HISTORY]]
+        items = {as_quoted(self._contents.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 
     def _fill(

@@ -122,12 +122,12 @@ class TitleTokens:
 
     Args:
         tokenizer: a Hugging Face fast tokenizer.
-        titles: any strings, made `quotable`.
+        titles: any strings, written `as_quoted`.
         max_tokens: longer titles are cut.
     """
 
     def __init__(self, tokenizer: Any, titles: Iterable[str], max_tokens: int) -> None:
-        encoded = encode_plain(tokenizer, [quotable(title) for title in titles])
+        encoded = encode_plain(tokenizer, [as_quoted(title) for title in titles])
         self._tokens = [ids[:max_tokens] for ids in encoded]
 
     def __getitem__(self, item: int) -> list[int]:
@@ -143,7 +143,7 @@ class TitleTokens:
         return [self._tokens[item] for item in items]
 
 
-def quotable(title: str) -> str:
+def as_quoted(title: str) -> str:
     """A title as it is quoted: whitespace is collapsed, and `"` becomes `'`, so that no title can end its own quote."""
     return " ".join(title.replace('"', "'").split())
 
@@ -256,7 +256,8 @@ class PromptTemplate:
             PromptTooLongError: the context is too small even without a history.
         """
         answer = [*genre, *self._close_quote, *self._because]
-        quotes = sum(len(title) + len(self._open_quote) + len(self._close_quote) for title in history)
+        told = history[max(0, len(history) - self.config.history_items) :]
+        quotes = sum(len(self._open_quote) + len(title) + len(self._close_quote) for title in told)
         room = EXPLANATION_TOKENS + quotes
         return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, room)
 

@@ -13,7 +13,7 @@ from models.prompt import Prompt, encode_plain
 
 QUOTE = '"'
 END = "."
-OPENED = re.compile(rf"(?:^|[\s(\[]){QUOTE}$")
+OPENED = re.compile(rf"(?:^|[\s(\[:,;/\u2013\u2014-]){QUOTE}$")
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,20 @@ async def write(engine: LLMEngine, draft: Draft, max_tokens: int) -> AsyncGenera
     """One sentence, piece by piece: the LLM's greedy continuation, but for what it quotes.
 
     Once it opens a quote, it chooses among the `quotables` left, as it chooses candidates, and the likeliest is quoted.
-    Where it opens one with none left, the sentence ends after the last. A quote within a word is a sign that the LLM
-    has lost the thread: the sentence stays without its end.
+    Where it opens one with none left, the sentence ends after the last; so what follows the last comes in one piece. A
+    quote within a word is a sign that the LLM has lost the thread: the sentence stays without its end.
+
+    Every quote asks the engine anew, once to choose and once to go on; without a prefix cache that is a prefill each.
 
     Args:
-        engine: the LLM.
+        engine: the LLM. Its tokenizer keeps spaces where a text begins, as byte-level BPE such as OPT's does.
         draft: what to write.
         max_tokens: most tokens outside quotes. A sentence that needs more stays without its end.
 
     Raises:
         InvalidPromptError, OverloadedError, EngineError: see `LLMEngine`; pieces may have been given before.
     """
-    prompt, left = draft.prompt, list(draft.quotables)
+    prompt, left, text = draft.prompt, list(draft.quotables), ""
     while max_tokens > 0:
         written = ""
         async with aclosing(engine.generate(prompt, max_tokens, (END, QUOTE))) as pieces:  # type: ignore[type-var]
@@ -65,15 +67,18 @@ async def write(engine: LLMEngine, draft: Draft, max_tokens: int) -> AsyncGenera
                 written += piece
                 if left:
                     yield piece
-        if not left:
-            yield END if OPENED.search(written) else written
-        if not left or not OPENED.search(written):
+        text += written
+        opened = OPENED.search(text) is not None
+        if not left and (rest := END if opened else written):
+            yield rest
+        if not left or not opened:
             return
         (token_ids,) = encode_plain(engine.tokenizer, [written])
         max_tokens -= len(token_ids)
         prompt = prompt.followed_by(token_ids)
         quoted = left.pop(await _likeliest(engine, prompt, left))
-        yield quoted.text + QUOTE
+        yield (closed := quoted.text + QUOTE)
+        text += closed
         prompt = prompt.followed_by([*quoted.tokens, *_close(engine)])
 
 

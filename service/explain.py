@@ -88,7 +88,7 @@ class Narration:
                             break
             except FallbackError:
                 self.text = ""
-            if is_grounded(self.text):
+            if is_grounded(self.text.removeprefix(self._opening)):
                 self.source = "llm"
                 return
         self.text = self._facts
@@ -189,7 +189,7 @@ class Explainer:
             facts = f"{opening} this user has {domain.past} {_enumerate(titles)}."
         else:
             facts = f"{opening} it is close to what this user has {domain.past}, though none of it has this genre."
-        if answer.fallback is not None:
+        if answer.fallback is not None or not cited:
             return Narration(opening, facts, None)
         vector = answer.user_vector
         written = self._judge.write(
@@ -200,9 +200,9 @@ class Explainer:
         return Narration(opening, facts, written)
 
 
-def is_grounded(sentence: str) -> bool:
-    """Whether a sentence is complete and quotes something; what it can quote is true, see `models.writing`."""
-    return sentence.endswith(END) and QUOTE in sentence
+def is_grounded(written: str) -> bool:
+    """Whether what an LLM wrote comes to an end and quotes something: `models.writing` limits what it can quote."""
+    return written.endswith(END) and QUOTE in written
 
 
 def loops(text: str) -> bool:

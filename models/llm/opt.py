@@ -138,7 +138,9 @@ def _attend(layer: Any, x_N_D: torch.Tensor, segments: Sequence[_Segment]) -> to
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Causal attention (1, H, L, A), by blocks of queries: torch's own on a CPU computes what the mask hides, too."""
+    """Causal attention (1, H, N, A), by blocks of queries: torch's own on a CPU computes what the mask hides, too."""
+    if query.device.type != "cpu":
+        return scaled_dot_product_attention(query, key, value, is_causal=True)
     query = query * query.shape[-1] ** -0.5
     later = torch.ones(QUERY_BLOCK, QUERY_BLOCK, dtype=torch.bool, device=query.device).triu(1)
     blocks = []

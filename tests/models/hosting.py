@@ -96,9 +96,9 @@ class Reference:
         return embeds[None]
 
     @torch.inference_mode()
-    def log_probs(self, prompt: Prompt, choices: Sequence[Sequence[int]]) -> np.ndarray:
+    def log_probs(self, prompt: Prompt, choices: Sequence[Sequence[int]], end: int = END) -> np.ndarray:
         """(K,) log-probabilities; equal choices share theirs equally."""
-        sequences = [(*choice, END) for choice in choices]
+        sequences = [(*choice, end) for choice in choices]
         nodes: dict[tuple[int, ...], torch.Tensor] = {}
         result = []
         for sequence in sequences:

@@ -16,6 +16,7 @@ from models.engines.base import LLMEngine
 from models.llm.loading import load_tokenizer
 from models.prompt import Prompt, encode_plain
 from models.writing import Draft, Quotable, write
+from tests.models.hosting import Hosted, Reference, make_prompt
 
 TOKENIZER = load_tokenizer("embedded")
 PROMPT = Prompt(np.asarray(encode_plain(TOKENIZER, ["It is"])[0]), np.asarray([0]), torch.zeros(1, 4))
@@ -93,13 +94,23 @@ def test_no_title_is_quoted_twice_and_the_sentence_ends_with_the_last():
 
 def test_after_the_last_title_free_words_are_shown():
     engine = Script([' for "', " and such."])
-    assert "".join(written(engine, draft(TITLES[:1]))) == ' for "Dr. Who" and such.'
+    assert written(engine, draft(TITLES[:1])) == [" for", ' "', 'Dr. Who"', " and such."]
+
+
+def test_nothing_after_the_last_title_is_no_piece():
+    assert written(Script([' for "', ""]), draft(TITLES[:1])) == [" for", ' "', 'Dr. Who"']
 
 
 @pytest.mark.parametrize("titles", [TITLES, TITLES[:1]])
-def test_a_quote_within_a_word_leaves_the_sentence_without_its_end(titles: list[str]):
-    assert "".join(written(Script([' for "', ' and "', "."]), draft(titles))).endswith(".")
-    assert not "".join(written(Script([' for "', ' and wolf"', "."]), draft(titles))).endswith(".")
+@pytest.mark.parametrize("begun", [" wolf", " wolf (2003)", "", '"'])
+def test_a_quote_within_a_word_leaves_the_sentence_without_its_end(titles: list[str], begun: str):
+    """Nor does one open right after another."""
+    assert not "".join(written(Script([' for "', f'{begun}"', "."]), draft(titles))).endswith(".")
+
+
+@pytest.mark.parametrize("begun", ["", " (", " such as:", " \N{EM DASH}", " or/"])
+def test_a_quote_opens_where_a_word_could(begun: str):
+    assert "".join(written(Script([f'{begun}"', "."]), draft(TITLES[:1]))) == f'{begun}"Dr. Who".'
 
 
 def test_only_free_words_count_for_the_limit():
@@ -133,16 +144,40 @@ def test_closing_the_text_closes_what_the_llm_writes():
     assert engine.closed == 1
 
 
-@pytest.mark.parametrize("max_tokens", [1, 40])
-def test_on_every_engine(hosted: Any, max_tokens: int):
-    """A random LLM's free words equal its own generation's up to the first quote or full stop."""
-    engine: LLMEngine = hosted.engine
-    prompt = Prompt(np.asarray([7, 8, 9]), np.zeros(0, dtype=np.int64), torch.zeros(0, engine.token_size))
+class Opens:
+    """An engine that opens a quote first and then writes as it does."""
 
-    async def both() -> list[str]:
-        ours = [piece async for piece in write(engine, Draft(prompt, [Quotable([7, 8], "A")]), max_tokens)]
-        theirs = [piece async for piece in engine.generate(prompt, max_tokens, (".", '"'))]
-        return ["".join(ours), "".join(theirs)]
+    def __init__(self, engine: LLMEngine) -> None:
+        self._engine, self._begun = engine, False
 
-    ours, theirs = hosted.run(both())
-    assert ours.startswith(theirs)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def generate(self, *arguments: Any) -> AsyncIterator[str]:
+        if not self._begun:
+            self._begun = True
+            yield ' for "'
+            return
+        async for piece in self._engine.generate(*arguments):
+            yield piece
+
+
+def test_every_engine_chooses_and_goes_on(hosted: Hosted, reference: Reference):
+    """The quote is the likeliest by brute force; what follows is the greedy continuation of all before it."""
+    engine, prompt = hosted.engine, make_prompt(40, 3)
+    texts = {"A": [70, 71, 72], "B": [70, 71, 90], "C": [200]}
+    quotables = [Quotable(tokens, text) for text, tokens in texts.items()]
+
+    async def collect() -> str:
+        return "".join([piece async for piece in write(Opens(engine), Draft(prompt, quotables), 12)])  # type: ignore[arg-type]
+
+    sentence = hosted.run(collect())
+    opening, closing = (encode_plain(engine.tokenizer, [text])[0] for text in (' for "', '"'))
+    opened = prompt.followed_by(opening)
+    trie = ChoiceTrie(list(texts.values()), closing[-1])
+    by_hand = reference.log_probs(opened, list(texts.values()), closing[-1])
+    assert trie.log_probs(hosted.run(engine.score(opened, trie))) == pytest.approx(by_hand, abs=1e-3)
+    best = list(texts)[by_hand.argmax()]
+    rest = reference.continuation(opened.followed_by([*texts[best], *closing]), 12 - len(opening))
+    expected = engine.tokenizer.decode(rest, skip_special_tokens=True)
+    assert sentence == f' for "{best}"{expected}'.rstrip("\N{REPLACEMENT CHARACTER}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import httpx
 import pytest
 
 from models.bundle import load_bundle
-from service.explain import is_grounded, loops
+from models.composer import PromptComposer
+from models.llm.loading import load_tokenizer
+from models.prompt import PromptConfig
+from service.explain import Narration, is_grounded, loops
 from tests.service.world import GENRES, FakeEngine, World, broken, serving
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +53,11 @@ async def test_top_k_limits_the_genres_but_not_what_they_are_probable_among(clie
     assert len((await explain(client, "u0"))["genres"]) == 3
 
 
+async def write_pieces(*pieces: str) -> AsyncGenerator[str, None]:
+    for piece in pieces:
+        yield piece
+
+
 async def cite(client: httpx.AsyncClient, engine: FakeEngine, end: str = ".") -> str:
     """Have the LLM cite one title that speaks for the first genre; returns what it writes."""
     evidence = (await explain(client, "u0"))["genres"][0]["evidence"]
@@ -73,6 +82,34 @@ async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEn
 )
 def test_a_sentence_holds_if_it_ends_and_quotes_something(sentence: str, holds: bool) -> None:
     assert is_grounded(sentence) is holds
+
+
+def test_what_can_be_quoted_was_told(world: World) -> None:
+    """Not what the prompt has no room to tell; equal titles once; as it stands in the prompt."""
+    contents = load_bundle(world.bundle).contents
+    contents.catalogue.titles[4:7] = ['the  "red" one', "silent", "silent"]
+    composer = PromptComposer(contents, PromptConfig(history_items=3), load_tokenizer(str(world.llm)), 1024)
+    vector = composer.user_vectors([[1, 2, 4]])[0]
+    draft = composer.explanation(vector, [1, 4, 5, 6], GENRES[0])
+    assert [quotable.text for quotable in draft.quotables] == ["the 'red' one", "silent"]
+    decode = load_tokenizer(str(world.llm)).decode
+    assert [decode(quotable.tokens) for quotable in draft.quotables] == ["the 'red' one", "silent"]
+    assert decode(draft.prompt.token_ids).count('"silent"') == 2
+
+
+async def test_a_genre_with_a_quote_in_it_is_no_title() -> None:
+    """Only what the LLM wrote counts as quoted by it."""
+    narration = Narration('The favorite genre is 12" Vinyl, because', "the facts", write_pieces(" it is good", "."))
+    assert (await narration.whole(), narration.source) == ("the facts", "template")
+
+
+async def test_without_evidence_the_llm_is_not_asked(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """It could quote nothing."""
+    engine.texts = cycle([['"'], ["."]])
+    answers = [await explain(faked, f"u{number}") for number in range(20)]
+    without = [answer for answer in answers if not answer["genres"][0]["evidence"]]
+    assert without
+    assert {answer["sentence_source"] for answer in without} == {"template"}
 
 
 async def test_a_sentence_that_did_not_end_leaves_the_facts(faked: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -38,7 +38,7 @@ class Mixture(Config):
             one or two tokens cannot: they would be equal.
         genres: share of genre prompts.
         explanations: share of explanation prompts.
-        answers: of the other prompts, the share whose answer, drawn from the truth, is written out.
+        answers: of the prompts that are no explanations, the share whose answer, drawn from the truth, is written out.
         sharpness: median over prompts of the standard deviation of the candidates' logits, series left out; genre
             prompts have `GENRE_SHARPNESS` of it, and explanations, whose answer is in the titles, are not concerned.
     """
@@ -51,7 +51,7 @@ class Mixture(Config):
     series: float = 0.4
     genres: float = 0.15
     explanations: float = 0.1
-    answers: float = 0.0
+    answers: float = Field(0.0, ge=0, le=1)
     sharpness: float = Field(2.5, gt=0)
 
 
