@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from models.errors import AllmrecError
 from training.data.cli import demo, import_
 from training.fit import Chain
-from training.pretraining.cli import evaluate_lm, pretrain_lm
+from training.pretraining.cli import average_lm, evaluate_lm, pretrain_lm
 from training.recipe import Recipe, load_recipe, shipped_recipes
 
 console = Console(stderr=True)
@@ -129,6 +129,7 @@ def export(
 
 
 app.command("pretrain-lm")(pretrain_lm)
+app.command("average-lm")(average_lm)
 app.command("evaluate-lm")(evaluate_lm)
 
 

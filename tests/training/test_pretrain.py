@@ -1,5 +1,6 @@
 """LLM pre-training: the fast forward pass, the constructed circuit, the stage."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -25,7 +26,7 @@ from training.pretraining.evaluate import bucketed, compare, measure, measure_wr
 from training.pretraining.forward import PackedReader
 from training.pretraining.initialisation import Gains, wake
 from training.pretraining.objective import FLAT, Objective
-from training.pretraining.pretrain import PretrainConfig, circuit_of, draw, initial_model, pretrain
+from training.pretraining.pretrain import PretrainConfig, average, circuit_of, draw, initial_model, pretrain, save
 from training.pretraining.prompts import Example, Mixture, PromptFactory, collate
 from training.run import StageRun
 
@@ -349,6 +350,30 @@ def test_writing_counts_what_is_named(factory, tokenizer, monkeypatch, place, na
     monkeypatch.setattr(llm.model, "generate", write)
     measured = measure_writing(llm.model, examples, close_quote)
     assert (measured["names_choice"], measured["names_first"]) == named
+
+
+def test_a_mean_lies_between_two_llms(constructed, tokenizer, interface, tmp_path):
+    """The command writes an LLM whose weights lie as far between as asked for, and does not overwrite."""
+    save(constructed, tokenizer, interface, tmp_path / "begun")
+    arguments = ["average-lm", "embedded", str(tmp_path / "begun"), "--share", "0.25", "--out", str(tmp_path / "mean")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    mean, start, goal = (
+        load_llm(name).model.state_dict() for name in (str(tmp_path / "mean"), "embedded", str(tmp_path / "begun"))
+    )
+    for name, weight in mean.items():
+        expected = (0.75 * start[name] + 0.25 * goal[name]).bfloat16().float()
+        torch.testing.assert_close(weight, expected)
+    assert load_llm(str(tmp_path / "mean")).interface.is_close(interface)
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code != 0
+    assert "is there already" in " ".join(again.output.split())
+
+
+def test_llms_of_other_interfaces_have_no_mean():
+    llm = load_llm("embedded")
+    other = dataclasses.replace(llm, interface=build_interface(Architecture(), 1))
+    with pytest.raises(ConfigError, match="no mean makes sense"):
+        average(llm, other, 0.5)
 
 
 def test_what_is_shipped_reads_injected_tokens(factory):

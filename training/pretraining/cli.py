@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from models.errors import ConfigError
+from models.llm.interface import TokenInterface
 from models.llm.loading import EMBEDDED, LanguageModel, load_llm, load_tokenizer
 from models.prompt import encode_plain
 from training.pretraining.architecture import build_interface
 from training.pretraining.evaluate import Measures, measure, measure_writing
-from training.pretraining.pretrain import PretrainConfig, draw, pretrain
+from training.pretraining.pretrain import PretrainConfig, average, draw, pretrain, save
 from training.pretraining.prompts import Mixture, PromptFactory
 from training.pretraining.tokenizer import train_tokenizer
 from training.recipe import parse_setting, put_setting
@@ -73,6 +74,24 @@ def _check(start: LanguageModel | None, settings: PretrainConfig) -> None:
         raise ConfigError(f"LLM '{start.name}' has another token interface than these settings: start without --llm")
 
 
+def average_lm(
+    start: Annotated[str, typer.Argument(help="'embedded', or the folder of an LLM with its interface.")],
+    goal: Annotated[str, typer.Argument(help="Another one, such as what it became in a further run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the LLM; must not be there yet.")],
+    share: Annotated[float, typer.Option(min=0, max=1, help="How far to go from the first to the other.")] = 0.5,
+) -> None:
+    """Make an LLM whose weights lie between those of two others.
+
+    Raises:
+        ConfigError: they differ in more than weights, or `out` is there.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} is there already: choose another folder, or remove it")
+    first, second = load_llm(start), load_llm(goal)
+    model = average(first, second, share)
+    save(model, first.tokenizer, _interface_of(first), out)
+
+
 def evaluate_lm(
     llm: Annotated[str, typer.Argument(help="'embedded', or the folder of an LLM with its interface.")] = EMBEDDED,
     prompts: Annotated[int, typer.Option(min=1, help="Freshly drawn prompts.")] = 1000,
@@ -91,9 +110,7 @@ def evaluate_lm(
         ConfigError: the LLM has no interface.
     """
     loaded = load_llm(llm)
-    if loaded.interface is None:
-        raise ConfigError(f"LLM '{llm}' has no interface for injected tokens beside its weights")
-    factory = PromptFactory(loaded.tokenizer, loaded.interface, loaded.context_length, seed)
+    factory = PromptFactory(loaded.tokenizer, _interface_of(loaded), loaded.context_length, seed)
     range_ = Mixture().candidates if candidates is None else (candidates, candidates)
     mixture = Mixture(candidates=range_, sharpness=sharpness)
     examples = draw(factory, mixture, prompts, seed)
@@ -105,6 +122,12 @@ def evaluate_lm(
             f"Writing freely, it names a choice in {written['names_choice']:.1%} of {len(asked)} prompts,"
             f" the one that it ranks first in {written['names_first']:.1%}"
         )
+
+
+def _interface_of(llm: LanguageModel) -> TokenInterface:
+    if llm.interface is None:
+        raise ConfigError(f"LLM '{llm.name}' has no interface for injected tokens beside its weights")
+    return llm.interface
 
 
 def read_config(path: Path | None, changes: Sequence[str] = ()) -> PretrainConfig:

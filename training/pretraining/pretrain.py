@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from pydantic import Field
 from rich.console import Console
 
 from models.config import Config
+from models.errors import ConfigError
 from models.llm.interface import TokenInterface
+from models.llm.loading import LanguageModel
 from models.prompt import encode_plain
 from training.loop import LoopConfig, Task, epoch_rng, seed_everything, train
 from training.pretraining.architecture import Architecture, build_interface, build_model
@@ -175,6 +178,24 @@ def draw(factory: PromptFactory, mixture: Mixture, count: int, seed: int) -> lis
     """`count` examples, the same for the same seed, and none that training sees: its generators have no third word."""
     rng = np.random.default_rng([seed, 0, 1])
     return [factory.draw(rng, mixture) for _ in range(count)]
+
+
+def average(start: LanguageModel, goal: LanguageModel, share: float) -> Any:
+    """The model whose weights lie `share` of the way from those of `start` to those of `goal`, in fp32.
+
+    If `goal` was trained on from `start`, this keeps much of what either does better (WiSE-FT, Wortsman et al. 2022,
+    section 3).
+
+    Raises:
+        ConfigError: they differ in architecture or token interface.
+    """
+    ours, theirs = start.model.state_dict(), goal.model.state_dict()
+    alike = {name: weight.shape for name, weight in ours.items()} == {n: w.shape for n, w in theirs.items()}
+    if not alike or start.interface is None or goal.interface is None or not start.interface.is_close(goal.interface):
+        raise ConfigError(f"LLMs '{start.name}' and '{goal.name}' differ in more than weights: no mean makes sense")
+    model = copy.deepcopy(start.model).float()
+    model.load_state_dict({name: (1 - share) * ours[name].float() + share * theirs[name].float() for name in ours})
+    return model
 
 
 def save(model: Any, tokenizer: Any, interface: TokenInterface, directory: Path) -> None:
