@@ -1,6 +1,6 @@
 """LLM pre-training: the fast forward pass, the constructed circuit, the stage."""
 
-import dataclasses
+import copy
 import json
 import re
 import signal
@@ -26,7 +26,7 @@ from training.pretraining.evaluate import bucketed, compare, measure, measure_wr
 from training.pretraining.forward import PackedReader
 from training.pretraining.initialisation import Gains, wake
 from training.pretraining.objective import FLAT, Objective
-from training.pretraining.pretrain import PretrainConfig, average, circuit_of, draw, initial_model, pretrain, save
+from training.pretraining.pretrain import PretrainConfig, circuit_of, draw, initial_model, pretrain, save
 from training.pretraining.prompts import Example, Mixture, PromptFactory, collate
 from training.run import StageRun
 
@@ -369,11 +369,22 @@ def test_a_mean_lies_between_two_llms(constructed, tokenizer, interface, tmp_pat
     assert "is there already" in " ".join(again.output.split())
 
 
-def test_llms_of_other_interfaces_have_no_mean():
-    llm = load_llm("embedded")
-    other = dataclasses.replace(llm, interface=build_interface(Architecture(), 1))
-    with pytest.raises(ConfigError, match="no mean makes sense"):
-        average(llm, other, 0.5)
+@pytest.mark.parametrize("differs", ["architectures", "tokenizers", "token interfaces"])
+def test_llms_that_differ_in_more_than_weights_have_no_mean(constructed, tokenizer, interface, tmp_path, differs):
+    other, model = copy.deepcopy(tokenizer), constructed
+    if differs == "architectures":
+        model = copy.deepcopy(constructed)
+        model.config.num_attention_heads = 8
+    if differs == "tokenizers":
+        other.add_tokens(["<new>"])
+    if differs == "token interfaces":
+        interface = build_interface(Architecture(), 1)
+    save(model, other, interface, tmp_path / "other")
+    arguments = ["average-lm", "embedded", str(tmp_path / "other"), "--out", str(tmp_path / "mean")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code != 0
+    assert f"have different {differs}" in " ".join(result.output.split())
+    assert not (tmp_path / "mean").exists()
 
 
 def test_what_is_shipped_reads_injected_tokens(factory):

@@ -1,4 +1,4 @@
-"""`allmrec-train pretrain-lm` and `allmrec-train evaluate-lm`."""
+"""`allmrec-train pretrain-lm`, `average-lm` and `evaluate-lm`."""
 
 from __future__ import annotations
 
@@ -88,8 +88,10 @@ def average_lm(
     if out.exists():
         raise ConfigError(f"{out} is there already: choose another folder, or remove it")
     first, second = load_llm(start), load_llm(goal)
-    model = average(first, second, share)
-    save(model, first.tokenizer, _interface_of(first), out)
+    interface = _interface_of(first)
+    if not interface.is_close(_interface_of(second)):
+        raise ConfigError(f"LLMs '{start}' and '{goal}' have different token interfaces: no mean makes sense")
+    save(average(first, second, share), first.tokenizer, interface, out)
 
 
 def evaluate_lm(

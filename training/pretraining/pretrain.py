@@ -187,15 +187,28 @@ def average(start: LanguageModel, goal: LanguageModel, share: float) -> Any:
     section 3).
 
     Raises:
-        ConfigError: they differ in architecture or token interface.
+        ConfigError: they differ in architecture or tokenizer.
     """
+    for what, ours, theirs in (
+        ("architectures", _architecture(start), _architecture(goal)),
+        ("tokenizers", start.tokenizer.backend_tokenizer.to_str(), goal.tokenizer.backend_tokenizer.to_str()),
+    ):
+        if ours != theirs:
+            raise ConfigError(f"LLMs '{start.name}' and '{goal.name}' have different {what}: no mean makes sense")
     ours, theirs = start.model.state_dict(), goal.model.state_dict()
-    alike = {name: weight.shape for name, weight in ours.items()} == {n: w.shape for n, w in theirs.items()}
-    if not alike or start.interface is None or goal.interface is None or not start.interface.is_close(goal.interface):
-        raise ConfigError(f"LLMs '{start.name}' and '{goal.name}' differ in more than weights: no mean makes sense")
     model = copy.deepcopy(start.model).float()
     model.load_state_dict({name: (1 - share) * ours[name].float() + share * theirs[name].float() for name in ours})
     return model
+
+
+_NOT_ARCHITECTURE = ("dtype", "_name_or_path", "transformers_version")
+
+
+def _architecture(llm: LanguageModel) -> dict[str, Any]:
+    config: dict[str, Any] = llm.model.config.to_dict()
+    return {
+        key: value for key, value in config.items() if key not in ("dtype", "_name_or_path", "transformers_version")
+    }
 
 
 def save(model: Any, tokenizer: Any, interface: TokenInterface, directory: Path) -> None:
