@@ -195,7 +195,7 @@ class PromptTemplate:
                 ". The recommendation is",
                 f" Name the favorite {domain.noun} genre of this user from the following genre set,",
                 ". The favorite genre is",
-                ", because",
+                f", because this user has {domain.past}",
                 ' "',
                 '"',
                 ",",
@@ -249,8 +249,9 @@ class PromptTemplate:
     ) -> PromptLayout:
         """The prompt whose free continuation explains a favourite genre from the history that speaks for it.
 
-        It is the genre prompt with its answer given and `, because` after it. The history leaves at least
-        `EXPLANATION_TOKENS` of the context to the explanation, and what quoting all of it takes.
+        It is the genre prompt with its answer given and `, because this user has watched` after it, which is true
+        whatever follows and leads an LLM to name things. The history leaves room for `EXPLANATION_TOKENS` and for
+        quoting all of it.
 
         Raises:
             PromptTooLongError: the context is too small even without a history.

@@ -80,7 +80,7 @@ class Narration:
             try:
                 async with aclosing(self._written) as written:
                     async for piece in written:
-                        bit = piece if self.text else f"{self._opening} {piece.lstrip()}"
+                        bit = piece if self.text else f"{self._opening}{'' if piece[0] in ' ,.' else ' '}{piece}"
                         self.text += bit
                         yield bit
                         if loops(self.text):
@@ -179,16 +179,17 @@ class Explainer:
                 f"Nothing is known of this user yet; {first.genre} is the favorite {domain.noun} genre of all users."
             )
             return Narration("", facts, None)
-        opening = f"The favorite {domain.noun} genre of this user is {first.genre}, because"
+        because = f"The favorite {domain.noun} genre of this user is {first.genre}, because"
+        opening = f"{because} this user has {domain.past}"
         cited = first.evidence[:CITED_ITEMS][::-1]
         titles = [
             f"\N{LEFT DOUBLE QUOTATION MARK}{active.catalogue.titles[item]}\N{RIGHT DOUBLE QUOTATION MARK}"
             for item in cited
         ]
         if titles:
-            facts = f"{opening} this user has {domain.past} {_enumerate(titles)}."
+            facts = f"{opening} {_enumerate(titles)}."
         else:
-            facts = f"{opening} it is close to what this user has {domain.past}, though none of it has this genre."
+            facts = f"{because} it is close to what this user has {domain.past}, though none of it has this genre."
         if answer.fallback is not None or not cited:
             return Narration(opening, facts, None)
         vector = answer.user_vector

@@ -80,7 +80,7 @@ def test_no_history_is_no_sentence():
 
 def test_the_explanation_goes_on_from_the_answer():
     layout = template().explanation(tokens_of(["A"]), tokens_of(["Drama"])[0])
-    assert shown(layout).endswith('The favorite genre is "Drama", because')
+    assert shown(layout).endswith('The favorite genre is "Drama", because this user has watched')
 
 
 @given(titles, some_titles)
@@ -162,7 +162,7 @@ def test_an_explanation_leaves_room_to_answer(history: list[str], genre: str, co
     except PromptTooLongError:
         assume(False)
     assert len(layout.token_ids) + EXPLANATION_TOKENS <= context
-    assert shown(layout).endswith(f'"{text_of(tokens)}", because')
+    assert shown(layout).endswith(f'"{text_of(tokens)}", because this user has watched')
 
 
 def test_slots_and_soft_tokens_must_match_in_number():

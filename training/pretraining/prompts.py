@@ -136,8 +136,6 @@ class PromptFactory:
             )
             for domain in DOMAINS.values()
         ]
-        watched = [f" this user has {domain.past}" for domain in DOMAINS.values()]
-        self._opening = encode_plain(tokenizer, watched)
         self._open, self._close, self._and, self._stop = encode_plain(tokenizer, [' "', '"', " and", "."])
         self._end = [int(tokenizer.eos_token_id)]
 
@@ -171,12 +169,11 @@ class PromptFactory:
         return Example(layout, trie, world, self._soft_tokens(layout, world))
 
     def _explanation(self, rng: np.random.Generator, mixture: Mixture) -> Example:
-        domain = int(rng.integers(len(self._templates)))
-        template = self._templates[domain]
+        template = self._templates[rng.integers(len(self._templates))]
         told = self._titles(rng, mixture, 0, int(rng.integers(1, 4)))
         genre = self._genres[int(rng.integers(len(self._genres)))]
         layout = template.explanation(told, genre)
-        sentence = self.sentence(domain, [list(choice) for choice in told])
+        sentence = self.sentence([list(choice) for choice in told])
         world = draw_world(rng, *self._sizes, np.zeros(2), len(told), self._coupling)
         return self._written(sentence, layout, world, "explanations")
 
@@ -188,12 +185,12 @@ class PromptFactory:
         no_choice = ChoiceTrie(layout.choices[:1], self._close[-1])
         return Example(ended, no_choice, world, self._soft_tokens(layout, world), kind, len(text))
 
-    def sentence(self, domain: int, titles: Sequence[list[int]]) -> list[int]:
-        """` this user has watched "A" and "B" and "C".` and the end of text, for titles in the order told.
+    def sentence(self, titles: Sequence[list[int]]) -> list[int]:
+        """` "A" and "B" and "C".` and the end of text, for titles in the order told.
 
         No commas: after a title, the LM has to know only whether there is another one.
         """
-        tokens = list(self._opening[domain])
+        tokens: list[int] = []
         for number, title in enumerate(titles):
             if number:
                 tokens += self._and
