@@ -249,8 +249,8 @@ class PromptTemplate:
     ) -> PromptLayout:
         """The prompt whose free continuation explains a favourite genre from the history that speaks for it.
 
-        It is the genre prompt with its answer given and `, because this user has watched` after it, which is true
-        whatever follows and leads an LLM to name things. The history leaves room for `EXPLANATION_TOKENS` and for
+        It is the genre prompt with its answer given and `, because this user has watched` after it, which leads an
+        LLM to name things. The history leaves room for `EXPLANATION_TOKENS` and for
         quoting all of it.
 
         Raises:

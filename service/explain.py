@@ -23,6 +23,7 @@ from service.users.histories import Histories
 from service.users.representations import Representations
 
 CITED_ITEMS = 3
+NO_GAP = (" ", ",", ".", ";", ":", ")", "\n")
 
 
 class ExplainConfig(Config):
@@ -80,7 +81,7 @@ class Narration:
             try:
                 async with aclosing(self._written) as written:
                     async for piece in written:
-                        bit = piece if self.text else f"{self._opening}{'' if piece[0] in ' ,.' else ' '}{piece}"
+                        bit = piece if self.text else f"{self._opening}{'' if piece.startswith(NO_GAP) else ' '}{piece}"
                         self.text += bit
                         yield bit
                         if loops(self.text):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from models.choices import ChoiceTrie
 from models.engines.base import InvalidPromptError, LLMEngine
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import load_llm
-from models.prompt import Prompt
+from models.prompt import Prompt, encode_plain
+from models.writing import Draft, Quotable, write
 from tests.models.hosting import CONTEXT, END, TOKEN_SIZE, Hosted, Reference, log_probs, make_prompt
 
 SHARED_STARTS = [[10, 11, 12], [10, 11, 13], [10, 14], [10], [20, 11, 12], [30], [30, 11], [30]]
@@ -22,6 +25,24 @@ NO_SLOTS = np.zeros(0, dtype=np.int64)
 
 async def collect(engine: LLMEngine, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> list[str]:
     return [piece async for piece in engine.generate(prompt, max_tokens, stop)]
+
+
+class Opens:
+    """An engine that opens a quote first and then writes as it does."""
+
+    def __init__(self, engine: LLMEngine) -> None:
+        self._engine, self._begun = engine, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def generate(self, *arguments: Any) -> AsyncIterator[str]:
+        if not self._begun:
+            self._begun = True
+            yield ' for "'
+            return
+        async for piece in self._engine.generate(*arguments):
+            yield piece
 
 
 @pytest.fixture
@@ -85,6 +106,27 @@ def test_generates_the_greedy_continuation(hosted: Hosted, reference: Reference)
     pieces = hosted.run(collect(hosted.engine, prompt, 12))
     assert "".join(pieces) == text.rstrip("\N{REPLACEMENT CHARACTER}")
     assert len(pieces) > 1
+
+
+def test_what_it_writes_chooses_its_quotes_and_goes_on(hosted: Hosted, reference: Reference):
+    """The quote is the likeliest by brute force; what follows is the greedy continuation of all before it."""
+    engine, prompt = hosted.engine, make_prompt(40, 3)
+    texts = {"A": [70, 71, 72], "B": [70, 71, 90], "C": [200]}
+    quotables = [Quotable(tokens, text) for text, tokens in texts.items()]
+
+    async def collect() -> str:
+        return "".join([piece async for piece in write(Opens(engine), Draft(prompt, quotables), 12)])  # type: ignore[arg-type]
+
+    sentence = hosted.run(collect())
+    opening, closing = (encode_plain(engine.tokenizer, [text])[0] for text in (' for "', '"'))
+    opened = prompt.followed_by(opening)
+    trie = ChoiceTrie(list(texts.values()), closing[-1])
+    by_hand = reference.log_probs(opened, list(texts.values()), closing[-1])
+    assert trie.log_probs(hosted.run(engine.score(opened, trie))) == pytest.approx(by_hand, abs=1e-3)
+    best = list(texts)[by_hand.argmax()]
+    rest = reference.continuation(opened.followed_by([*texts[best], *closing]), 12 - len(opening))
+    expected = engine.tokenizer.decode(rest, skip_special_tokens=True)
+    assert sentence == f' for "{best}"{expected}'.rstrip("\N{REPLACEMENT CHARACTER}")
 
 
 def test_generation_ends_after_a_stop_string(hosted: Hosted):

@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from models.choices import ChoiceTrie
-from models.engines.base import LLMEngine
 from models.llm.loading import load_tokenizer
 from models.prompt import Prompt, encode_plain
 from models.writing import Draft, Quotable, write
-from tests.models.hosting import Hosted, Reference, make_prompt
 
 TOKENIZER = load_tokenizer("embedded")
 PROMPT = Prompt(np.asarray(encode_plain(TOKENIZER, ["It is"])[0]), np.asarray([0]), torch.zeros(1, 4))
@@ -142,42 +140,3 @@ def test_closing_the_text_closes_what_the_llm_writes():
 
     asyncio.run(listen_to_one())
     assert engine.closed == 1
-
-
-class Opens:
-    """An engine that opens a quote first and then writes as it does."""
-
-    def __init__(self, engine: LLMEngine) -> None:
-        self._engine, self._begun = engine, False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    async def generate(self, *arguments: Any) -> AsyncIterator[str]:
-        if not self._begun:
-            self._begun = True
-            yield ' for "'
-            return
-        async for piece in self._engine.generate(*arguments):
-            yield piece
-
-
-def test_every_engine_chooses_and_goes_on(hosted: Hosted, reference: Reference):
-    """The quote is the likeliest by brute force; what follows is the greedy continuation of all before it."""
-    engine, prompt = hosted.engine, make_prompt(40, 3)
-    texts = {"A": [70, 71, 72], "B": [70, 71, 90], "C": [200]}
-    quotables = [Quotable(tokens, text) for text, tokens in texts.items()]
-
-    async def collect() -> str:
-        return "".join([piece async for piece in write(Opens(engine), Draft(prompt, quotables), 12)])  # type: ignore[arg-type]
-
-    sentence = hosted.run(collect())
-    opening, closing = (encode_plain(engine.tokenizer, [text])[0] for text in (' for "', '"'))
-    opened = prompt.followed_by(opening)
-    trie = ChoiceTrie(list(texts.values()), closing[-1])
-    by_hand = reference.log_probs(opened, list(texts.values()), closing[-1])
-    assert trie.log_probs(hosted.run(engine.score(opened, trie))) == pytest.approx(by_hand, abs=1e-3)
-    best = list(texts)[by_hand.argmax()]
-    rest = reference.continuation(opened.followed_by([*texts[best], *closing]), 12 - len(opening))
-    expected = engine.tokenizer.decode(rest, skip_special_tokens=True)
-    assert sentence == f' for "{best}"{expected}'.rstrip("\N{REPLACEMENT CHARACTER}")

@@ -97,6 +97,12 @@ def test_what_can_be_quoted_was_told(world: World) -> None:
     assert decode(draft.prompt.token_ids).count('"silent"') == 2
 
 
+@pytest.mark.parametrize(("first", "joined"), [(' "', ' "'), ('"', ' "'), (",", ","), ("", " ")])
+async def test_the_llm_goes_on_where_the_opening_ends(first: str, joined: str) -> None:
+    narration = Narration("because this user has watched", "the facts", write_pieces(first, 'A".'))
+    assert (await narration.whole()).startswith(f"because this user has watched{joined}A")
+
+
 async def test_a_genre_with_a_quote_in_it_is_no_title() -> None:
     """Only what the LLM wrote counts as quoted by it."""
     narration = Narration('The favorite genre is 12" Vinyl, because', "the facts", write_pieces(" it is good", "."))

@@ -127,7 +127,7 @@ def alike(factory, monkeypatch):
         monkeypatch.setattr(factory, "_titles", begun)
         mixture = Mixture(candidates=(10, 10), collisions=0.0, series=0.0, genres=0.0, explanations=0.0)
         name = "nodes after 1 shared tokens" if shared == 1 else "nodes after 2+ shared tokens"
-        return draw(factory, mixture, 400, seed=9), name
+        return draw(factory, mixture, 400, seed=9), name  # of 120, the share of a uniform guess varied from .36 to .61
 
     return drawn
 

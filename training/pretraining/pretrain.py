@@ -206,9 +206,7 @@ _NOT_ARCHITECTURE = ("dtype", "_name_or_path", "transformers_version")
 
 def _architecture(llm: LanguageModel) -> dict[str, Any]:
     config: dict[str, Any] = llm.model.config.to_dict()
-    return {
-        key: value for key, value in config.items() if key not in ("dtype", "_name_or_path", "transformers_version")
-    }
+    return {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
 
 
 def save(model: Any, tokenizer: Any, interface: TokenInterface, directory: Path) -> None:
