@@ -91,7 +91,9 @@ def average_lm(
     interface = _interface_of(first)
     if not interface.is_close(_interface_of(second)):
         raise ConfigError(f"LLMs '{start}' and '{goal}' have different token interfaces: no mean makes sense")
-    save(average(first, second, share), first.tokenizer, interface, out)
+    partial = out.with_name(f"{out.name}.partial")
+    save(average(first, second, share), first.tokenizer, interface, partial)
+    partial.rename(out)
 
 
 def evaluate_lm(
