@@ -23,6 +23,7 @@ from models.engines.vllm import VLLMEngine, VLLMEngineConfig
 from models.llm.loading import LanguageModel, load_llm
 
 PUBLISHED, TRANSFORMERS, VLLM = "published", "transformers", "vllm"
+UNTIMED_ROUNDS = 8
 
 
 async def measure(
@@ -54,13 +55,13 @@ async def measure(
         for engine in engines.values():
             await engine.start()
         ceiling = matmul_ceiling(dtype, "cpu")
-        first = ask(0)
-        flops = float(np.mean([prompt_flops(llm, each.question) for each in first]))
-        agreement = await _agreement(model, engines, first)
+        untimed = [each for round_ in range(UNTIMED_ROUNDS) for each in ask(round_)]
+        flops = float(np.mean([prompt_flops(llm, each.question) for each in untimed]))
+        agreement = await _agreement(model, engines, untimed)
         for level, concurrency in enumerate(concurrencies):
             runs = {name: Run() for name in (PUBLISHED, *engines)}
             for round_ in range(rounds + 1):
-                asked = ask(1 + level * (rounds + 1) + round_)
+                asked = ask(UNTIMED_ROUNDS + level * (rounds + 1) + round_)
                 for name, run in runs.items():
                     counted = run if round_ else Run()  # the first round warms up
                     if name == PUBLISHED:
