@@ -1,5 +1,7 @@
 """Item text and its encoder: Q_i = SBERT("Title: {title}, Description: {description}") (A-LLMRec section 4.1).
 
+Categories stand between the two, where a catalogue has them: ADR 9.
+
 sentence-transformers is needed only where texts are encoded: in training, and never to serve a finished bundle.
 """
 
@@ -20,15 +22,16 @@ EMBEDDED = "embedded"
 """The all-MiniLM-L6-v2 that is installed as a package."""
 
 
-def item_text(title: str, description: str) -> str:
-    """What the text encoder reads of an item; an item without description is its title alone."""
-    return f"Title: {title}, Description: {description}" if description else f"Title: {title}"
+def item_text(title: str, description: str = "", categories: Sequence[str] = ()) -> str:
+    """What the text encoder reads of an item: its title, and what else is known."""
+    parts = (("Title", title), ("Categories", ", ".join(categories)), ("Description", description))
+    return ", ".join(f"{name}: {text}" for name, text in parts if text)
 
 
-def catalogue_texts(catalogue: Catalogue) -> list[str]:
-    """The N+1 texts of a catalogue; that of the padding row is empty."""
-    texts = map(item_text, catalogue.titles, catalogue.descriptions)
-    return ["", *list(texts)[1:]]
+def catalogue_texts(catalogue: Catalogue, categories: bool = True) -> list[str]:
+    """The N+1 texts of a catalogue, with or without categories; that of the padding row is empty."""
+    names = catalogue.categories if categories else [()] * (len(catalogue) + 1)
+    return ["", *list(map(item_text, catalogue.titles, catalogue.descriptions, names))[1:]]
 
 
 class TextEncoder(nn.Module):

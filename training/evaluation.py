@@ -88,6 +88,8 @@ class RankerReport(Config):
             never are of the history, so a positive that is can be told by it).
         differences: Hit@1 less the backbone's, user by user, for every group with users.
         rank_correlation: mean Spearman correlation with the backbone's order of the candidates.
+        known_correlation: that over the candidates with training interactions: of the others the backbone's order says
+            nothing.
         token_correlation: that with the order which the injected tokens say, if the LLM has an interface: the text
             encoder's for its variant, none for prompts without all tokens, the item encoder's for all others.
     """
@@ -95,6 +97,7 @@ class RankerReport(Config):
     groups: dict[str, RankingReport]
     differences: dict[str, Estimate] = Field(default_factory=dict)
     rank_correlation: float
+    known_correlation: float | None = None
     token_correlation: float | None = None
 
 
@@ -176,6 +179,8 @@ def evaluate(
         tokens = _token_scores(split, contents, llm.interface, composer, sample, [*scores, TOKENS])
         scores[TOKENS] = tokens[TOKENS]
     groups, all_groups = _groups(split, sample), _groups(split, everyone)
+    reference = scores[backbone_name]
+    known = np.where(split.catalogue.warm[sample.items], reference, -np.inf)
     return EvaluationReport(
         dataset=dataset,
         llm=llm.name,
@@ -186,8 +191,9 @@ def evaluate(
         rankers={
             name: RankerReport(
                 groups=report(values, groups, config.resamples, config.seed),
-                differences=_differences(values, scores[backbone_name], groups, config),
-                rank_correlation=rank_correlation(values, scores[backbone_name]),
+                differences=_differences(values, reference, groups, config),
+                rank_correlation=rank_correlation(values, reference),
+                known_correlation=rank_correlation(values, known),
                 token_correlation=rank_correlation(values, tokens[name]) if name in tokens else None,
             )
             for name, values in scores.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from training.evaluation import EvaluationReport
+from training.evaluation import EvaluationReport, RankerReport
 from training.metrics import Estimate, RankingReport
 
 JSON_FILE = "report.json"
@@ -14,7 +14,7 @@ MARKDOWN_FILE = "report.md"
 CHART_FILE = "report.png"
 
 RANKING_METRICS = {"hit@1": "Hit@1", "hit@5": "Hit@5", "ndcg@10": "NDCG@10", "mrr": "MRR"}
-CORRELATIONS = ["Spearman with the backbone", "with the tokens"]
+CORRELATIONS = ["Spearman with the backbone", "among known items", "with the tokens"]
 DIFFERENCE = "Hit@1 less the backbone's"
 SHORT_GROUPS = ("overall", "warm", "cold", "unseen")
 GROUPS = (*SHORT_GROUPS, "new")
@@ -52,8 +52,8 @@ def markdown(evaluation: EvaluationReport) -> str:
         lines += _head("Ranker", titles)
         for name, ranker in evaluation.rankers.items():
             cells = [*_cells(ranker.groups[group]), _interval(ranker.differences[group])]
-            correlations = [ranker.rank_correlation, ranker.token_correlation] * (group == "overall")
-            lines.append(_row(name, [*cells, *("-" if found is None else f"{found:.3f}" for found in correlations)]))
+            correlations = [f"{found:.3f}" if found is not None else "-" for found in _correlations(ranker)]
+            lines.append(_row(name, cells + correlations * (group == "overall")))
     if evaluation.users > evaluation.ranked_users:
         lines += ["", f"## All {evaluation.users} users, without the LLM", ""]
         lines += _head("Ranker", list(RANKING_METRICS.values()))
@@ -71,16 +71,16 @@ def markdown(evaluation: EvaluationReport) -> str:
 
 
 def table(evaluation: EvaluationReport) -> Table:
-    """The short form for the terminal: Hit@1 by group, NDCG@10, rank correlation with the backbone and the tokens."""
+    """The short form for the terminal: Hit@1 by group, NDCG@10, rank correlations with the backbone and the tokens."""
     shown = Table(title=f"{evaluation.dataset}: {evaluation.ranked_users} users, 1 + 19 candidates")
     shown.add_column("ranker")
-    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG@10", "Spearman", "tokens"):
+    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG@10", "Spearman", "known", "tokens"):
         shown.add_column(column, justify="right")
     for name, ranker in evaluation.rankers.items():
         hits = [_mean(ranker.groups[group], "hit@1") for group in SHORT_GROUPS]
         ndcg = _mean(ranker.groups["overall"], "ndcg@10")
-        tokens = "-" if ranker.token_correlation is None else f"{ranker.token_correlation:.2f}"
-        shown.add_row(name, *hits, ndcg, f"{ranker.rank_correlation:.2f}", tokens)
+        correlations = [f"{found:.2f}" if found is not None else "-" for found in _correlations(ranker)]
+        shown.add_row(name, *hits, ndcg, *correlations)
     return shown
 
 
@@ -120,6 +120,10 @@ def _cells(found: RankingReport) -> list[str]:
 
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _correlations(ranker: RankerReport) -> list[float | None]:
+    return [ranker.rank_correlation, ranker.known_correlation, ranker.token_correlation]
 
 
 def _mean(found: RankingReport, name: str) -> str:

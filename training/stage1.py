@@ -1,6 +1,7 @@
 """Stage 1: align items with their text (A-LLMRec section 4.1).
 
-`L = L_matching + alpha L_item_recon + beta L_text_recon + L_rec`, on the last position of every training sequence.
+`L = L_matching + alpha L_item_recon + beta L_text_recon + L_rec`, on the last and other positions of every training
+sequence.
 The heads are trained first, on texts encoded once: that takes seconds. Then, unless frozen, the text encoder is
 fine-tuned with them, which is what costs time, and last the heads are fitted to the texts as they are now encoded.
 
@@ -43,16 +44,19 @@ class Stage1Config(Config):
     Attributes:
         text_encoder: "embedded", a hub name or a path of a sentence-transformers model.
         max_text_tokens: longer item texts are cut.
+        text_categories: item texts name the item's categories, beside title and description as in the paper.
         freeze: leave the text encoder as it is (ablation "Freeze SBERT").
         joint_size: d'.
         item_reconstruction: alpha.
         text_reconstruction: beta; 0.5 (Movies, Games) or 0.2 (Beauty, Toys) in the paper.
         text_recommendation: weight of L_rec on `f_I_dec(f_T_enc(Q))` as well. The paper has 0; without it nothing
             teaches decoded texts to be ranked, and items that the backbone never saw are hardly ever retrieved.
-        batch_size: users a step while the encoder is fine-tuned.
+        positions: at most this many of every training sequence are learned from. The paper has 1, the last, which is
+            little where few users have long histories.
+        batch_size: positions a step while the encoder is fine-tuned.
         learning_rate: of the text encoder.
         head_learning_rate: of the encoders into and the decoders out of the joint space.
-        head_batch_size: users a step while the text encoder rests.
+        head_batch_size: positions a step while the text encoder rests.
         heads: how long the heads are trained on the texts as first encoded.
         loop: how long the text encoder is fine-tuned; its `autocast` also holds where texts are encoded.
         polish: how long the heads are trained on the texts as finally encoded.
@@ -63,11 +67,13 @@ class Stage1Config(Config):
 
     text_encoder: str = EMBEDDED
     max_text_tokens: int = Field(64, gt=2)
+    text_categories: bool = True
     freeze: bool = False
     joint_size: int = Field(128, gt=0)
     item_reconstruction: float = Field(0.5, ge=0)
     text_reconstruction: float = Field(0.5, ge=0)
     text_recommendation: float = Field(1.0, ge=0)
+    positions: int = Field(20, gt=0)
     batch_size: int = Field(32, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
     head_learning_rate: float = Field(1e-3, gt=0)
@@ -239,6 +245,20 @@ def ranking_loss(users_B_D: torch.Tensor, items_P_D: torch.Tensor) -> torch.Tens
     return (functional.softplus(-positive_B) + functional.softplus(negative_B)).mean()
 
 
+def chosen_positions(sequences: Sequence[np.ndarray], limit: int, seed: int = 0) -> list[tuple[int, int]]:
+    """Sequence and position of what is to be predicted: of each sequence the last item and up to `limit` - 1 others.
+
+    The others are drawn at random, without repeats; a sequence's first item has nothing before it and is never one.
+    """
+    rng = np.random.default_rng(seed)
+    return [
+        (number, int(place))
+        for number, items in enumerate(sequences)
+        if len(items) > 1
+        for place in (len(items) - 1, *(1 + rng.permutation(len(items) - 2)[: limit - 1]))
+    ]
+
+
 @dataclass(frozen=True)
 class _Batch:
     """Rows of the examples, and what seeds their negatives."""
@@ -254,7 +274,7 @@ class _Stage1:
         self.split, self.config, self.console = split, config, console
         self.backbone = backbone.to(config.device)
         self.encoder = TextEncoder(config.text_encoder, config.max_text_tokens, config.device)
-        self.tokens = self.encoder.tokenize(catalogue_texts(split.catalogue))
+        self.tokens = self.encoder.tokenize(catalogue_texts(split.catalogue, config.text_categories))
         self.warm = torch.from_numpy(split.catalogue.warm).to(config.device)
         self.item_vectors = backbone.item_vectors.detach()
         self._examples()
@@ -273,14 +293,18 @@ class _Stage1:
         self.validation_users = represent_all(self.backbone, histories)
 
     def _examples(self) -> None:
-        """The last position of every sequence: what came before as x_u, and the positive."""
-        warm = int(self.split.catalogue.warm.sum())
-        users = [user for user, items in enumerate(self.split.train) if len(items) > 1 and len(set(items)) < warm]
-        if not users:
+        """What came before a position as x_u, and the positive."""
+        warm, train = int(self.split.catalogue.warm.sum()), self.split.train
+        places = [
+            (user, place)
+            for user, place in chosen_positions(train, self.config.positions, self.config.seed)
+            if len(set(train[user])) < warm
+        ]
+        if not places:
             raise DataError("no training sequence has two items and lacks another: stage 1 has nothing to learn from")
-        self.users = np.asarray(users)
-        self.positives = np.asarray([self.split.train[user][-1] for user in users], dtype=np.int64)
-        self.representations = represent_all(self.backbone, [self.split.train[user][:-1] for user in users])
+        self.users = np.asarray([user for user, _ in places])
+        self.positives = np.asarray([train[user][place] for user, place in places], dtype=np.int64)
+        self.representations = represent_all(self.backbone, [train[user][:place] for user, place in places])
         self.sampler = self.split.negative_sampler(warm_only=True)
 
     def train_heads(self, checkpoint: Path, label: str) -> Outcome:

@@ -22,15 +22,19 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
 
 
 def test_text_has_the_wording_of_the_paper() -> None:
-    """Title and description; an item without description is its title alone."""
+    """Title and description, the item's categories between them; what is not known is not mentioned."""
     assert item_text("Alien", "In space.") == "Title: Alien, Description: In space."
-    assert item_text("Alien", "") == "Title: Alien"
+    assert item_text("Alien") == "Title: Alien"
+    assert item_text("Alien", "In space.", ("Horror", "Sci-Fi")) == (
+        "Title: Alien, Categories: Horror, Sci-Fi, Description: In space."
+    )
 
 
 def test_a_catalogue_has_a_text_a_row() -> None:
     """N+1 texts, that of the padding row empty."""
-    catalogue = Catalogue(["a", "b"], ["A", "B"], ["", "second"], [(), ()], [1, 0])
-    assert catalogue_texts(catalogue) == ["", "Title: A", "Title: B, Description: second"]
+    catalogue = Catalogue(["a", "b"], ["A", "B"], ["", "second"], [("x", "y"), ()], [1, 0])
+    assert catalogue_texts(catalogue) == ["", "Title: A, Categories: x, y", "Title: B, Description: second"]
+    assert catalogue_texts(catalogue, categories=False) == ["", "Title: A", "Title: B, Description: second"]
 
 
 def test_tokens_are_cut(encoder: TextEncoder) -> None:

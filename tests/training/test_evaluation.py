@@ -112,7 +112,10 @@ def test_retrieval_counts_only_what_the_user_does_not_know() -> None:
 
 
 def tiny_report(
-    checkpoint: Path | None = None, interface: bool = False, series_weight: float | None = None
+    checkpoint: Path | None = None,
+    interface: bool = False,
+    series_weight: float | None = None,
+    unseen_sign: float = 1.0,
 ) -> EvaluationReport:
     split, llm = tiny_split(users=60) if series_weight is None else sequel_split(), tiny_llm(interface)
     contents = tiny_contents(split)
@@ -121,7 +124,8 @@ def tiny_report(
         last.weight.data.zero_()
         last.bias.data.copy_(llm.interface.series_axis * series_weight / llm.interface.coupling)
     own = contents.backbone.item_vectors.detach()
-    decoded = DecodedVectors(item=own, text=torch.zeros_like(own))
+    signs = torch.where(torch.from_numpy(split.catalogue.warm), 1.0, unseen_sign)
+    decoded = DecodedVectors(item=own * signs[:, None], text=torch.zeros_like(own))
     config = EvaluationConfig(users=25, resamples=200)
     return evaluate(split, contents, decoded, llm, PromptConfig(), config, "tiny", Console(quiet=True), checkpoint)
 
@@ -199,6 +203,12 @@ class TestEvaluate:
         """Decoded vectors equal to the backbone's: same ranks, correlation 1."""
         assert report.rankers[STAGE1].groups == report.rankers["SASRec"].groups
         assert report.rankers[STAGE1].rank_correlation == pytest.approx(1.0)
+
+    def test_what_the_backbone_does_not_know_has_a_correlation_without_it(self) -> None:
+        """Only unseen items' vectors are turned round: among known items the order is the backbone's."""
+        stage1 = tiny_report(unseen_sign=-1.0).rankers[STAGE1]
+        assert stage1.known_correlation == pytest.approx(1.0)
+        assert stage1.rank_correlation < 0.99
 
     def test_a_ranker_without_an_opinion_ranks_last(self, report: EvaluationReport) -> None:
         """Ties count against the positive, so vectors of zeros are never a hit."""

@@ -24,7 +24,7 @@ from training.data.splits import Holdout, SequenceSplit
 from training.loop import Interrupted, LoopConfig
 from training.metrics import mean_metrics
 from training.run import StageRun
-from training.stage1 import Stage1Config, Stage1Loss, ranking_loss, train_stage1
+from training.stage1 import Stage1Config, Stage1Loss, chosen_positions, ranking_loss, train_stage1
 
 GROUPS, GROUP_ITEMS, NEW = 8, 8, 2
 COLOURS = ["red", "blue", "green", "black", "white", "pink", "grey", "brown"]
@@ -141,6 +141,21 @@ def hit_rate(split: SequenceSplit, backbone: Backbone, vectors: torch.Tensor, un
     histories = [split.history(int(user), Holdout.TEST) for user in candidates.users]
     scores = score_candidates(represent_all(backbone, histories), vectors, candidates)
     return mean_metrics(scores[split.catalogue.warm[candidates.items[:, 0]] != unseen])["hit@1"]
+
+
+def test_positions_are_the_last_and_others() -> None:
+    """Every sequence of two items has its last position; no more than the limit, none twice, never the first item."""
+    sequences = [np.arange(length) for length in (0, 1, 2, 5, 40)]
+    assert chosen_positions(sequences, 1) == [(2, 1), (3, 4), (4, 39)]
+    chosen = chosen_positions(sequences, 8, seed=1)
+    by_sequence = {number: [place for of, place in chosen if of == number] for number in range(5)}
+    assert by_sequence[0] == by_sequence[1] == []
+    assert by_sequence[2] == [1]
+    assert sorted(by_sequence[3]) == [1, 2, 3, 4]
+    assert len(set(by_sequence[4])) == 8
+    assert by_sequence[4][0] == 39
+    assert min(by_sequence[4]) >= 1
+    assert chosen != chosen_positions(sequences, 8, seed=2)
 
 
 def test_tables_have_their_shapes_and_padding_rows(split: SequenceSplit, frozen) -> None:
