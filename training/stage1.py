@@ -36,6 +36,8 @@ from training.run import StageRun
 ALIGNMENT_FILE = "alignment.safetensors"
 TABLES_FILE = "tables.safetensors"
 TEXT_ENCODER_FOLDER = "text_encoder"
+MOST_POSITIONS = 400_000
+"""Of all sequences together: as many as the heads ever meet. More would only have to be encoded and kept."""
 
 
 class Stage1Config(Config):
@@ -51,8 +53,9 @@ class Stage1Config(Config):
         text_reconstruction: beta; 0.5 (Movies, Games) or 0.2 (Beauty, Toys) in the paper.
         text_recommendation: weight of L_rec on `f_I_dec(f_T_enc(Q))` as well. The paper has 0; without it nothing
             teaches decoded texts to be ranked, and items that the backbone never saw are hardly ever retrieved.
-        positions: at most this many of every training sequence are learned from. The paper has 1, the last, which is
-            little where few users have long histories.
+        positions: at most this many of every training sequence are learned from, fewer where users are so many that
+            these would exceed `MOST_POSITIONS`. The paper has 1, the last, which is little where few users have long
+            histories.
         batch_size: positions a step while the encoder is fine-tuned.
         learning_rate: of the text encoder.
         head_learning_rate: of the encoders into and the decoders out of the joint space.
@@ -295,9 +298,10 @@ class _Stage1:
     def _examples(self) -> None:
         """What came before a position as x_u, and the positive."""
         warm, train = int(self.split.catalogue.warm.sum()), self.split.train
+        limit = max(1, min(self.config.positions, MOST_POSITIONS // max(1, len(train))))
         places = [
             (user, place)
-            for user, place in chosen_positions(train, self.config.positions, self.config.seed)
+            for user, place in chosen_positions(train, limit, self.config.seed)
             if len(set(train[user])) < warm
         ]
         if not places:
