@@ -30,8 +30,9 @@ def item_text(title: str, description: str = "", categories: Sequence[str] = ())
 
 def catalogue_texts(catalogue: Catalogue, categories: bool = True) -> list[str]:
     """The N+1 texts of a catalogue, with or without categories; that of the padding row is empty."""
-    names = catalogue.categories if categories else [()] * (len(catalogue) + 1)
-    return ["", *list(map(item_text, catalogue.titles, catalogue.descriptions, names))[1:]]
+    rows = zip(catalogue.titles, catalogue.descriptions, catalogue.categories, strict=True)
+    texts = [item_text(title, description, names if categories else ()) for title, description, names in rows]
+    return ["", *texts[1:]]
 
 
 class TextEncoder(nn.Module):

@@ -1,7 +1,8 @@
 """A seeded demo world: a movie-like catalogue and the people who watch it.
 
 Every item has two latent parts that know nothing of each other. What its text says (theme, setting, mood) shows
-in title and description; the community that loves it shows nowhere but in who watches it together with what.
+in title and description; the community that loves it shows in who watches it together with what, and a little in
+its genres.
 Users choose by both, so collaborative filtering learns what no text shows. Some items are too new: they occur
 as held-out targets only, chosen by their text, so that only a reader of text can rank them.
 """

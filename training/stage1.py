@@ -5,7 +5,7 @@ sequence.
 The heads are trained first, on texts encoded once: that takes seconds. Then, unless frozen, the text encoder is
 fine-tuned with them, which is what costs time, and last the heads are fitted to the texts as they are now encoded.
 
-Axes: B users of a batch, P positive and negative items of a batch, D CF size, J joint size.
+Axes: B positions of a batch, P positive and negative items of a batch, D CF size, J joint size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALIGNMENT_FILE = "alignment.safetensors"
 TABLES_FILE = "tables.safetensors"
 TEXT_ENCODER_FOLDER = "text_encoder"
 MOST_POSITIONS = 400_000
-"""Of all sequences together: as many as the heads ever meet. More would only have to be encoded and kept."""
+"""Of all sequences together, though each has one at least: about as many as the heads meet by default."""
 
 
 class Stage1Config(Config):
@@ -296,14 +296,12 @@ class _Stage1:
         self.validation_users = represent_all(self.backbone, histories)
 
     def _examples(self) -> None:
-        """What came before a position as x_u, and the positive."""
-        warm, train = int(self.split.catalogue.warm.sum()), self.split.train
-        limit = max(1, min(self.config.positions, MOST_POSITIONS // max(1, len(train))))
-        places = [
-            (user, place)
-            for user, place in chosen_positions(train, limit, self.config.seed)
-            if len(set(train[user])) < warm
-        ]
+        """The chosen positions: whose they are, the positive, and what came before it as x_u."""
+        train, warm = self.split.train, int(self.split.catalogue.warm.sum())
+        users = [user for user, items in enumerate(train) if len(items) > 1 and len(set(items)) < warm]
+        limit = max(1, min(self.config.positions, MOST_POSITIONS // max(1, len(users))))
+        chosen = chosen_positions([train[user] for user in users], limit, self.config.seed)
+        places = [(users[number], place) for number, place in chosen]
         if not places:
             raise DataError("no training sequence has two items and lacks another: stage 1 has nothing to learn from")
         self.users = np.asarray([user for user, _ in places])

@@ -21,8 +21,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
     return TextEncoder(write_tiny_encoder(directory, ["title", ":", "red", "fox"]), max_tokens=6)
 
 
-def test_text_has_the_wording_of_the_paper() -> None:
-    """Title and description, the item's categories between them; what is not known is not mentioned."""
+def test_text_says_what_is_known() -> None:
+    """Title and description as in the paper, the item's categories between them; nothing of what is not known."""
     assert item_text("Alien", "In space.") == "Title: Alien, Description: In space."
     assert item_text("Alien") == "Title: Alien"
     assert item_text("Alien", "In space.", ("Horror", "Sci-Fi")) == (

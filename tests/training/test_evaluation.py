@@ -210,6 +210,19 @@ class TestEvaluate:
         assert stage1.known_correlation == pytest.approx(1.0)
         assert stage1.rank_correlation < 0.99
 
+    def test_correlations_are_on_paper_in_their_order(self) -> None:
+        """With the backbone, among known items, with the tokens; a report of before has none among known items."""
+        found = tiny_report(interface=True, unseen_sign=-1.0)
+        stage1 = found.rankers[STAGE1]
+        expected = (stage1.rank_correlation, stage1.known_correlation, stage1.token_correlation)
+        assert len({round(value, 3) for value in expected}) == 3
+        (row,) = [line for line in markdown(found).split("## ")[1].splitlines() if line.startswith(f"| {STAGE1} |")]
+        assert row.endswith("".join(f"| {value:.3f} " for value in expected) + "|")
+        old = found.model_dump()
+        for ranker in old["rankers"].values():
+            del ranker["known_correlation"]
+        assert EvaluationReport.model_validate(old).rankers[STAGE1].known_correlation is None
+
     def test_a_ranker_without_an_opinion_ranks_last(self, report: EvaluationReport) -> None:
         """Ties count against the positive, so vectors of zeros are never a hit."""
         assert report.rankers["Stage 1 (text encoder)"].groups["overall"].metrics["hit@10"].mean == 0.0

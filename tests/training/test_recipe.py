@@ -29,6 +29,7 @@ def test_the_shipped_recipes_can_be_read() -> None:
     assert paper.stage2.loss is Loss.TITLE
     assert paper.stage2.loop.epochs == 5
     assert (paper.stage1.batch_size, paper.stage1.learning_rate, paper.stage1.loop.epochs) == (32, 1e-4, 10)
+    assert (paper.stage1.positions, paper.stage1.text_categories) == (1, False)
     assert (paper.backbone.objective, paper.backbone.settings["embedding_size"]) == (Objective.BCE, 50)
 
 

@@ -24,7 +24,7 @@ from training.data.splits import Holdout, SequenceSplit
 from training.loop import Interrupted, LoopConfig
 from training.metrics import mean_metrics
 from training.run import StageRun
-from training.stage1 import Stage1Config, Stage1Loss, chosen_positions, ranking_loss, train_stage1
+from training.stage1 import Stage1Config, Stage1Loss, _Stage1, chosen_positions, ranking_loss, train_stage1
 
 GROUPS, GROUP_ITEMS, NEW = 8, 8, 2
 COLOURS = ["red", "blue", "green", "black", "white", "pink", "grey", "brown"]
@@ -156,6 +156,40 @@ def test_positions_are_the_last_and_others() -> None:
     assert by_sequence[4][0] == 39
     assert min(by_sequence[4]) >= 1
     assert chosen != chosen_positions(sequences, 8, seed=2)
+
+
+def test_examples_are_a_positive_and_what_came_before(
+    split: SequenceSplit, backbone: Backbone, encoder_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every x_u is of a prefix that ends before the positive; users who know the whole catalogue have no negative."""
+    first, *others = split.train
+    everything = np.concatenate([first, np.flatnonzero(split.catalogue.warm)])
+    greedy = SequenceSplit(split.user_ids, split.catalogue, [everything, *others], split.validation, split.test)
+    quiet = Console(quiet=True)
+    stage = _Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet)
+    assert set(stage.users.tolist()) == set(range(1, 300))
+    assert len(stage.users) == 3 * 299
+    for user, positive, vector_D in zip(stage.users[:30], stage.positives, stage.representations, strict=False):
+        items = split.train[user]
+        before = represent_all(backbone, [items[:place] for place in range(1, 5) if items[place] == positive])
+        assert torch.isclose(before, vector_D, atol=1e-5).all(dim=1).any()
+    monkeypatch.setattr("training.stage1.MOST_POSITIONS", 2 * 299)
+    assert len(_Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet).users) == 2 * 299
+
+
+def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_path: str) -> None:
+    """A known word as every item's category makes all texts longer."""
+    plain = make_split()
+    old = plain.catalogue
+    named = Catalogue(
+        old.item_ids[1:], old.titles[1:], old.descriptions[1:], [("pink",)] * len(old), old.interactions[1:]
+    )
+    split = SequenceSplit(plain.user_ids, named, plain.train, plain.validation, plain.test)
+    with_them, without = (
+        _Stage1(split, backbone, make_config(encoder_path, text_categories=read), Console(quiet=True)).tokens
+        for read in (True, False)
+    )
+    assert all(len(longer) > len(shorter) for longer, shorter in zip(with_them[1:], without[1:], strict=True))
 
 
 def test_tables_have_their_shapes_and_padding_rows(split: SequenceSplit, frozen) -> None:
