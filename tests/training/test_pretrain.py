@@ -417,6 +417,13 @@ def test_settings_can_be_changed_one_by_one(tmp_path):
         read_config(None, ["gains.noise_level=1"])
 
 
+@pytest.mark.parametrize("text", ["mixture.answers=1", "mixture.explanations=1.0"])
+def test_some_prompts_must_be_left_to_validate_on(text):
+    """A run without any whose ranking can be measured would break at its first validation."""
+    with pytest.raises(ConfigError, match="must leave prompts whose ranking can be measured"):
+        read_config(None, [text])
+
+
 def test_a_config_file_with_an_unknown_setting_is_refused(tmp_path):
     """The error names the file."""
     path = tmp_path / "settings.toml"

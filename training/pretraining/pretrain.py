@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 
 from models.config import Config
@@ -70,6 +70,14 @@ class PretrainConfig(Config):
     )
     seed: int = 0
     interface_seed: int = 0
+
+    @model_validator(mode="after")
+    def _can_be_validated(self) -> PretrainConfig:
+        if max(self.mixture.explanations, self.mixture.answers) == 1:
+            raise ValueError(
+                "mixture.explanations and mixture.answers must leave prompts whose ranking can be measured"
+            )
+        return self
 
 
 def pretrain(

@@ -49,8 +49,8 @@ class Mixture(Config):
     history: int = MAX_HISTORY
     collisions: float = 0.4
     series: float = 0.4
-    genres: float = 0.15
-    explanations: float = 0.1
+    genres: float = Field(0.15, ge=0, le=1)
+    explanations: float = Field(0.1, ge=0, le=1)
     answers: float = Field(0.0, ge=0, le=1)
     sharpness: float = Field(2.5, gt=0)
 
