@@ -35,7 +35,7 @@ bench: $(VENV)/.test $(BUNDLE)
 clean:
 	rm -rf data/demo runs/demo bundles/demo
 
-$(BUNDLE): models/llm/embedded/model.safetensors training/recipes/demo.toml | $(VENV)/.run
+$(BUNDLE): models/llm/embedded/model.safetensors training/allmrec/recipes/demo.toml | $(VENV)/.run
 	$(BIN)/allmrec-train demo --out data/demo
 	$(BIN)/allmrec-train fit data/demo --recipe demo --out runs/demo --bundle bundles/demo
 

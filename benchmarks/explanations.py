@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 
 from benchmarks.service import Served
-from service.explain import CITED_ITEMS
 from service.settings import Settings
+from service.usecases.explain import CITED_ITEMS
 
 
 def measure(bundle: Path, engine: str, dtype: str, user_ids: Sequence[str]) -> list[dict[str, Any]]:

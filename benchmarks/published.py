@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from models.llm.loading import LanguageModel
-from models.prompt import Prompt
+from models.prompts.layout import Prompt
 
 MAX_NEW_TOKENS = 16
 

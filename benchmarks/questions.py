@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.bundle import load_bundle
+from models.bundle.store import load_bundle
 from models.composer import PromptComposer, Question
 from models.llm.loading import load_config, load_tokenizer
-from models.prompt import TitleTokens
+from models.prompts.titles import TitleTokens
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Questionnaire:
             for row in rng.integers(len(users), size=count):
                 ranked = (1 + rng.permutation(len(catalogue))[:candidates]).tolist()
                 history = histories.of(users[row]).tolist()
-                user_vector = self._composer.user_vectors([history])[0]
+                user_vector = self._model.user_vectors([history])[0]
                 question = self._composer.recommend(user_vector, history, ranked)
                 body = {"user_id": users[row], "candidates": [catalogue.item_ids[item] for item in ranked]}
                 asked.append(Asked(question, self._shown(ranked), body))

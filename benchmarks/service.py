@@ -24,9 +24,9 @@ from benchmarks.client import arrive, saturate
 from benchmarks.load import Run, closed_loop
 from benchmarks.questions import Asked
 from benchmarks.ranking import rank
-from models.choices import ChoiceTrie
 from models.engines.base import LLMEngine
-from models.prompt import Prompt
+from models.prompts.layout import Prompt
+from models.scoring.choices import ChoiceTrie
 from service.app import create_app, create_engine
 from service.metrics import Metrics
 from service.runtime import Services

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.backbones import represent_all
-from models.bundle import BundleContents
-from models.choices import ChoiceTrie
-from models.prompt import Injection, Prompt, PromptConfig, PromptLayout, PromptTemplate, Slot, TitleTokens, as_quoted
+from models.bundle.catalogue_model import CatalogueModel
+from models.prompts.layout import Injection, Prompt, PromptLayout, Slot
+from models.prompts.template import PromptConfig, PromptTemplate
+from models.prompts.titles import TitleTokens, as_quoted
+from models.scoring.choices import ChoiceTrie
 from models.writing import Draft, Quotable
 
 
@@ -39,7 +40,7 @@ class PromptComposer:
     """Asks about the users and items of one bundle.
 
     Args:
-        contents: the bundle's tables and networks.
+        model: the bundle's tables and networks.
         config: the prompts that stage 2 was trained with.
         tokenizer: the LLM's tokenizer.
         context_length: the LLM's context in tokens.
@@ -50,24 +51,13 @@ class PromptComposer:
         genres: of the catalogue, that `favorite_genre` chooses among.
     """
 
-    def __init__(self, contents: BundleContents, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
-        self._contents = contents
+    def __init__(self, model: CatalogueModel, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
+        self._model = model
         self.template = PromptTemplate(tokenizer, config, context_length)
-        self.titles = TitleTokens(tokenizer, contents.catalogue.titles, config.max_title_tokens)
-        self.genres = list(contents.catalogue.genres)
+        self.titles = TitleTokens(tokenizer, model.catalogue.titles, config.max_title_tokens)
+        self.genres = list(model.catalogue.genres)
         self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
-        self._genre_cf = contents.catalogue.genre_centroids(contents.cf_vectors)
-
-    @torch.inference_mode()
-    def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:
-        """x_u (B, d) of B histories of item numbers, oldest first."""
-        arrays = [np.asarray(history, dtype=np.int64) for history in histories]
-        return represent_all(self._contents.backbone, arrays, self._contents.cf_vectors)
-
-    def cf_scores(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(K,) collaborative logits <x_u, E_i>."""
-        vectors_K_D = self._contents.cf_vectors[torch.as_tensor(np.asarray(items, dtype=np.int64))]
-        return (vectors_K_D @ user_vector).cpu().numpy()
+        self._genre_cf = model.catalogue.genre_centroids(model.cf_vectors)
 
     @torch.inference_mode()
     def recommend(
@@ -92,9 +82,9 @@ class PromptComposer:
             PromptTooLongError: the candidates overflow the context.
         """
         layout = self.template.recommend(self.titles.of(history), self.titles.of(candidates), injection)
-        table = self._contents.joint_text if text_only else self._contents.joint_item
+        table = self._model.joint_text if text_only else self._model.joint_item
         prompt = self._fill(layout, user_vector, table[list(history)], table[list(candidates)])
-        return Question(prompt, self._trie(layout), self.cf_scores(user_vector, candidates))
+        return Question(prompt, self._trie(layout), self._model.cf_logits(user_vector, candidates))
 
     @torch.inference_mode()
     def favorite_genre(
@@ -103,7 +93,7 @@ class PromptComposer:
         """Which of `genres` does this user like best?"""
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
         layout = self.template.favorite_genre(self.titles.of(history), genres, injection)
-        prompt = self._fill(layout, user_vector, self._contents.joint_item[list(history)], self._contents.joint_genre)
+        prompt = self._fill(layout, user_vector, self._model.joint_item[list(history)], self._model.joint_genre)
         return Question(prompt, self._trie(layout), self.genre_cf_scores(user_vector))
 
     def genre_cf_scores(self, user_vector: torch.Tensor) -> np.ndarray:
@@ -122,16 +112,16 @@ class PromptComposer:
         """
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
-        table = self._contents.joint_item
-        prompt = self._fill(layout, user_vector, table[list(history)], self._contents.joint_genre[row : row + 1])
+        table = self._model.joint_item
+        prompt = self._fill(layout, user_vector, table[list(history)], self._model.joint_genre[row : row + 1])
         told = [history[place] for place in layout.slot_ordinals[layout.slot_kinds == Slot.HISTORY]]
-        items = {as_quoted(self._contents.catalogue.titles[item]): item for item in told}
+        items = {as_quoted(self._model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 
     def _fill(
         self, layout: PromptLayout, user_vector: torch.Tensor, history: torch.Tensor, candidates: torch.Tensor
     ) -> Prompt:
-        projector = self._contents.projector
+        projector = self._model.projector
         return layout.fill(projector([layout], user_vector[None], [history], [candidates]))
 
     def _trie(self, layout: PromptLayout) -> ChoiceTrie:

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from models.choices import ChoiceTrie
 from models.engines.base import LLMEngine
-from models.prompt import Prompt, encode_plain
+from models.prompts.layout import Prompt
+from models.prompts.titles import encode_plain
+from models.scoring.choices import ChoiceTrie
 
 QUOTE = '"'
 END = "."

@@ -19,28 +19,28 @@ from fastapi import Depends, FastAPI
 from pydantic import ValidationError
 from starlette.middleware import Middleware
 
-from models.bundle import Bundle, load_bundle
+from models.bundle.store import Bundle, load_bundle
 from models.composer import Question
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import ConfigError, PromptTooLongError
-from service.active import Active
-from service.explain import ExplainConfig, Explainer
-from service.http import operations, problems, routes
-from service.http.auth import RequireKey
-from service.http.middleware import LimitBody, Observe
-from service.judge import Judge
+from service.api import operations, problems, routes
+from service.api.auth import RequireKey
+from service.api.middleware import LimitBody, Observe
+from service.deployments.deployment import Active
+from service.llm_gate import Judge
 from service.logs import configure_logging
 from service.metrics import Metrics
-from service.recommend import RecommendConfig, Recommender
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
-from service.users.embedded import EmbeddedRedis, EmbeddedRedisError
+from service.stores.local import EmbeddedRedis, EmbeddedRedisError
+from service.stores.memory import MemoryStore
+from service.stores.port import UserStore
+from service.stores.redis import RedisStore, RedisStoreConfig
+from service.usecases.explain import ExplainConfig, Explainer
+from service.usecases.recommend import RecommendConfig, Recommender
 from service.users.histories import Histories
-from service.users.memory import MemoryStore
-from service.users.redis import RedisStore, RedisStoreConfig
 from service.users.representations import Representations
-from service.users.store import UserStore
 
 logger = structlog.get_logger(__name__)
 
@@ -169,7 +169,7 @@ async def _build(
         ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
     )
     await _warm_up(active, engine, settings.window)
-    metrics.serving(active.version, active.variant, len(bundle.contents.index))
+    metrics.serving(active.version, active.variant, len(bundle.model.index))
     return Services(active, engine, store, histories, recommender, explainer)
 
 
@@ -182,8 +182,8 @@ async def _warm_up(active: Active, engine: LLMEngine, window: int) -> None:
     items = active.catalogue.by_popularity[:window].tolist()
 
     def compose() -> Question:
-        user_vector = active.composer.user_vectors([items])[0]
-        active.bundle.contents.index.search(user_vector.cpu().numpy()[None], len(items))
+        user_vector = active.model.user_vectors([items])[0]
+        active.model.index.search(user_vector.cpu().numpy()[None], len(items))
         return active.composer.recommend(user_vector, active.told(np.asarray(items)).tolist(), items)
 
     try:

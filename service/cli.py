@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 import uvicorn
 
-from models.bundle import load_manifest, resolve_bundle
+from models.bundle.manifest import load_manifest
+from models.bundle.store import resolve_bundle
 from models.errors import AllmrecError, BundleError
 from service.settings import Settings, load_settings
 

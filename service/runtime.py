@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from models.engines.base import LLMEngine
 from models.errors import ServerError
-from service.active import Active
-from service.explain import Explainer
+from service.deployments.deployment import Active
 from service.metrics import Metrics
-from service.recommend import Recommender
 from service.settings import Settings
+from service.stores.port import UserStore
+from service.usecases.explain import Explainer
+from service.usecases.recommend import Recommender
 from service.users.histories import Histories
-from service.users.store import UserStore
 
 
 class NotReadyError(ServerError):

@@ -11,14 +11,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
+from models.alignment.projection import TokenProjector
 from models.backbones import create_backbone
-from models.bundle import BundleContents
+from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
 from models.histories import UserHistories
-from models.index import ItemIndex
-from models.llm.interface import TokenInterface
 from models.llm.loading import LanguageModel, fingerprint
-from models.projection import TokenProjector
+from models.llm.token_interface import TokenInterface
 from training.data.splits import SequenceSplit
 
 UNK, PAD, END = "<unk>", "<pad>", "</s>"
@@ -109,7 +109,7 @@ def sequel_split(users: int = 60, items: int = 30) -> SequenceSplit:
     return SequenceSplit(split.user_ids, catalogue, train, validation, test)
 
 
-def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int = 0) -> BundleContents:
+def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int = 0) -> CatalogueModel:
     """Random tables and networks for the items of `split`."""
     torch.manual_seed(seed)
     items = len(split.catalogue)
@@ -120,7 +120,7 @@ def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int 
     cf_vectors = backbone.item_vectors.detach().clone()
     joint_item = torch.sigmoid(cf_vectors @ torch.randn(CF_SIZE, JOINT_SIZE) * 3)
     joint_text = torch.sigmoid(cf_vectors @ torch.randn(CF_SIZE, JOINT_SIZE) * 3)
-    return BundleContents(
+    return CatalogueModel(
         catalogue=split.catalogue,
         histories=UserHistories(split.user_ids, [split.full_history(user) for user in range(len(split))]),
         backbone=backbone,

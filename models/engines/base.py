@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from models.choices import ChoiceTrie
 from models.errors import ClientError
-from models.prompt import Prompt
+from models.prompts.layout import Prompt
+from models.scoring.choices import ChoiceTrie
 
 
 class InvalidPromptError(ClientError):

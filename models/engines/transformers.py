@@ -24,14 +24,14 @@ import structlog
 import torch
 from pydantic import Field
 
-from models.choices import ChoiceTrie
 from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
-from models.engines.text import TextStream
+from models.engines.text_stream import TextStream
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
-from models.llm.scoring import score_prompts
-from models.prompt import Prompt
+from models.prompts.layout import Prompt
+from models.scoring.choices import ChoiceTrie
+from models.scoring.score import score_prompts
 
 WORKER_NICENESS = 10
 

@@ -23,12 +23,10 @@ import structlog
 import torch
 from pydantic import Field
 
-from models.choices import Branch, ChoiceTrie
 from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
-from models.engines.text import TextStream
+from models.engines.text_stream import TextStream
 from models.errors import EngineError, OverloadedError
-from models.llm.interface import INTERFACE_FILE
 from models.llm.loading import (
     EMBEDDED,
     fingerprint,
@@ -37,7 +35,9 @@ from models.llm.loading import (
     load_tokenizer,
     resolve,
 )
-from models.prompt import Prompt
+from models.llm.token_interface import INTERFACE_FILE
+from models.prompts.layout import Prompt
+from models.scoring.choices import Branch, ChoiceTrie
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.active import Active
-from service.users.lru import LRU
-from service.users.store import Event, StoreError, UserStore
+from service.deployments.deployment import Active
+from service.stores.lru import LRU
+from service.stores.port import Event, StoreError, UserStore
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Histories:
         """The history of `user_id` with the item numbers `told` appended; `told` alone if there is no user."""
         if user_id is None:
             return UserHistory(np.asarray(told, dtype=np.int64), 0, False)
-        histories = active.bundle.contents.histories
+        histories = active.model.histories
         live_ids = await self._live(user_id)
         live_items, _ = active.catalogue.indices_of(live_ids)
         items = append(append(histories.of(user_id).tolist(), live_items), told)

@@ -10,10 +10,10 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 
-from service.active import Active
+from service.deployments.deployment import Active
 from service.metrics import Metrics
-from service.users.lru import LRU
-from service.users.store import StoreError, UserStore
+from service.stores.lru import LRU
+from service.stores.port import StoreError, UserStore
 
 
 class Representations:
@@ -43,12 +43,12 @@ class Representations:
         vector = await self._stored(key, active.bundle.manifest.user_size)
         if vector is None:
             loop = asyncio.get_running_loop()
-            vectors = await loop.run_in_executor(self._executor, active.composer.user_vectors, [recent])
+            vectors = await loop.run_in_executor(self._executor, active.model.user_vectors, [recent])
             vector = vectors[0].float()
             with contextlib.suppress(StoreError):
                 await self._store.put_vector(key, vector.cpu().numpy().astype("<f4").tobytes())
         else:
-            vector = vector.to(active.bundle.contents.cf_vectors.device)
+            vector = vector.to(active.model.cf_vectors.device)
         self._local.put(key, vector)
         return vector
 

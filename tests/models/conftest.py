@@ -10,7 +10,7 @@ import pytest
 
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
-from tests.models.hosting import Hosted, Reference, save_small_opt
+from tests.models.engines.hosting import Hosted, Reference, save_small_opt
 
 
 @pytest.fixture(scope="session")

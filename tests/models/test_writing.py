@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.choices import ChoiceTrie
 from models.llm.loading import load_tokenizer
-from models.prompt import Prompt, encode_plain
+from models.prompts.layout import Prompt
+from models.prompts.titles import encode_plain
+from models.scoring.choices import ChoiceTrie
 from models.writing import Draft, Quotable, write
 
 TOKENIZER = load_tokenizer("embedded")

@@ -20,17 +20,21 @@ from fastapi import FastAPI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
+from models.alignment.projection import TokenProjector
 from models.backbones import create_backbone
-from models.bundle import BackboneRecord, BundleContents, LLMRecord, write_bundle
+from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.index import ItemIndex
+from models.bundle.manifest import BackboneRecord, LLMRecord
+from models.bundle.store import write_bundle
 from models.catalogue import Catalogue
-from models.choices import ChoiceTrie
+from models.domain import DOMAINS
 from models.engines.base import LLMEngine
 from models.errors import EngineError, OverloadedError
 from models.histories import UserHistories
-from models.index import ItemIndex
 from models.llm.loading import load_llm, load_tokenizer
-from models.projection import TokenProjector
-from models.prompt import DOMAINS, Prompt, PromptConfig
+from models.prompts.layout import Prompt
+from models.prompts.template import PromptConfig
+from models.scoring.choices import ChoiceTrie
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
 
@@ -103,7 +107,7 @@ def make_llm(directory: Path) -> Path:
     return directory
 
 
-def make_contents(token_size: int, seed: int = 0) -> BundleContents:
+def make_contents(token_size: int, seed: int = 0) -> CatalogueModel:
     """Thirty items in four genres, six of them cold, and twenty users; all networks random."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -123,7 +127,7 @@ def make_contents(token_size: int, seed: int = 0) -> BundleContents:
     cf_vectors[WARM + 1 :] = torch.randn(ITEMS - WARM, USER_SIZE) * cf_vectors[1:WARM].std()
     joint = torch.randn(ITEMS + 1, JOINT_SIZE)
     joint[0] = 0
-    return BundleContents(
+    return CatalogueModel(
         catalogue=catalogue,
         histories=UserHistories([f"u{number}" for number in range(20)], histories),
         backbone=backbone,

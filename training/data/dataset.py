@@ -12,8 +12,8 @@ import polars as pl
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from models.config import Config
+from models.domain import DOMAINS
 from models.errors import DataError
-from models.prompt import DOMAINS
 
 INFO_FILE = "dataset.json"
 INTERACTIONS_FILE = "interactions.parquet"

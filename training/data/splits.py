@@ -13,12 +13,11 @@ import polars as pl
 from models.catalogue import PADDING_ITEM, Catalogue
 from models.errors import DataError
 from training.data.dataset import Dataset
-from training.data.sampling import NegativeSampler
+from training.data.negatives import NegativeSampler
 
 MIN_EVALUATED = 3
 COLD_USER_INTERACTIONS = 3
 TAIL_SHARE = 0.35
-NEGATIVES = 19
 
 
 class Holdout(StrEnum):
@@ -26,24 +25,6 @@ class Holdout(StrEnum):
 
     VALIDATION = "validation"
     TEST = "test"
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What every ranker is evaluated on: E users, each with one positive and up to 19 negatives.
-
-    Attributes:
-        users: (E,) rows of the split.
-        items: (E, 20) item numbers, the positive first; padding where the catalogue is too small for 19.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-
-    @property
-    def mask(self) -> np.ndarray:
-        """(E, 20) bool: the real candidates."""
-        return self.items != PADDING_ITEM
 
 
 @dataclass(frozen=True)
@@ -118,18 +99,6 @@ class SequenceSplit:
         """Everything `user` has interacted with, oldest first: what serving starts from."""
         held_out = np.array([self.validation[user], self.test[user]])
         return np.concatenate([self.train[user], held_out[held_out != PADDING_ITEM]])
-
-    def candidates(self, holdout: Holdout, seed: int = 0, negatives: int = NEGATIVES) -> Candidates:
-        """The evaluation candidates of every evaluated user: the target and uniform non-interacted items.
-
-        The same seed gives the same candidates, for every ranker that is compared.
-        """
-        users = np.flatnonzero(self.target(holdout) != PADDING_ITEM)
-        everything = [self.full_history(int(user)) for user in users]
-        sampler = NegativeSampler(everything, np.arange(1, len(self.catalogue) + 1))
-        rng = np.random.default_rng([seed, list(Holdout).index(holdout)])
-        drawn = sampler.sample_distinct(np.arange(len(users)), negatives, rng)
-        return Candidates(users, np.column_stack([self.target(holdout)[users], drawn]))
 
     def negative_sampler(self, warm_only: bool = False) -> NegativeSampler:
         """A sampler of training negatives: items outside a user's training sequence.

@@ -9,11 +9,9 @@ from pydantic import Field
 from transformers import OPTConfig, OPTForCausalLM
 
 from models.config import Config
-from models.llm.interface import TokenInterface
-from models.prompt import Slot
+from models.llm.token_interface import TokenInterface
+from models.prompts.layout import Slot
 
-POSITION_OFFSET = 2
-"""OPT's position table begins with two rows that it does not use."""
 COUPLING = 0.25
 TYPE_NORM = 6.0
 """Long, so that layer norm scales all slots alike, whatever their items' length."""

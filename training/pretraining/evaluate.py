@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.llm.packing import child_logits, hidden_states, split_nodes
+from models.scoring.packing import child_logits, hidden_states, split_nodes
 from training.pretraining.prompts import Example, TrainingBatch, collate
 
 Measures = dict[str, float]

@@ -8,8 +8,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional
 
-from models.llm.packing import NO_CHILD
-from training.pretraining.forward import PackedReader
+from models.scoring.opt_training import PackedReader
+from models.scoring.packing import NO_CHILD
 from training.pretraining.prompts import TrainingBatch
 
 

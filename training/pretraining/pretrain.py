@@ -14,16 +14,16 @@ from rich.console import Console
 
 from models.config import Config
 from models.errors import ConfigError
-from models.llm.interface import TokenInterface
 from models.llm.loading import LanguageModel
-from models.prompt import encode_plain
-from training.loop import LoopConfig, Task, epoch_rng, seed_everything, train
+from models.llm.token_interface import TokenInterface
+from models.prompts.titles import encode_plain
 from training.pretraining.architecture import Architecture, build_interface, build_model
+from training.pretraining.circuit import Circuit, Gains, wake
 from training.pretraining.evaluate import bucketed, measure
-from training.pretraining.initialisation import Circuit, Gains, wake
 from training.pretraining.objective import Objective
 from training.pretraining.prompts import Example, Mixture, PromptFactory, collate
-from training.run import StageRun
+from training.runs.loop import LoopConfig, Task, epoch_rng, seed_everything, train
+from training.runs.stage_run import StageRun
 
 
 class PretrainConfig(Config):

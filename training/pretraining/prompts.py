@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from models.choices import ChoiceTrie
 from models.config import Config
-from models.llm.interface import TokenInterface
-from models.llm.packing import PackedBatch, pack
-from models.prompt import DOMAINS, PromptConfig, PromptLayout, PromptTemplate, Slot, TitleTokens, encode_plain
+from models.domain import DOMAINS
+from models.llm.law import in_series
+from models.llm.token_interface import TokenInterface
+from models.prompts.layout import PromptLayout, Slot
+from models.prompts.template import PromptConfig, PromptTemplate
+from models.prompts.titles import TitleTokens, encode_plain
+from models.scoring.choices import ChoiceTrie
+from models.scoring.packing import PackedBatch, pack
 from training.pretraining.titles import TitleGrammar
 from training.pretraining.words import GENRES
 from training.pretraining.worlds import World, draw_world
-from training.series import in_series
 
 MAX_TITLE_TOKENS = 16
 MAX_HISTORY = 20

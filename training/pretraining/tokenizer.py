@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from models.prompt import DOMAINS
+from models.domain import DOMAINS
 from training.pretraining.titles import TitleGrammar
 from training.pretraining.words import GENRES
 

@@ -1,0 +1,106 @@
+"""F_U and F_I: user and item embeddings into the LLM's token space (A-LLMRec section 4.2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from models.prompts.layout import PromptLayout, Slot
+
+
+class Projection(nn.Module):
+    """A two-layer MLP on standardised inputs: linear, LayerNorm, GELU, linear.
+
+    Args:
+        input_size: size of the frozen vectors.
+        token_size: d_tok, the LLM's token embedding size.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, input_size: int, token_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(input_size))
+        self.register_buffer("std", torch.ones(input_size))
+        inner = nn.Linear(input_size, token_size)
+        self.hidden = nn.Sequential(inner, nn.LayerNorm(token_size), nn.GELU())
+        self.output = nn.Linear(token_size, token_size)
+        for layer in (inner, self.output):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def standardise(self, vectors: torch.Tensor) -> None:
+        """Take mean and spread from a sample (n, input_size) of the vectors to come."""
+        self.mean.copy_(vectors.mean(dim=0))
+        self.std.copy_(vectors.std(dim=0).clamp_min(1e-6))
+
+    def features(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The hidden layer: (..., input_size) to (..., d_tok)."""
+        return self.hidden((vectors - self.mean) / self.std)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(..., input_size) to (..., d_tok)."""
+        return self.output(self.features(vectors))
+
+
+class TokenProjector(nn.Module):
+    """All that stage 2 trains: F_U, F_I, and one type vector per slot kind.
+
+    Args:
+        user_size: d, size of the CF user representation x_u.
+        joint_size: 2d', size of the joint embeddings e_i and q_i side by side.
+        token_size: d_tok.
+        slot_types: (3, d_tok) type vectors by `Slot`; zeros if not given.
+    """
+
+    def __init__(
+        self, user_size: int, joint_size: int, token_size: int, slot_types: torch.Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.user = Projection(user_size, token_size)
+        self.item = Projection(joint_size, token_size)
+        types = torch.zeros(len(Slot), token_size) if slot_types is None else slot_types.clone().float()
+        self.slot_types = nn.Parameter(types)
+
+    @property
+    def token_size(self) -> int:
+        """d_tok."""
+        return self.slot_types.shape[1]
+
+    def forward(
+        self,
+        layouts: Sequence[PromptLayout],
+        users_B_D: torch.Tensor,
+        histories: Sequence[torch.Tensor],
+        candidates: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """The soft tokens of B layouts, concatenated in slot order.
+
+        Args:
+            layouts: B prompts with empty slots.
+            users_B_D: (B, d) user representations.
+            histories: per prompt the joint embeddings (H, d') of the history as given to the template.
+            candidates: per prompt the joint embeddings (K, d') of the candidates.
+
+        Returns:
+            (T, d_tok), T the slots of all prompts.
+        """
+        kinds = torch.cat([torch.from_numpy(layout.slot_kinds) for layout in layouts]).to(users_B_D.device)
+        rows, joints = [], []
+        for row, (layout, history_H_J, candidates_K_J) in enumerate(zip(layouts, histories, candidates, strict=True)):
+            ordinals = torch.from_numpy(layout.slot_ordinals)
+            slots = torch.from_numpy(layout.slot_kinds)
+            rows += [row] * int((slots == Slot.USER).sum())
+            joints.append(history_H_J[ordinals[slots == Slot.HISTORY]])
+            joints.append(candidates_K_J[ordinals[slots == Slot.CANDIDATE]])
+        tokens_T_D = self.slot_types[kinds]
+        is_user = kinds == Slot.USER
+        if rows:
+            tokens_T_D = tokens_T_D.index_put((is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True)
+        if bool((~is_user).any()):
+            items = self.item(torch.cat(joints))
+            tokens_T_D = tokens_T_D.index_put(((~is_user).nonzero()[:, 0],), items, accumulate=True)
+        return tokens_T_D

@@ -1,0 +1,56 @@
+"""The model of one catalogue: what a bundle carries besides its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.alignment.projection import TokenProjector
+from models.backbones import Backbone, represent_all
+from models.bundle.index import ItemIndex
+from models.catalogue import Catalogue
+from models.histories import UserHistories
+
+
+@dataclass(frozen=True)
+class CatalogueModel:
+    """What a bundle carries besides its manifest.
+
+    Attributes:
+        catalogue: the items.
+        histories: last interactions of the users known in training.
+        backbone: the frozen CF backbone.
+        cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it never saw.
+        joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone never saw, and beside it q_i.
+        joint_text: (N+1, 2d') q_i of all items, twice: what an item is to the LLM by its text alone.
+        joint_genre: (G, 2d') what a genre is to the LLM, in the order of `Catalogue.genres`.
+        projector: F_U and F_I.
+        index: over `cf_vectors`.
+        alignment: stage-1 weights by name.
+    """
+
+    catalogue: Catalogue
+    histories: UserHistories
+    backbone: Backbone
+    cf_vectors: torch.Tensor
+    joint_item: torch.Tensor
+    joint_text: torch.Tensor
+    joint_genre: torch.Tensor
+    projector: TokenProjector
+    index: ItemIndex
+    alignment: dict[str, torch.Tensor]
+
+    @torch.inference_mode()
+    def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:
+        """x_u (B, d) of B histories of item numbers, oldest first; zeros without history."""
+        arrays = [np.asarray(history, dtype=np.int64) for history in histories]
+        return represent_all(self.backbone, arrays, self.cf_vectors)
+
+    @torch.inference_mode()
+    def cf_logits(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(K,) collaborative logits `x_u . E_i` of K item numbers for one user (d,)."""
+        vectors_K_D = self.cf_vectors[torch.as_tensor(np.asarray(items, dtype=np.int64))]
+        return (vectors_K_D @ user_vector).cpu().numpy()

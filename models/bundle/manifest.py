@@ -1,0 +1,92 @@
+"""`manifest.json`: what a bundle is, and the SHA-256 of all of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.config import Config
+from models.errors import BundleError
+from models.prompts.template import PromptConfig
+
+SCHEMA_VERSION = 2
+MANIFEST = "manifest.json"
+
+
+class BackboneRecord(Config):
+    """Which CF backbone a bundle holds."""
+
+    kind: str
+    config: dict[str, Any]
+
+
+class LLMRecord(Config):
+    """The LLM a bundle was aligned with."""
+
+    name: str
+    fingerprint: str
+
+
+class FileRecord(Config):
+    """One file of a bundle."""
+
+    sha256: str
+    size: int
+
+
+class Manifest(Config):
+    """`manifest.json`. `checksum` is the SHA-256 of all the rest."""
+
+    schema_version: int
+    bundle_version: str
+    name: str
+    created_at: datetime
+    prompt: PromptConfig
+    user_size: int
+    joint_size: int
+    token_size: int
+    items: int
+    users: int
+    backbone: BackboneRecord
+    llm: LLMRecord
+    text_encoder: str
+    metrics: dict[str, Any]
+    files: dict[str, FileRecord]
+    checksum: str = ""
+
+    def serialise(self) -> bytes:
+        """The one byte sequence that this manifest is written as."""
+        content = self.model_dump(mode="json", exclude={"checksum"})
+        content["checksum"] = hashlib.sha256(_canonical(content)).hexdigest()
+        return json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True).encode()
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """Read and verify the manifest alone.
+
+    Raises:
+        BundleError: it is missing, damaged or of another schema version.
+    """
+    path = directory / MANIFEST
+    try:
+        data = path.read_bytes()
+        version = json.loads(data).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise BundleError(f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}: export again")
+        manifest = Manifest.model_validate_json(data)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError, ValidationError) as error:
+        raise BundleError(f"{path}: damaged, not a manifest: restore or export the bundle again") from error
+    if data != manifest.serialise():
+        raise BundleError(f"{path}: damaged, its checksum does not match: restore or export the bundle again")
+    return manifest
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

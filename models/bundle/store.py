@@ -1,0 +1,265 @@
+"""The bundle: all that is specific to one catalogue, as one immutable, hashed directory.
+
+A bundle is written under a temporary name and renamed, so a half-written one does not exist. Every file is named in
+`manifest.json` with its SHA-256, and the manifest carries its own. Nothing in it is pickled.
+
+A *bundle home* holds the versions of one catalogue and a link `current` to the one in use:
+
+    bundles/movies/20260102-030405-1a2b3c4d/
+    bundles/movies/current -> 20260102-030405-1a2b3c4d
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from models.alignment.projection import TokenProjector
+from models.backbones import create_backbone
+from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.index import ItemIndex
+from models.bundle.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    BackboneRecord,
+    FileRecord,
+    LLMRecord,
+    Manifest,
+    load_manifest,
+)
+from models.catalogue import Catalogue
+from models.errors import BundleError
+from models.histories import UserHistories
+from models.prompts.template import PromptConfig
+
+CURRENT = "current"
+TEXT_ENCODER = "text_encoder"
+DRAFT_PREFIX = ".writing-"
+DRAFT_LIFE_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle in memory."""
+
+    path: Path
+    manifest: Manifest
+    model: CatalogueModel
+
+    @property
+    def version(self) -> str:
+        """The bundle version, part of every cache key."""
+        return self.manifest.bundle_version
+
+    def check_llm(self, fingerprint: str, name: str) -> None:
+        """Refuse an LLM other than the one this bundle was aligned with.
+
+        Raises:
+            BundleError: the fingerprints differ.
+        """
+        aligned = self.manifest.llm
+        if fingerprint != aligned.fingerprint:
+            raise BundleError(
+                f"{self.path / MANIFEST}: the bundle was aligned with LLM '{aligned.name}'"
+                f" ({aligned.fingerprint[:12]}), but '{name}' ({fingerprint[:12]}) is loaded:"
+                " serve it with its own LLM, or run stage2 and export again"
+            )
+
+
+def write_bundle(
+    home: Path,
+    contents: CatalogueModel,
+    *,
+    name: str,
+    prompt: PromptConfig,
+    backbone: BackboneRecord,
+    llm: LLMRecord,
+    text_encoder: str,
+    save_text_encoder: Callable[[Path], None],
+    metrics: dict[str, Any],
+) -> Path:
+    """Write a new version into bundle home `home`, publish it as `current`, and return its path.
+
+    Args:
+        home: created if missing; other versions in it are left alone.
+        contents: what to write.
+        name: the catalogue's name.
+        prompt: the prompts that stage 2 was trained with.
+        backbone: kind and config of `contents.backbone`.
+        llm: the LLM that stage 2 was trained with.
+        text_encoder: name of the encoder that was fine-tuned.
+        save_text_encoder: writes the encoder into the folder it is given, in its library's own format.
+        metrics: evaluation results to carry along.
+    """
+    created_at = datetime.now(UTC).replace(microsecond=0)
+    home.mkdir(parents=True, exist_ok=True)
+    _clear_drafts(home)
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=home))
+    draft.chmod(0o755)
+    try:
+        _write_contents(draft, contents)
+        save_text_encoder(draft / TEXT_ENCODER)
+        files = {path.relative_to(draft).as_posix(): _record(path) for path in _files(draft)}
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            bundle_version="",
+            name=name,
+            created_at=created_at,
+            prompt=prompt,
+            user_size=contents.cf_vectors.shape[1],
+            joint_size=contents.joint_item.shape[1],
+            token_size=contents.projector.token_size,
+            items=len(contents.catalogue),
+            users=len(contents.histories),
+            backbone=backbone,
+            llm=llm,
+            text_encoder=text_encoder,
+            metrics=metrics,
+            files=files,
+        )
+        digest = hashlib.sha256(manifest.serialise()).hexdigest()
+        version = f"{created_at:%Y%m%d-%H%M%S}-{digest[:8]}"
+        manifest = manifest.model_copy(update={"bundle_version": version})
+        (draft / MANIFEST).write_bytes(manifest.serialise())
+        for path in _files(draft):
+            path.chmod(0o644)  # safetensors writes for the owner alone; the service may be another user
+            _sync(path)
+        final = home / manifest.bundle_version
+        if final.exists():
+            shutil.rmtree(draft)
+        else:
+            draft.rename(final)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    publish(final)
+    return final
+
+
+def publish(version: Path) -> None:
+    """Point the `current` link of the version's home at it, in one atomic step."""
+    link = version.parent / f".{CURRENT}-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(version.name)
+    link.replace(version.parent / CURRENT)
+
+
+def resolve_bundle(path: Path) -> Path:
+    """The version directory that `path` means: itself, or the current version of a bundle home.
+
+    Raises:
+        BundleError: there is no bundle.
+    """
+    for candidate in (path, path / CURRENT):
+        if (candidate / MANIFEST).is_file():
+            return candidate.resolve()
+    raise BundleError(
+        f"{path}: no bundle here (no {MANIFEST}, no {CURRENT}/{MANIFEST}): run `allmrec-train fit` or `export` first"
+    )
+
+
+def load_bundle(path: Path, device: str = "cpu") -> Bundle:
+    """Load and verify the bundle at `path`, a version directory or a bundle home.
+
+    Raises:
+        BundleError: a file is missing, damaged or not readable; names the file.
+    """
+    directory = resolve_bundle(path)
+    manifest = load_manifest(directory)
+    verify_files(directory, manifest)
+    try:
+        contents = _read_contents(directory, manifest, device)
+    except (SafetensorError, pl.exceptions.PolarsError, RuntimeError, KeyError) as error:
+        raise BundleError(f"{directory}: files are intact but do not fit together: {error}") from error
+    return Bundle(directory, manifest, contents)
+
+
+def verify_files(directory: Path, manifest: Manifest) -> None:
+    """Compare every file with its hash.
+
+    Raises:
+        BundleError: a file is missing or differs; names it.
+    """
+    for name, expected in manifest.files.items():
+        path = directory / name
+        if not path.is_file():
+            raise BundleError(f"{path}: missing: restore or export the bundle again")
+        if _record(path) != expected:
+            raise BundleError(f"{path}: damaged, its SHA-256 differs from the manifest: restore or export it again")
+
+
+def _write_contents(directory: Path, contents: CatalogueModel) -> None:
+    contents.catalogue.to_frame().write_parquet(directory / "items.parquet")
+    contents.histories.to_frame().write_parquet(directory / "users.parquet")
+    _save_tensors(contents.backbone.state_dict(), directory / "backbone.safetensors")
+    _save_tensors(contents.alignment, directory / "alignment.safetensors")
+    _save_tensors(contents.projector.state_dict(), directory / "projector.safetensors")
+    tables = {
+        "cf_vectors": contents.cf_vectors,
+        "joint_item": contents.joint_item,
+        "joint_text": contents.joint_text,
+        "joint_genre": contents.joint_genre,
+    }
+    _save_tensors(tables, directory / "tables.safetensors")
+    contents.index.save(directory / "items.faiss")
+
+
+def _read_contents(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
+    tables = load_file(directory / "tables.safetensors", device=device)
+    catalogue = Catalogue.from_frame(pl.read_parquet(directory / "items.parquet"))
+    if len(tables["joint_genre"]) != len(catalogue.genres):
+        raise BundleError(f"{directory}: written for other genres than this release takes: export it again")
+    backbone = create_backbone(manifest.backbone.kind, manifest.backbone.config)
+    backbone.load_state_dict(load_file(directory / "backbone.safetensors"))
+    projector = TokenProjector(manifest.user_size, manifest.joint_size, manifest.token_size)
+    projector.load_state_dict(load_file(directory / "projector.safetensors"))
+    return CatalogueModel(
+        catalogue=catalogue,
+        histories=UserHistories.from_frame(pl.read_parquet(directory / "users.parquet")),
+        backbone=backbone.to(device).eval().requires_grad_(False),
+        cf_vectors=tables["cf_vectors"],
+        joint_item=tables["joint_item"],
+        joint_text=tables["joint_text"],
+        joint_genre=tables["joint_genre"],
+        projector=projector.to(device).eval().requires_grad_(False),
+        index=ItemIndex.load(directory / "items.faiss"),
+        alignment=load_file(directory / "alignment.safetensors", device=device),
+    )
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
+def _clear_drafts(home: Path) -> None:
+    """Remove what exports left that were killed more than a day ago."""
+    for draft in home.glob(f"{DRAFT_PREFIX}*"):
+        if time.time() - draft.stat().st_mtime > DRAFT_LIFE_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        return FileRecord(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,134 @@
+"""Series: which candidates begin as a title of the history does.
+
+It is the one signal of the embedded LLM's law that no injected token carries: the LLM finds it in the titles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.alignment.projection import TokenProjector
+from models.llm.token_interface import TokenInterface
+from models.prompts.layout import TokenIds
+from models.prompts.titles import TitleTokens
+
+_BEGINNING = 2
+
+
+def in_series(history: Sequence[TokenIds], candidates: Sequence[TokenIds]) -> np.ndarray:
+    """(C,) 1.0 where a title of the history begins with the same two tokens as the candidate's, 0.0 elsewhere.
+
+    A title ends with a token of its own, so two titles of a single token are only alike if they are equal.
+
+    Args:
+        history: tokens of the titles told, as they stand in the prompt.
+        candidates: tokens of the titles offered.
+    """
+    known = {_beginning(title) for title in history}
+    return np.asarray([float(_beginning(title) in known) for title in candidates])
+
+
+def series_table(titles: TitleTokens, histories: Sequence[np.ndarray], items_E_C: np.ndarray) -> np.ndarray:
+    """(E, C) `in_series` of candidates `items_E_C` with E histories of item numbers."""
+    return np.stack(
+        [in_series(titles.of(history), titles.of(items)) for history, items in zip(histories, items_E_C, strict=True)]
+    )
+
+
+def _beginning(title: TokenIds) -> tuple[int | None, ...]:
+    return tuple([*title[:_BEGINNING], None][:_BEGINNING])
+
+
+class ExactReader:
+    """Reads projected tokens by an interface's law, as an LLM would that made no mistake.
+
+    Args:
+        projector: makes the tokens.
+        interface: the law.
+    """
+
+    def __init__(self, projector: TokenProjector, interface: TokenInterface) -> None:
+        self._projector = projector
+        self._coupling = interface.coupling
+        self._user_axes, self._series_axis, self._item_axes, self._similarity_axes, self._popularity_axis = (
+            torch.linalg.pinv(basis)
+            for basis in (
+                interface.user_basis,
+                interface.series_axis[None],
+                interface.item_basis,
+                interface.similarity_basis,
+                interface.popularity_axis[None],
+            )
+        )
+
+    def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+        """(E, L) what prompts say of the users: u, the mean y of the items told, 1 for p, and w; L = k + m + 2.
+
+        Args:
+            users_E_D: x_u.
+            joint_N_J: joint embeddings of all items, by number.
+            histories: E arrays of the items told.
+        """
+        return self.users_of(users_E_D, self.items(joint_N_J), histories)
+
+    def users_of(
+        self, users_E_D: torch.Tensor, items_N_K: torch.Tensor, histories: Sequence[np.ndarray]
+    ) -> torch.Tensor:
+        """`users` with `items` at hand."""
+        users_E_T = self._projector.user(users_E_D)
+        size = self._similarity_axes.shape[1]
+        means_E_m = _history_means(items_N_K[:, -1 - size : -1], histories)
+        ones_E_1 = means_E_m.new_ones(len(means_E_m), 1)
+        return torch.cat([users_E_T @ self._user_axes, means_E_m, ones_E_1, users_E_T @ self._series_axis], dim=1)
+
+    def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
+        """(N, K) z, y and p; K = k + m + 1."""
+        axes = torch.cat([self._item_axes, self._similarity_axes, self._popularity_axis], dim=1)
+        return self._projector.item(joint_N_J) @ axes
+
+    def logits(
+        self, users_E_L: torch.Tensor, items_E_C_K: torch.Tensor, series_E_C: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(E, C) the law, for what `users` and `items` give.
+
+        Args:
+            users_E_L: the users.
+            items_E_C_K: their candidates, or (C, K) the same for all.
+            series_E_C: 1 for candidates of a series that the history holds; none by default.
+        """
+        logits_E_C = (items_E_C_K @ users_E_L[:, :-1, None]).squeeze(2)
+        if series_E_C is not None:
+            logits_E_C = logits_E_C + users_E_L[:, -1:] * series_E_C
+        return self._coupling * logits_E_C
+
+
+@torch.inference_mode()
+def interface_logits(
+    projector: TokenProjector,
+    interface: TokenInterface,
+    users_E_D: torch.Tensor,
+    joint_N_J: torch.Tensor,
+    histories: Sequence[np.ndarray],
+    items_E_C: np.ndarray,
+    series_E_C: np.ndarray,
+) -> np.ndarray:
+    """(E, C) logits of candidates `items_E_C` by an `ExactReader`; the other arguments are its own.
+
+    Args:
+        series_E_C: which candidates are of a series that the history holds.
+    """
+    reader = ExactReader(projector, interface)
+    items_N_K = reader.items(joint_N_J)
+    users_E_L = reader.users_of(users_E_D, items_N_K, histories)
+    candidates_E_C_K = items_N_K[torch.from_numpy(items_E_C).to(joint_N_J.device)]
+    return reader.logits(users_E_L, candidates_E_C_K, torch.from_numpy(series_E_C).to(users_E_L)).cpu().numpy()
+
+
+def _history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+    """(E, m) mean y of each history; 0 without one."""
+    empty_m = similarities_N_m.new_zeros(similarities_N_m.shape[1])
+    rows = [similarities_N_m[items.tolist()].mean(dim=0) if len(items) else empty_m for items in histories]
+    return torch.stack(rows)

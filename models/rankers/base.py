@@ -1,0 +1,69 @@
+"""The port of rankers: what evaluation, serving and batch jobs order items with.
+
+To add one: subclass `Ranker` in a module of its own, and have a method (`training.evaluation.methods`) return it. No
+other file changes; the behaviour suite in `tests/models/rankers/suite.py` says what every ranker keeps to.
+
+Axes: E users, C candidates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.catalogue import PADDING_ITEM
+
+
+@dataclass(frozen=True)
+class Audience:
+    """E users and what they did.
+
+    Attributes:
+        user_ids: public ids, for rankers that know users by name; "" for somebody unknown.
+        histories: E arrays of item numbers, oldest first.
+    """
+
+    user_ids: Sequence[str]
+    histories: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        """The number of users E."""
+        return len(self.histories)
+
+    def part(self, start: int, stop: int) -> Audience:
+        """The users from row `start` up to `stop`."""
+        return Audience(self.user_ids[start:stop], self.histories[start:stop])
+
+
+class Ranker(ABC):
+    """Gives every candidate a logit: within a user, higher is better.
+
+    A candidate's logit does not depend on the order in which the candidates are given. Equal candidates have equal
+    logits, and padding has -inf.
+
+    Attributes:
+        id: stable and unique, for reports, settings and bundles; lower case with underscores.
+        title: for people.
+        reads: id of the ranker that states what this one was told, to be compared with it; None if there is none.
+    """
+
+    id: str
+    title: str
+    reads: str | None = None
+
+    @abstractmethod
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+        """(E, C) logits, -inf at padding.
+
+        Args:
+            users: E users.
+            candidates_E_C: int64 item numbers, 0 at padding.
+        """
+
+
+def mask_padding(logits_E_C: np.ndarray, candidates_E_C: np.ndarray) -> np.ndarray:
+    """`logits_E_C` in float64 with -inf where there is no candidate."""
+    return np.where(candidates_E_C != PADDING_ITEM, logits_E_C, -np.inf).astype(np.float64)

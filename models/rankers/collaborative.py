@@ -1,0 +1,55 @@
+"""Rankers by inner product in CF space: the backbone itself, and what stage 1 decodes into its space."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from models.backbones import Backbone, represent_all
+from models.catalogue import PADDING_ITEM
+from models.rankers.base import Audience, Ranker
+
+SCORED_ROWS = 4096
+
+
+class CollaborativeRanker(Ranker):
+    """`x_u . E_i` with a table of item vectors.
+
+    Args:
+        id: of the ranker.
+        title: for people.
+        backbone: encodes histories.
+        item_vectors: (N+1, d) what candidates are compared with; the backbone's own if not given.
+        history_vectors: (N+1, d) what the backbone reads histories with; its own if not given.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        title: str,
+        backbone: Backbone,
+        item_vectors: torch.Tensor | None = None,
+        history_vectors: torch.Tensor | None = None,
+    ) -> None:
+        self.id, self.title = id, title
+        self._backbone = backbone
+        self._item_vectors = backbone.item_vectors.detach() if item_vectors is None else item_vectors
+        self._history_vectors = history_vectors
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+        """See `Ranker.score`."""
+        users_E_D = represent_all(self._backbone, users.histories, self._history_vectors)
+        return candidate_logits(users_E_D, self._item_vectors, candidates_E_C)
+
+
+@torch.no_grad()
+def candidate_logits(users_E_D: torch.Tensor, item_vectors: torch.Tensor, items_E_C: np.ndarray) -> np.ndarray:
+    """(E, C) logits `x_u . E_i` of every user's candidates, -inf at padding, by batches of users."""
+    scores = []
+    for start in range(0, len(items_E_C), SCORED_ROWS):
+        items_B_C = torch.from_numpy(items_E_C[start : start + SCORED_ROWS]).to(item_vectors.device)
+        users_B_D = users_E_D[start : start + SCORED_ROWS]
+        scores_B_C = torch.einsum("bd,bcd->bc", users_B_D, functional.embedding(items_B_C, item_vectors))
+        scores.append(scores_B_C.masked_fill(items_B_C == PADDING_ITEM, -torch.inf).cpu().numpy())
+    return np.concatenate(scores) if scores else np.zeros(items_E_C.shape, dtype=np.float32)

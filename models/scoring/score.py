@@ -1,0 +1,35 @@
+"""Exact choice scoring of several prompts in one forward pass of a transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.llm.loading import LanguageModel
+from models.prompts.layout import Prompt
+from models.scoring.choices import ChoiceTrie
+from models.scoring.opt_inference import OPTScorer
+from models.scoring.packing import child_logits, children_of, hidden_states, node_logits, pack, split_nodes
+
+
+@torch.inference_mode()
+def score_prompts(llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
+    """For each of B prompts the (C,) logits of every branch's children, as `ChoiceTrie.log_probs` takes them."""
+    if not any(trie.branches for trie in tries):
+        return [[] for _ in tries]
+    if OPTScorer.supports(llm.model):
+        hidden_M_D = OPTScorer(llm.model).node_states(prompts, tries)
+        return split_nodes(node_logits(llm.model, hidden_M_D, children_of(tries).to(llm.model.device)), tries)
+    return score_packed(llm, prompts, tries)
+
+
+@torch.inference_mode()
+def score_packed(llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
+    """As `score_prompts`, for an LLM of any architecture."""
+    device = llm.model.device
+    batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], tries)
+    batch = batch.to(device)
+    soft_tokens_T_D = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
+    return split_nodes(child_logits(llm.model, batch, hidden_states(llm.model, batch, soft_tokens_T_D)), tries)

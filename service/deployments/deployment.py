@@ -1,0 +1,66 @@
+"""What is being served: one bundle and all that is derived from it, swapped as one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.store import Bundle
+from models.catalogue import Catalogue
+from models.composer import PromptComposer
+from models.engines.base import LLMEngine
+
+SAMPLE_HISTORY = 5
+
+
+@dataclass(frozen=True)
+class Active:
+    """A bundle ready to answer. A request keeps the one it started with.
+
+    Attributes:
+        bundle: verified and fitting the engine's LLM.
+        composer: asks about its users and items.
+        variant: its name in answers and metrics.
+    """
+
+    bundle: Bundle
+    composer: PromptComposer
+    variant: str
+
+    @classmethod
+    def build(cls, bundle: Bundle, engine: LLMEngine, variant: str) -> Active:
+        """Derive from `bundle` what answering with `engine` needs."""
+        composer = PromptComposer(bundle.model, bundle.manifest.prompt, engine.tokenizer, engine.context_length)
+        return cls(bundle, composer, variant)
+
+    @property
+    def version(self) -> str:
+        """The bundle version."""
+        return self.bundle.version
+
+    @property
+    def model(self) -> CatalogueModel:
+        """The catalogue's tables and networks."""
+        return self.bundle.model
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items."""
+        return self.bundle.model.catalogue
+
+    def recent(self, history: np.ndarray) -> np.ndarray:
+        """The part of a history that the backbone reads, which alone decides the user representation."""
+        return history[-self.bundle.model.backbone.max_length :]
+
+    def told(self, history: np.ndarray) -> np.ndarray:
+        """The part of a history that a prompt tells."""
+        return history[-self.bundle.manifest.prompt.history_items :]
+
+    def sample_users(self, count: int) -> list[str]:
+        """Ids of some users with a history worth a look."""
+        histories = self.bundle.model.histories
+        rich = (user_id for user_id in histories.user_ids() if len(histories.of(user_id)) >= SAMPLE_HISTORY)
+        return list(islice(rich, count)) or histories.user_ids()[:count]

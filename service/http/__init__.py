@@ -1,1 +1,0 @@
-"""The HTTP adapter: schemas, routes, errors and middleware. Nothing here decides how to rank."""

@@ -1,0 +1,218 @@
+"""The recommendation use case: retrieve or take candidates, rank a window by the LLM, say what fell back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from models.config import Config
+from models.errors import ClientError
+from models.recommending.merge import merge_window, popularity, softmax
+from models.recommending.retrieve import Pool, most_popular, retrieve
+from models.recommending.window import listing_order
+from service.deadline import Deadline
+from service.deployments.deployment import Active
+from service.llm_gate import FallbackError, Judge
+from service.metrics import Fallback, Metrics
+from service.users.histories import Histories
+from service.users.representations import Representations
+
+Ranker = Literal["llm", "cf", "popularity"]
+INLINE_ITEMS = 20_000
+"""Up to here a search (0.4 ms) takes less than handing it to a thread under load, and does not burden the loop."""
+
+
+class RecommendConfig(Config):
+    """Sizes and times; see the settings of the same names."""
+
+    window: int = 20
+    retrieve: int = 100
+    max_candidates: int = 1000
+    num_results: int = 10
+    reserve_ms: float = 10
+    floor_ms: float = 25
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked.
+
+    Attributes:
+        user_id: a user, known or not, or None for a history alone.
+        history: item ids to append to the stored history, oldest first.
+        candidates: item ids to rank; None to retrieve.
+        categories: only items with one of these; all if empty.
+        exclude_item_ids: never these.
+        exclude_seen: drop what is in the history; None means when retrieving.
+        num_results: how many to return; None means all candidates, or the configured number when retrieving.
+    """
+
+    user_id: str | None = None
+    history: Sequence[str] = ()
+    candidates: Sequence[str] | None = None
+    categories: Sequence[str] = ()
+    exclude_item_ids: Sequence[str] = ()
+    exclude_seen: bool | None = None
+    num_results: int | None = None
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """An item number with its score and who placed it."""
+
+    item: int
+    score: float
+    ranker: Ranker
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer.
+
+    Attributes:
+        items: best first.
+        missing: item ids of the request that the catalogue does not have.
+        ranker: the best ranker that took part; None if there was nothing to rank.
+        fallback: why the LLM did not.
+    """
+
+    items: list[RankedItem] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    ranker: Ranker | None = None
+    fallback: Fallback | None = None
+
+
+class Recommender:
+    """Answers queries.
+
+    Args:
+        histories: of users.
+        representations: of histories.
+        judge: the LLM.
+        executor: runs retrieval.
+        metrics: stages and fallbacks.
+        config: sizes and times.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        representations: Representations,
+        judge: Judge,
+        executor: Executor,
+        metrics: Metrics,
+        config: RecommendConfig,
+    ) -> None:
+        self._histories = histories
+        self._representations = representations
+        self._judge = judge
+        self._executor = executor
+        self._metrics = metrics
+        self._config = config
+
+    async def recommend(self, active: Active, query: Query, deadline: Deadline) -> Recommendation:
+        """Rank items for a user or a history, inside the deadline.
+
+        Raises:
+            ClientError: there are more candidates than allowed.
+        """
+        if query.candidates is not None and len(query.candidates) > self._config.max_candidates:
+            raise ClientError(
+                f"candidates: {len(query.candidates)} item ids, at most {self._config.max_candidates} are ranked"
+                " at a time: send fewer, or leave them out to have the service retrieve"
+            )
+        catalogue = active.catalogue
+        candidates: list[int] | None = None
+        missing: list[str] = []
+        if query.candidates is not None:
+            candidates, missing = catalogue.indices_of(dict.fromkeys(query.candidates))
+        told_items, unknown = catalogue.indices_of(query.history)
+        missing = list(dict.fromkeys([*missing, *unknown]))
+        if candidates == []:
+            return Recommendation(missing=missing)
+
+        seconds = max(deadline.remaining(self._config.reserve_ms / 2), self._config.floor_ms / 1000)
+        try:
+            async with asyncio.timeout(seconds):
+                with self._metrics.stage("user_representation"):
+                    history = await self._histories.of(active, query.user_id, told_items)
+                    user_vector = None
+                    if len(history.items):
+                        user_vector = await self._representations.of(active, history.items)
+                pool = self._pool(active, query, candidates, history.items)
+                if user_vector is None:
+                    return self._by_popularity(active, query, pool, missing, "cold_user")
+                with self._metrics.stage("retrieve"):
+                    items, cf_scores = await self._retrieve(active, pool, user_vector)
+        except TimeoutError:
+            pool = self._pool(active, query, candidates, np.asarray(told_items, dtype=np.int64))
+            return self._by_popularity(active, query, pool, missing, "timeout")
+        if len(items) == 0:
+            return Recommendation(missing=missing)
+
+        window = items[: self._config.window]
+        places = listing_order(window)
+        vector, told = user_vector, active.told(history.items).tolist()
+        fallback: Fallback | None = None
+        try:
+            log_probs = await self._judge.choose(
+                lambda: active.composer.recommend(vector, told, window[places].tolist()),
+                deadline.remaining(self._config.reserve_ms),
+            )
+        except FallbackError as error:
+            fallback = self._fell_back(error.reason)
+            rankers: list[Ranker] = ["cf"] * len(items)
+            scores = softmax(cf_scores)
+        else:
+            order, scores = merge_window(cf_scores, log_probs[np.argsort(places)])
+            items = items[order]
+            rankers = ["llm" if place < len(window) else "cf" for place in range(len(items))]
+        ranked = [
+            RankedItem(int(item), float(score), ranker)
+            for item, score, ranker in zip(items, scores, rankers, strict=True)
+        ]
+        return Recommendation(ranked[: self._num_results(query)], missing, rankers[0], fallback)
+
+    async def _retrieve(self, active: Active, pool: Pool, user_vector: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        if len(active.catalogue) <= INLINE_ITEMS:
+            return retrieve(active.model, pool, user_vector)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, retrieve, active.model, pool, user_vector
+        )
+
+    def _pool(self, active: Active, query: Query, candidates: list[int] | None, history: np.ndarray) -> Pool:
+        catalogue = active.catalogue
+        allowed = None
+        if query.categories:
+            members = [catalogue.category_items.get(name, np.zeros(0, np.int64)) for name in query.categories]
+            allowed = np.unique(np.concatenate(members))
+        excluded = set(catalogue.indices_of(query.exclude_item_ids)[0])
+        if query.exclude_seen or (query.exclude_seen is None and candidates is None):
+            excluded.update(history.tolist())
+        return Pool(candidates, allowed, excluded, max(self._config.retrieve, self._num_results(query)))
+
+    def _num_results(self, query: Query) -> int:
+        if query.num_results is not None:
+            return query.num_results
+        return self._config.num_results if query.candidates is None else len(query.candidates)
+
+    def _by_popularity(
+        self, active: Active, query: Query, pool: Pool, missing: list[str], reason: Fallback
+    ) -> Recommendation:
+        """What anyone might like, for who cannot be known (in time)."""
+        items = most_popular(active.catalogue, pool)
+        self._fell_back(reason)
+        scores = popularity(active.catalogue.interactions[items])
+        ranked = [RankedItem(int(item), float(score), "popularity") for item, score in zip(items, scores, strict=True)]
+        ranker: Ranker | None = "popularity" if ranked else None
+        return Recommendation(ranked[: self._num_results(query)], missing, ranker, reason)
+
+    def _fell_back(self, reason: Fallback) -> Fallback:
+        self._metrics.fallbacks.labels(reason).inc()
+        return reason

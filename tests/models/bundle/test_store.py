@@ -1,0 +1,214 @@
+"""The bundle: written at once or not at all, and refused if a single byte is not as it was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.bundle.manifest import MANIFEST, BackboneRecord, LLMRecord, load_manifest
+from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bundle
+from models.domain import DOMAINS
+from models.errors import BundleError
+from models.prompts.template import PromptConfig
+from tests.tiny import tiny_contents, tiny_split
+
+
+def save_text_encoder(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "modules.json").write_text("[]")
+
+
+def export(home: Path, seed: int = 0, hit: float = 0.5) -> Path:
+    contents = tiny_contents(tiny_split(), seed=seed)
+    return write_bundle(
+        home,
+        contents,
+        name="tiny",
+        prompt=PromptConfig(domain=DOMAINS["movie"]),
+        backbone=BackboneRecord(kind="sasrec", config=contents.backbone.config.model_dump(mode="json")),
+        llm=LLMRecord(name="tiny", fingerprint="f" * 64),
+        text_encoder="none",
+        save_text_encoder=save_text_encoder,
+        metrics={"hit@1": hit},
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("home"))
+
+
+def test_what_was_written_is_what_is_read(bundle: Path) -> None:
+    """Tables, weights, histories, catalogue and index come back as they were."""
+    split = tiny_split()
+    written, read = tiny_contents(split), load_bundle(bundle).contents
+    for table in ("cf_vectors", "joint_item", "joint_text", "joint_genre"):
+        assert torch.equal(getattr(read, table), getattr(written, table))
+    for network in ("backbone", "projector"):
+        expected = getattr(written, network).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in getattr(read, network).state_dict().items())
+    assert read.catalogue.titles == written.catalogue.titles
+    assert read.catalogue.categories == written.catalogue.categories
+    assert read.catalogue.interactions.tolist() == written.catalogue.interactions.tolist()
+    assert read.histories.of("u3").tolist() == split.full_history(3).tolist()
+    query = written.cf_vectors[5:6].numpy()
+    assert read.index.search(query, 5)[0].tolist() == written.index.search(query, 5)[0].tolist()
+    assert load_bundle(bundle).manifest.metrics == {"hit@1": 0.5}
+
+
+def test_a_bundle_for_other_genres_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that takes fewer genres does not pair them with the wrong tokens."""
+    monkeypatch.setattr("models.catalogue.MAX_GENRES", 1)
+    with pytest.raises(BundleError, match="other genres"):
+        load_bundle(bundle)
+
+
+def test_a_flipped_byte_in_any_file_is_refused_with_its_name(bundle: Path, tmp_path: Path) -> None:
+    """First, middle and last byte of every file, the manifest included."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    files = sorted(path for path in copy.rglob("*") if path.is_file())
+    assert {path.name for path in files} >= {MANIFEST, "items.parquet", "users.parquet", "items.faiss", "modules.json"}
+    load_bundle(copy)
+    for path in files:
+        original = path.read_bytes()
+        for position in {0, len(original) // 2, len(original) - 1}:
+            damaged = bytearray(original)
+            damaged[position] ^= 1
+            path.write_bytes(damaged)
+            with pytest.raises(BundleError, match=path.relative_to(copy).as_posix()):
+                load_bundle(copy)
+        path.write_bytes(original)
+    load_bundle(copy)
+
+
+def test_every_byte_of_the_manifest_counts(bundle: Path, tmp_path: Path) -> None:
+    """No byte of `manifest.json` can change unnoticed, be it a digit of a date."""
+    shutil.copy(bundle / MANIFEST, tmp_path / MANIFEST)
+    original = (tmp_path / MANIFEST).read_bytes()
+    for position in range(len(original)):
+        damaged = bytearray(original)
+        damaged[position] ^= 1
+        (tmp_path / MANIFEST).write_bytes(damaged)
+        with pytest.raises(BundleError, match=MANIFEST):
+            load_manifest(tmp_path)
+
+
+def test_every_file_can_be_read_by_another_user(bundle: Path) -> None:
+    """The service does not run as the one who trained."""
+    assert {path.stat().st_mode & 0o777 for path in bundle.rglob("*") if path.is_file()} == {0o644}
+
+
+def test_a_missing_file_is_named(bundle: Path, tmp_path: Path) -> None:
+    """Such as after an incomplete copy."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    (copy / "items.faiss").unlink()
+    with pytest.raises(BundleError, match=r"items\.faiss: missing"):
+        load_bundle(copy)
+
+
+def test_a_folder_without_a_bundle_says_what_to_run(tmp_path: Path) -> None:
+    """The first thing that a new user meets."""
+    with pytest.raises(BundleError, match="allmrec-train fit"):
+        resolve_bundle(tmp_path)
+
+
+def test_another_llm_is_refused(bundle: Path) -> None:
+    """A bundle's projections mean nothing to an LLM that they were not trained for."""
+    loaded = load_bundle(bundle)
+    loaded.check_llm("f" * 64, "tiny")
+    with pytest.raises(BundleError, match="aligned with LLM 'tiny'"):
+        loaded.check_llm("0" * 64, "other")
+
+
+def test_equal_files_with_other_metrics_are_another_version(tmp_path: Path) -> None:
+    """Even within the second that the version's name tells."""
+    first, second = export(tmp_path, hit=0.5), export(tmp_path, hit=0.6)
+    assert first != second
+    assert load_bundle(tmp_path).manifest.metrics == {"hit@1": 0.6}
+
+
+def test_a_new_version_becomes_current_and_the_old_one_stays(tmp_path: Path) -> None:
+    """Rolling back is pointing `current` at the version before."""
+    first = export(tmp_path, seed=0)
+    second = export(tmp_path, seed=1)
+    assert resolve_bundle(tmp_path) == second
+    assert load_bundle(first).version == first.name
+    assert load_bundle(tmp_path).version == second.name
+
+
+def test_a_failing_export_leaves_no_trace(tmp_path: Path) -> None:
+    """The old bundle stays current, and the draft is gone."""
+    first = export(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+
+    def fail(_directory: Path) -> None:
+        raise OSError("no space left on device")
+
+    contents = tiny_contents(tiny_split(), seed=1)
+    with pytest.raises(OSError, match="no space"):
+        write_bundle(
+            tmp_path,
+            contents,
+            name="tiny",
+            prompt=PromptConfig(),
+            backbone=BackboneRecord(kind="sasrec", config={}),
+            llm=LLMRecord(name="tiny", fingerprint="f"),
+            text_encoder="none",
+            save_text_encoder=fail,
+            metrics={},
+        )
+    assert sorted(os.listdir(tmp_path)) == before
+    assert resolve_bundle(tmp_path) == first
+
+
+def test_a_killed_export_leaves_the_old_bundle_in_place(tmp_path: Path) -> None:
+    """SIGKILL while files are being written: the old version is current and whole, no other has appeared."""
+    first = export(tmp_path)
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tests.models.bundle import test_store\n"
+        "def stall(directory):\n"
+        "    directory.mkdir()\n"
+        "    (directory / 'modules.json').write_text('[')\n"
+        "    time.sleep(600)\n"
+        "test_store.save_text_encoder = stall\n"
+        "test_store.export(Path(sys.argv[1]), seed=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[3])
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".writing-*/text_encoder/modules.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert resolve_bundle(tmp_path) == first
+    assert load_bundle(tmp_path).version == first.name
+    visible = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert visible == {first.name, CURRENT}
+    second = export(tmp_path, seed=2)
+    assert load_bundle(tmp_path).version == second.name
+
+
+def test_the_manifest_is_plain_json(bundle: Path) -> None:
+    """Nothing in it needs this project to be read."""
+    content = json.loads((bundle / MANIFEST).read_text())
+    assert content["schema_version"] == 2
+    assert content["prompt"]["domain"] == {"noun": "movie", "verb": "watch", "past": "watched"}
+    assert set(content["files"]) == {
+        path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST
+    }

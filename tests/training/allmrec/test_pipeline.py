@@ -1,0 +1,199 @@
+"""`allmrec-train`: the whole chain on a catalogue of thirty items and an LLM that knows nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from models.bundle.store import load_bundle
+from models.llm.loading import load_llm
+from tests.tiny import tiny_llm
+from tests.tiny_encoder import write_tiny_encoder
+from training.allmrec import pipeline as fit
+from training.cli.main import app
+from training.data.dataset import Dataset
+from training.data.splits import SequenceSplit
+
+RECIPE = """
+[backbone]
+settings = {{ embedding_size = 8, max_length = 10, dropout = 0.1 }}
+loop = {{ epochs = 2 }}
+
+[stage1]
+text_encoder = "{encoder}"
+joint_size = 12
+heads = {{ max_steps = 5 }}
+loop = {{ max_steps = 2 }}
+polish = {{ max_steps = 2 }}
+
+[stage2]
+llm = "{llm}"
+validation_users = 5
+loop = {{ max_steps = 2 }}
+
+[stage2.examples]
+candidates = 5
+batch_tokens = 2000
+
+[stage2.warm_start]
+steps = 5
+
+[evaluation]
+users = 10
+resamples = 50
+"""
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw CSV files, a text encoder, an LLM and a recipe for them."""
+    directory = tmp_path_factory.mktemp("ground")
+    rng = np.random.default_rng(0)
+    (directory / "shop").mkdir()
+    with (directory / "shop" / "interactions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["user_id", "item_id", "timestamp"])
+        for user in range(30):
+            for time, item in enumerate(rng.permutation(28)[: rng.integers(4, 9)]):
+                rows.writerow([f"u{user}", f"i{item}", time])
+    with (directory / "shop" / "items.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["item_id", "title"])
+        rows.writerows([f"i{item}", f"Title {item}"] for item in range(30))
+    llm = tiny_llm(interface=True)
+    llm.model.save_pretrained(directory / "llm")
+    llm.tokenizer.save_pretrained(directory / "llm")
+    llm.interface.save(directory / "llm")
+    encoder = write_tiny_encoder(directory, ["title", *map(str, range(30))])
+    (directory / "recipe.toml").write_text(RECIPE.format(encoder=encoder, llm=directory / "llm"))
+    return directory
+
+
+def allmrec_train(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_fit(ground: Path, directory: Path, *settings: str) -> Result:
+    options = [option for setting in settings for option in ("--set", setting)]
+    return allmrec_train(
+        "fit",
+        ground / "shop",
+        "--recipe",
+        ground / "recipe.toml",
+        "--out",
+        directory / "run",
+        "--bundle",
+        directory / "bundle",
+        *options,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("fitted")
+    result = run_fit(ground, directory)
+    assert result.exit_code == 0, result.output
+    return directory
+
+
+def done(directory: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in (directory / "run").glob("*/done")}
+
+
+def test_fit_goes_from_raw_files_to_a_bundle_that_loads(ground: Path, fitted: Path) -> None:
+    """The importer found out what the files are, and the bundle belongs to the LLM of the recipe."""
+    bundle = load_bundle(fitted / "bundle")
+    llm = load_llm(str(ground / "llm"))
+    bundle.check_llm(llm.fingerprint, llm.name)
+    split = SequenceSplit.from_dataset(Dataset.load(fitted / "run" / "data" / "dataset"))
+    assert bundle.manifest.items == 30
+    assert bundle.manifest.users == 30
+    assert bundle.model.histories.of("u3").tolist() == split.full_history(split.user_ids.index("u3")).tolist()
+    assert set(bundle.manifest.metrics["rankers"]) >= {"SASRec", "LLM-Only", "A-LLMRec", "A-LLMRec (text encoder)"}
+
+
+def test_every_stage_leaves_its_config_and_metrics(fitted: Path) -> None:
+    """And curves where something was trained."""
+    run = fitted / "run"
+    for stage in ("data", "backbone", "stage1", "stage2", "evaluation", "export"):
+        assert {"config.json", "environment.json", "metrics.json"} <= {path.name for path in (run / stage).iterdir()}
+    for stage in ("backbone", "stage1", "stage2"):
+        assert (run / stage / "curve.png").is_file()
+    assert (run / "evaluation" / "report.md").read_text().startswith("# Evaluation on shop")
+
+
+def test_nothing_runs_again_when_nothing_changed(ground: Path, fitted: Path) -> None:
+    """No stage is touched, no second version is published."""
+    before, versions = done(fitted), sorted(os.listdir(fitted / "bundle"))
+    result = run_fit(ground, fitted)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("done before, unchanged") == 6
+    assert done(fitted) == before
+    assert sorted(os.listdir(fitted / "bundle")) == versions
+
+
+def test_a_changed_setting_runs_its_stage_and_those_after_it(
+    ground: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another number of evaluated users: nothing is trained again, evaluation and export are."""
+    before = done(fitted)
+    for stage in ("train_backbone", "train_stage1", "train_stage2"):
+        monkeypatch.setattr(fit, stage, loads_only(getattr(fit, stage)))
+    result = run_fit(ground, fitted, "evaluation.users=8")
+    assert result.exit_code == 0, result.output
+    after = done(fitted)
+    assert {stage for stage in after if after[stage] != before[stage]} == {"evaluation", "export"}
+    metrics = load_bundle(fitted / "bundle").manifest.metrics
+    assert metrics["ranked_users"] == 8
+
+
+def loads_only(train):
+    def checked(*arguments):
+        run = next(argument for argument in arguments if hasattr(argument, "is_done"))
+        assert run.is_done
+        return train(*arguments)
+
+    return checked
+
+
+def test_single_stages_are_commands(ground: Path, tmp_path: Path) -> None:
+    """`backbone` trains no more than the backbone."""
+    result = allmrec_train("backbone", ground / "shop", "--recipe", ground / "recipe.toml", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir(tmp_path / "run")) == ["backbone", "data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "nowhere", "--out", "run"), "nowhere does not exist"),
+        (("fit", "nowhere", "--out", "run", "--recipe", "dmeo"), "recipe 'dmeo' cannot be read"),
+        (("fit", "nowhere", "--out", "run", "--set", "stage2.minuts=1"), "did you mean 'minutes'?"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
+    """No traceback."""
+    result = allmrec_train(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_ctrl_c_says_how_to_go_on(ground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 130; the same command then finishes."""
+
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ("backbone", ground / "shop", "--recipe", ground / "recipe.toml", "--out", tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "train_backbone", interrupted)
+        result = allmrec_train(*arguments)
+    assert result.exit_code == 130
+    assert "The same command goes on" in result.output
+    assert allmrec_train(*arguments).exit_code == 0

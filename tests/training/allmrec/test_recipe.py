@@ -1,0 +1,113 @@
+"""Recipes: what ships can be read, and what is wrong is said with file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.errors import ConfigError
+from training.allmrec.recipe import load_recipe, shipped_recipes
+from training.allmrec.stage2.config import Loss
+from training.backbones.objectives import Objective
+from training.data.importing.ledger import OnBadRow
+
+
+def written(directory: Path, text: str) -> str:
+    path = directory / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_shipped_recipes_can_be_read() -> None:
+    """All of them; the paper's says what the paper says."""
+    assert shipped_recipes() == ["default", "demo", "paper"]
+    for name in shipped_recipes():
+        load_recipe(name)
+    paper = load_recipe("paper")
+    assert paper.stage2.llm == "facebook/opt-6.7b"
+    assert paper.stage2.loss is Loss.TITLE
+    assert paper.stage2.loop.epochs == 5
+    assert (paper.stage1.batch_size, paper.stage1.learning_rate, paper.stage1.loop.epochs) == (32, 1e-4, 10)
+    assert (paper.stage1.positions, paper.stage1.text_categories) == (1, False)
+    assert (paper.backbone.objective, paper.backbone.settings["embedding_size"]) == (Objective.BCE, 50)
+
+
+def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:
+    """What it does not name stays as it is by default."""
+    recipe = load_recipe(written(tmp_path, "[stage2]\nlearning_rate = 5e-5\n[stage2.examples]\ncandidates = 10\n"))
+    assert recipe.stage2.learning_rate == 5e-5
+    assert recipe.stage2.examples.candidates == 10
+    assert recipe.stage2.examples.history_items == 10
+
+
+def test_one_seed_is_the_seed_of_every_stage(tmp_path: Path) -> None:
+    """Unless a stage sets its own."""
+    recipe = load_recipe(written(tmp_path, "seed = 7\n[stage1]\nseed = 1\n"))
+    seeds = [recipe.backbone.seed, recipe.stage1.seed, recipe.stage2.seed, recipe.evaluation.seed]
+    assert seeds == [7, 1, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[stage2]\nlerning_rate = 1e-4\n", r"unknown key 'stage2\.lerning_rate', did you mean 'learning_rate'\?"),
+        ("[stage2.loop]\nminuts = 3\n", r"unknown key 'stage2\.loop\.minuts', did you mean 'minutes'\?"),
+        ("[stage4]\nx = 1\n", r"unknown key 'stage4'"),
+        ("[stage2]\nlearning_rate = -1\n", r"'stage2\.learning_rate': Input should be greater than 0"),
+        ("[stage2]\nloss = 'hinge'\n", r"'stage2\.loss': Input should be 'choice' or 'title'"),
+        ("[stage2\n", r"not valid TOML.*line 1"),
+        ("stage2 = 3\n", r"'stage2'"),
+    ],
+)
+def test_mistakes_are_named_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    """So that a typo is found without reading code."""
+    with pytest.raises(ConfigError, match=message) as error:
+        load_recipe(written(tmp_path, text))
+    assert "mine.toml" in str(error.value)
+
+
+def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
+    """Names, and that a file is possible."""
+    with pytest.raises(ConfigError, match=r"'dmeo' cannot be read: name one of default, demo, paper, or a TOML file"):
+        load_recipe("dmeo")
+
+
+class TestOverrides:
+    def test_values_are_read_as_toml_and_words_as_text(self) -> None:
+        """Numbers, booleans and tables by notation; a bare word is a string."""
+        settings = ["stage2.learning_rate=2e-4", "stage1.freeze=true", "stage2.llm=facebook/opt-125m", "seed=3"]
+        recipe = load_recipe("demo", settings)
+        assert recipe.stage2.learning_rate == 2e-4
+        assert recipe.stage1.freeze is True
+        assert recipe.stage2.llm == "facebook/opt-125m"
+        assert recipe.backbone.seed == 3
+
+    def test_the_loop_may_be_left_out(self) -> None:
+        """`stage2.minutes` is `stage2.loop.minutes`."""
+        assert load_recipe("demo", ["stage2.minutes=5"]).stage2.loop.minutes == 5
+        assert load_recipe("demo", ["stage2.loop.minutes=5"]) == load_recipe("demo", ["stage2.minutes=5"])
+
+    def test_the_later_one_counts(self) -> None:
+        """As on any command line."""
+        assert load_recipe("demo", ["seed=1", "seed=2"]).seed == 2
+
+    @pytest.mark.parametrize("setting", ["stage2.minutes", "=3", "stage2.=3"])
+    def test_what_is_no_setting_is_refused(self, setting: str) -> None:
+        """With the way to write one."""
+        with pytest.raises(ConfigError, match=r"write it as section\.key=value"):
+            load_recipe("demo", [setting])
+
+    def test_a_value_has_no_keys(self) -> None:
+        """`seed` is a number."""
+        with pytest.raises(ConfigError, match=r"'seed' is a value, not a section"):
+            load_recipe("demo", ["seed=1", "seed.x=3"])
+
+
+def test_raw_files_are_imported_as_the_recipe_says(tmp_path: Path) -> None:
+    """Bad rows are left out and counted by default, whatever else is said of the data."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[data]\nmin_rating = 4\n")
+    assert load_recipe(str(path)).data.on_bad_row is OnBadRow.SKIP
+    assert load_recipe(str(path), ["data.on_bad_row=fail"]).data.on_bad_row is OnBadRow.FAIL
+    assert load_recipe(str(path)).data.min_rating == 4

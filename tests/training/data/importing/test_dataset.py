@@ -1,0 +1,126 @@
+"""The dataset folder and the command line that makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from models.errors import DataError
+from training.cli.data import app
+from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    interactions = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [5]})
+    items = pl.DataFrame(
+        {"item_id": ["a"], "title": ["A"], "description": [""], "categories": [[]]}, schema=dict(ITEMS_SCHEMA)
+    )
+    return Dataset(DatasetInfo(name="one", format="test", users=1), interactions, items)
+
+
+def test_what_is_saved_is_loaded(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path / "deep" / "one")
+    loaded = Dataset.load(tmp_path / "deep" / "one")
+    assert loaded.info == dataset.info
+    assert_frame_equal(loaded.interactions, dataset.interactions)
+    assert_frame_equal(loaded.items, dataset.items)
+
+
+def test_an_older_dataset_is_replaced_and_nothing_else_stays(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path / "one")
+    Dataset(dataset.info.model_copy(update={"name": "two"}), dataset.interactions, dataset.items).save(tmp_path / "one")
+    assert Dataset.load(tmp_path / "one").info.name == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_failed_save_leaves_the_older_dataset(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk gives out when the new folder is moved into place."""
+    dataset.save(tmp_path / "one")
+    rename = Path.rename
+
+    def broken(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError("disk on fire")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(DataError, match="cannot be written: disk on fire"):
+        dataset.save(tmp_path / "one")
+    assert Dataset.load(tmp_path / "one").info == dataset.info
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_folder_of_other_things_is_never_replaced(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(DataError, match="is no dataset"):
+        dataset.save(tmp_path)
+    assert (tmp_path / "photo.jpg").exists()
+
+
+def test_a_folder_that_is_no_dataset_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="allmrec-train import"):
+        Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["interactions.parquet", "items.parquet", "dataset.json"])
+def test_a_damaged_file_is_named(dataset: Dataset, tmp_path: Path, name: str) -> None:
+    dataset.save(tmp_path / "one")
+    (tmp_path / "one" / name).write_bytes(b"junk")
+    with pytest.raises(DataError, match=name):
+        Dataset.load(tmp_path / "one")
+
+
+def test_a_missing_column_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path / "one")
+    dataset.interactions.drop("timestamp").write_parquet(tmp_path / "one" / "interactions.parquet")
+    with pytest.raises(DataError, match="needs a column timestamp"):
+        Dataset.load(tmp_path / "one")
+
+
+def test_an_unknown_domain_is_refused() -> None:
+    with pytest.raises(ValidationError, match="choose one of item, movie"):
+        DatasetInfo(name="x", format="test", domain="film")
+
+
+class TestCommands:
+    """`import` and `demo`."""
+
+    def test_import_reports_every_row(self, tmp_path: Path) -> None:
+        (tmp_path / "i.csv").write_text("user,item,time\nu,a,1\nu,a,2\nu,zzz,3\n")
+        (tmp_path / "t.csv").write_text("item,title\na,A\n")
+        arguments = ["import", str(tmp_path), "--out", str(tmp_path / "out"), "--on-bad-row", "skip", "--drop-repeats"]
+        result = CliRunner().invoke(app, [*arguments, "--domain", "song", "--name", "tunes"])
+        assert result.exit_code == 0
+        assert "bad: unknown item" in result.output
+        assert "left out: repeated user-item pair" in result.output
+        info = Dataset.load(tmp_path / "out").info
+        assert (info.name, info.domain, info.interactions.kept) == ("tunes", "song", 1)
+
+    @pytest.mark.parametrize("command", ["import", "demo"])
+    def test_a_wrong_output_folder_is_refused_before_the_work(self, tmp_path: Path, command: str) -> None:
+        (tmp_path / "photo.jpg").touch()
+        sources = [str(tmp_path)] if command == "import" else []
+        result = CliRunner().invoke(app, [command, *sources, "--out", str(tmp_path)])
+        assert isinstance(result.exception, DataError)
+
+    def test_core_sets_both_thresholds(self, tmp_path: Path) -> None:
+        (tmp_path / "i.csv").write_text("user,item,time\nu,a,1\nu,b,2\nv,a,1\nv,b,2\nw,a,1\n")
+        (tmp_path / "t.csv").write_text("item,title\na,A\nb,B\n")
+        CliRunner().invoke(app, ["import", str(tmp_path), "--out", str(tmp_path / "out"), "--core", "2"])
+        settings = Dataset.load(tmp_path / "out").info.settings
+        assert (settings["min_user_interactions"], settings["min_item_interactions"]) == (2, 2)
+
+    def test_demo_follows_its_options(self, tmp_path: Path) -> None:
+        options = ["--users", "30", "--items", "120", "--seed", "3"]
+        result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), *options])
+        assert result.exit_code == 0
+        info = Dataset.load(tmp_path / "out").info
+        assert (info.users, info.items.kept, info.settings["seed"], info.domain) == (30, 120, 3, "movie")

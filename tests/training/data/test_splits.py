@@ -1,0 +1,162 @@
+"""Leave-last-out, cold and warm items and users, evaluation candidates, negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import DataError
+from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
+from training.data.negatives import NegativeSampler
+from training.data.splits import Holdout, SequenceSplit
+from training.evaluation.candidates import draw_candidates
+
+
+def dataset_of(sequences: dict[str, Sequence[str]], item_ids: Sequence[str]) -> Dataset:
+    """A dataset with `sequences` of item ids by user, oldest first."""
+    interactions = pl.DataFrame(
+        [
+            {"user_id": user, "item_id": item, "timestamp": moment}
+            for user, items in sequences.items()
+            for moment, item in enumerate(items)
+        ],
+        schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64},
+    )
+    items = pl.DataFrame(
+        {
+            "item_id": item_ids,
+            "title": [f"title {item}" for item in item_ids],
+            "description": [""] * len(item_ids),
+            "categories": [["c"]] * len(item_ids),
+        },
+        schema=dict(ITEMS_SCHEMA),
+    )
+    return Dataset(DatasetInfo(name="tiny", format="test"), interactions, items)
+
+
+@pytest.fixture
+def split() -> SequenceSplit:
+    sequences = {"ann": ["a", "b", "c", "d"], "bob": ["b", "e", "a"], "cy": ["d", "a"], "di": ["f"]}
+    return SequenceSplit.from_dataset(dataset_of(sequences, ["a", "b", "c", "d", "e", "f", "g"]))
+
+
+def test_last_item_is_test_and_the_one_before_is_validation(split: SequenceSplit) -> None:
+    """ann watched items 1 2 3 4, bob 2 5 1; cy and di have too few interactions to be evaluated."""
+    assert split.user_ids == ["ann", "bob", "cy", "di"]
+    assert [items.tolist() for items in split.train] == [[1, 2], [2], [4, 1], [6]]
+    assert split.validation.tolist() == [3, 5, 0, 0]
+    assert split.test.tolist() == [4, 1, 0, 0]
+
+
+def test_history_for_test_includes_the_validation_item(split: SequenceSplit) -> None:
+    assert split.history(0, Holdout.VALIDATION).tolist() == [1, 2]
+    assert split.history(0, Holdout.TEST).tolist() == [1, 2, 3]
+    assert split.history(2, Holdout.TEST).tolist() == [4, 1]
+    assert split.full_history(0).tolist() == [1, 2, 3, 4]
+    assert split.full_history(3).tolist() == [6]
+
+
+def test_catalogue_counts_training_interactions_only(split: SequenceSplit) -> None:
+    """a: ann, cy; b: ann, bob; d: cy (ann's is held out); f: di; c and e are only held out, g never occurs."""
+    assert split.catalogue.interactions[1:].tolist() == [2, 2, 0, 1, 0, 1, 0]
+
+
+def test_users_with_exactly_three_interactions_are_cold(split: SequenceSplit) -> None:
+    assert split.cold_users.tolist() == [False, True, False, False]
+
+
+def test_cold_and_warm_are_the_tails_of_the_occurring_items(split: SequenceSplit) -> None:
+    """Of six occurring items floor(0.35 * 6) = 2 are cold (c, e) and 2 warm (a, b); g never occurs: cold."""
+    assert np.flatnonzero(split.cold_items).tolist() == [3, 5, 7]
+    assert np.flatnonzero(split.warm_items).tolist() == [1, 2]
+
+
+def test_items_without_training_interactions_are_cold_beyond_the_tail() -> None:
+    """Four of five occurring items are held out only: all are cold though 35 % would be one."""
+    split = SequenceSplit.from_dataset(dataset_of({"u": ["a", "b", "c"], "v": ["a", "d", "e"]}, list("abcde")))
+    assert np.flatnonzero(split.cold_items).tolist() == [2, 3, 4, 5]
+    assert np.flatnonzero(split.warm_items).tolist() == [1]
+
+
+def test_candidates_are_the_target_and_distinct_items_the_user_never_met() -> None:
+    item_ids = [f"i{number}" for number in range(60)]
+    rng = np.random.default_rng(5)
+    sequences = {f"u{user}": rng.permutation(item_ids)[: rng.integers(3, 30)].tolist() for user in range(50)}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, item_ids))
+    candidates = draw_candidates(split, Holdout.VALIDATION, seed=3)
+    assert candidates.items.shape == (50, 20)
+    assert candidates.mask.all()
+    for user, row in zip(candidates.users, candidates.items.tolist(), strict=True):
+        assert row[0] == split.validation[user]
+        assert len(set(row)) == 20
+        assert not set(row[1:]) & set(split.full_history(user).tolist())
+
+
+def test_candidates_follow_the_seed() -> None:
+    big = SequenceSplit.from_dataset(
+        dataset_of({f"u{user}": ["i1", "i2", "i3"] for user in range(9)}, [f"i{n}" for n in range(400)])
+    )
+    assert np.array_equal(draw_candidates(big, Holdout.TEST, 1).items, draw_candidates(big, Holdout.TEST, 1).items)
+    assert not np.array_equal(draw_candidates(big, Holdout.TEST, 1).items, draw_candidates(big, Holdout.TEST, 2).items)
+
+
+def test_a_tiny_catalogue_gives_fewer_candidates(split: SequenceSplit) -> None:
+    """Of seven items ann has met four and bob three: three and four negatives are left, then padding."""
+    candidates = draw_candidates(split, Holdout.TEST)
+    assert candidates.users.tolist() == [0, 1]
+    assert sorted(candidates.items[0, 1:4].tolist()) == [5, 6, 7]
+    assert sorted(candidates.items[1, 1:5].tolist()) == [3, 4, 6, 7]
+    assert candidates.mask.sum(axis=1).tolist() == [4, 5]
+
+
+def test_negatives_are_uniform_over_the_free_items() -> None:
+    """Items 2, 4, 5 are free for the user; each is expected in a third of 30,000 draws."""
+    sampler = NegativeSampler([np.array([1, 3])], np.arange(1, 6))
+    drawn = sampler.sample(np.zeros(300, dtype=np.int64), 100, np.random.default_rng(0))
+    counts = np.bincount(drawn.ravel(), minlength=6)
+    assert counts[[0, 1, 3]].tolist() == [0, 0, 0]
+    assert np.abs(counts[[2, 4, 5]] / 30_000 - 1 / 3).max() < 0.015
+
+
+def test_a_user_of_the_whole_catalogue_gets_padding() -> None:
+    sampler = NegativeSampler([np.array([1, 2]), np.array([1])], np.array([1, 2]))
+    rng = np.random.default_rng(0)
+    assert sampler.sample(np.array([0, 1]), 3, rng).tolist() == [[0, 0, 0], [2, 2, 2]]
+    assert sampler.sample_distinct(np.array([0, 1]), 3, rng).tolist() == [[0, 0, 0], [2, 0, 0]]
+
+
+def test_warm_only_negatives_leave_unseen_items_out(split: SequenceSplit) -> None:
+    drawn = split.negative_sampler(warm_only=True).sample(np.zeros(50, dtype=np.int64), 20, np.random.default_rng(1))
+    assert set(drawn.ravel().tolist()) == {4, 6}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    interacted=st.lists(st.lists(st.integers(1, 30), max_size=30, unique=True), min_size=1, max_size=6),
+    count=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+)
+def test_distinct_negatives_are_as_many_as_there_can_be(interacted: list[list[int]], count: int, seed: int) -> None:
+    """Each row holds min(count, free) distinct free items and padding for the rest."""
+    sampler = NegativeSampler([np.array(items, dtype=np.int64) for items in interacted], np.arange(1, 31))
+    users = np.arange(len(interacted))
+    for user, row in enumerate(sampler.sample_distinct(users, count, np.random.default_rng(seed)).tolist()):
+        free = set(range(1, 31)) - set(interacted[user])
+        drawn = [item for item in row if item]
+        assert len(set(drawn)) == len(drawn) == min(count, len(free))
+        assert set(drawn) <= free
+
+
+def test_a_dataset_without_interactions_is_refused() -> None:
+    with pytest.raises(DataError, match="no interactions"):
+        SequenceSplit.from_dataset(dataset_of({}, ["a"]))
+
+
+def test_an_interaction_with_an_unlisted_item_is_refused() -> None:
+    with pytest.raises(DataError, match="'z'"):
+        SequenceSplit.from_dataset(dataset_of({"u": ["a", "z"]}, ["a"]))

@@ -1,0 +1,95 @@
+"""Metrics: worked examples, ties against the ranker, intervals that cover."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from training.evaluation.metrics import mean_metrics, paired_difference, positive_ranks, report, report_ranks
+
+
+def test_ranks_count_what_scores_higher() -> None:
+    """The positive is in column 0: first, second and last of three."""
+    scores = np.array([[3.0, 2.0, 1.0], [2.0, 3.0, 1.0], [0.0, 3.0, 1.0]])
+    assert positive_ranks(scores).tolist() == [1, 2, 3]
+
+
+def test_ties_count_against_the_positive() -> None:
+    """A constant scorer is last of twenty, so its Hit@1 is 0, and that is not an accident of order."""
+    scores = np.zeros((5, 20))
+    assert positive_ranks(scores).tolist() == [20] * 5
+    assert mean_metrics(scores)["hit@1"] == 0.0
+
+
+def test_what_is_not_a_number_never_wins() -> None:
+    """A NaN positive is last; a NaN negative stands before the positive; padding at -inf stands behind."""
+    nan, inf = np.nan, np.inf
+    scores = np.array([[nan, 1.0, 2.0], [1.0, nan, 0.0], [1.0, -inf, -inf], [-inf, -inf, -inf]])
+    assert positive_ranks(scores).tolist() == [3, 2, 1, 3]
+
+
+def test_metrics_of_known_ranks() -> None:
+    """Ranks 1, 3 and 12 by hand."""
+    found = report_ranks(np.array([1, 3, 12]))["overall"]
+    assert found.users == 3
+    means = {name: estimate.mean for name, estimate in found.metrics.items()}
+    assert means == pytest.approx(
+        {
+            "hit@1": 1 / 3,
+            "hit@5": 2 / 3,
+            "hit@10": 2 / 3,
+            "ndcg@10": (1 + 1 / math.log2(4)) / 3,
+            "mrr": (1 + 1 / 3 + 1 / 12) / 3,
+        }
+    )
+
+
+def test_groups_are_reported_beside_the_whole() -> None:
+    """Two users are warm, one is cold, nobody is new."""
+    scores = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    groups = {"warm": np.array([True, True, False]), "cold": np.array([False, False, True]), "new": np.zeros(3, bool)}
+    found = report(scores, groups)
+    assert list(found) == ["overall", "warm", "cold", "new"]
+    assert [found[name].users for name in found] == [3, 2, 1, 0]
+    assert found["warm"].metrics["hit@1"].mean == 0.5
+    assert found["cold"].metrics["hit@1"].mean == 1.0
+    assert found["new"].metrics == {}
+
+
+def test_interval_is_the_bootstrap_over_users() -> None:
+    """For 400 users and 100 hits the percentile interval is close to the normal one, and equals a plain resampling."""
+    ranks = np.array([1] * 100 + [2] * 300)
+    estimate = report_ranks(ranks, resamples=4000)["overall"].metrics["hit@1"]
+    error = math.sqrt(0.25 * 0.75 / 400)
+    assert estimate.low == pytest.approx(0.25 - 1.96 * error, abs=0.008)
+    assert estimate.high == pytest.approx(0.25 + 1.96 * error, abs=0.008)
+    rng = np.random.default_rng(5)
+    means = [(ranks[rng.integers(400, size=400)] == 1).mean() for _ in range(4000)]
+    assert [estimate.low, estimate.high] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.008)
+
+
+def test_a_paired_difference_cancels_what_users_share() -> None:
+    """Its interval is that of the differences alone: 1.96 standard errors of them, much less than of either ranker."""
+    rng = np.random.default_rng(0)
+    reference = (rng.random(4000) < 0.5).astype(float)
+    better = np.where(rng.random(4000) < 0.1, 1.0, reference)
+    found = paired_difference(better, reference)
+    error = (better - reference).std() / np.sqrt(4000)
+    assert found.mean == pytest.approx((better - reference).mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert found.high - found.low < 0.5 * 2 * 1.96 * better.std() / np.sqrt(4000)
+
+
+def test_certainty_has_no_width() -> None:
+    """When every user has the same rank, every resample does."""
+    estimate = report_ranks(np.full(50, 2))["overall"].metrics["mrr"]
+    assert (estimate.low, estimate.mean, estimate.high) == (0.5, 0.5, 0.5)
+
+
+def test_reports_are_reproducible() -> None:
+    """The same seed gives the same interval, another seed another one."""
+    ranks = np.random.default_rng(0).integers(1, 21, size=200)
+    assert report_ranks(ranks, seed=1) == report_ranks(ranks, seed=1)
+    assert report_ranks(ranks, seed=1) != report_ranks(ranks, seed=2)

@@ -1,0 +1,140 @@
+"""A recipe: everything that a run is made from, in one TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from models.config import Config
+from models.errors import ConfigError
+from training.allmrec.stage1 import Stage1Config
+from training.allmrec.stage2.config import Stage2Config
+from training.backbones.train import BackboneTrainingConfig
+from training.data.importing.importer import ImportOptions
+from training.data.importing.ledger import OnBadRow
+from training.evaluation.evaluate import EvaluationConfig
+from training.runs.loop import LoopConfig
+from training.runs.settings import parse_setting, put_setting
+
+SHIPPED = files("training.allmrec") / "recipes"
+
+
+class DataOptions(ImportOptions):
+    """How `fit` imports raw files: as `import` does, but bad rows are left out and counted unless told to fail."""
+
+    on_bad_row: OnBadRow = OnBadRow.SKIP
+
+
+class Recipe(Config):
+    """All stages of `allmrec-train fit`.
+
+    Attributes:
+        seed: of every stage that does not set its own.
+        data: how raw files are imported; of no effect on a dataset that is already imported.
+        backbone: the CF backbone.
+        stage1: items aligned with their text.
+        stage2: users and items aligned with the LLM.
+        evaluation: how the result is evaluated.
+    """
+
+    seed: int = 0
+    data: DataOptions = DataOptions()
+    backbone: BackboneTrainingConfig = BackboneTrainingConfig()
+    stage1: Stage1Config = Stage1Config()
+    stage2: Stage2Config = Stage2Config()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+STAGES = ("backbone", "stage1", "stage2", "evaluation")
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: of a shipped recipe, or the path of a TOML file.
+        overrides: `stage.key=value` settings in TOML's notation that go before the file's. Keys of a stage's `loop`
+            may leave `loop` out: `stage2.minutes=5`.
+
+    Raises:
+        ConfigError: there is no such recipe, or a key or value in it is wrong; names file and key.
+    """
+    where, text = _read(name)
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(content, override)
+    seed = content.get("seed", 0)
+    for stage in STAGES:
+        section = content.setdefault(stage, {})
+        if isinstance(section, dict):
+            section.setdefault("seed", seed)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
+
+
+def _read(name: str) -> tuple[str, str]:
+    """Where the recipe stands, and its text."""
+    path = Path(name)
+    try:
+        if name in shipped_recipes():
+            return f"recipe {name}", (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
+        return str(path), path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        known = ", ".join(shipped_recipes())
+        raise ConfigError(f"recipe '{name}' cannot be read: name one of {known}, or a TOML file") from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    names, value = parse_setting(override)
+    own = _known_keys(names[:1])
+    if len(names) == 2 and "loop" in own and names[1] not in own and names[1] in LoopConfig.model_fields:
+        names.insert(1, "loop")
+    put_setting(content, names, value)
+
+
+def _explain(error: ErrorDetails) -> str:
+    location = [str(part) for part in error["loc"]]
+    if error["type"] != "extra_forbidden":
+        return f"'{'.'.join(location) or 'the recipe'}': {error['msg']}"
+    known = _known_keys(location[:-1])
+    if "loop" in known:
+        known += LoopConfig.model_fields
+    similar = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f", did you mean '{similar[0]}'?" if similar else ""
+    return f"unknown key '{'.'.join(location)}'{hint}"
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    """The keys that a recipe may have at `location`."""
+    schema: type[BaseModel] | None = Recipe
+    for name in location:
+        field = schema.model_fields.get(name) if schema else None
+        schema = next(_models(field.annotation), None) if field else None
+    return list(schema.model_fields) if schema else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that `annotation` is, or is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

@@ -1,0 +1,63 @@
+"""The stage `stage2`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from models.config import Config
+from models.llm.loading import EMBEDDED
+from training.allmrec.genres import GenreConfig
+from training.allmrec.stage2.examples import ExampleConfig
+from training.allmrec.stage2.warm_start import (
+    WarmStartConfig,
+)
+from training.runs.loop import LoopConfig
+
+
+class Loss(StrEnum):
+    """What stage 2 is trained for."""
+
+    CHOICE = "choice"
+    """-log P(target) under decoding constrained to the candidates: exactly what serving computes."""
+    TITLE = "title"
+    """Cross-entropy of the target title's tokens over the whole vocabulary, as in the paper."""
+
+
+class Stage2Config(Config):
+    """The stage `stage2`.
+
+    Attributes:
+        llm: "embedded", a hub name or a path.
+        device: where the LLM and the projections run.
+        dtype: of the LLM's weights.
+        training_dtype: of the LLM's forward and backward pass in training; validation keeps to `dtype`.
+        examples: what the prompts contain.
+        loss: on what.
+        distillation: share of the choice loss that asks for a teacher's distribution over the candidates instead of
+            the target: what the tokens of the warm start say, or, for an LLM without an interface, the CF backbone.
+        learning_rate: of AdamW.
+        betas: of AdamW.
+        validation_users: at most this many users are validated on.
+        warm_start: how the projections are fitted to the LLM's interface, where it has one.
+        genres: how the genres' embeddings are fitted, likewise.
+        loop: when to stop, validate and save.
+        seed: of everything random.
+    """
+
+    llm: str = EMBEDDED
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    training_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    examples: ExampleConfig = ExampleConfig()
+    loss: Loss = Loss.CHOICE
+    distillation: float = Field(0.0, ge=0, le=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    validation_users: int = Field(256, gt=0)
+    warm_start: WarmStartConfig = WarmStartConfig()
+    genres: GenreConfig = GenreConfig()
+    loop: LoopConfig = LoopConfig(epochs=5, validate_first=True, clip_norm=1.0, warmup=0.02, decay_from=0.0)
+    seed: int = 0

@@ -1,0 +1,147 @@
+"""What stage 2 is trained on: users at some point of their sequence, and candidates for what comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import numpy as np
+from pydantic import Field
+
+from models.catalogue import PADDING_ITEM
+from models.config import Config
+from training.data.splits import SequenceSplit
+from training.runs.loop import epoch_rng
+
+# Quotes, comma and slot around a title, and the words around them, roughly: batches are cut by it, nothing else.
+TOKENS_PER_ENTRY = 5
+TOKENS_PER_PROMPT = 60
+
+
+class Positions(StrEnum):
+    """Which items of a training sequence are predicted."""
+
+    LAST = "last"
+    """The last one, as in the paper."""
+    ALL = "all"
+    """Another random one in every epoch ("A-LLMRec_all", spread over the epochs)."""
+
+
+class ExampleConfig(Config):
+    """What stage 2's prompts contain.
+
+    Attributes:
+        history_items: history items told in a prompt.
+        max_title_tokens: longer titles are cut.
+        candidates: the target and this many less one sampled non-interacted items.
+        positions: which items are predicted.
+        text_prompts: share of the prompts in which all items are injected by their text, q_i.
+        text_items: share of the items injected by their text in the other prompts.
+        batch_tokens: prompt tokens, padding included, of one step.
+        epoch_users: users of an epoch, drawn anew for each; all if not given.
+    """
+
+    history_items: int = Field(10, ge=0)
+    max_title_tokens: int = Field(16, gt=0)
+    candidates: int = Field(20, gt=1)
+    positions: Positions = Positions.ALL
+    text_prompts: float = Field(0.25, ge=0, le=1)
+    text_items: float = Field(0.1, ge=0, le=1)
+    batch_tokens: int = Field(6144, gt=0)
+    epoch_users: int | None = Field(None, gt=0)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training examples; a batch is some of them.
+
+    Attributes:
+        users: (B,) rows of the split.
+        ends: (B,) length of the history: the target is the item after it.
+        items: (B, C) candidates in the order of the prompt, padding last.
+        answers: (B,) which of them is the target.
+        as_text: (B, H + C) whether each history item, the latest last, and each candidate is injected by its text.
+    """
+
+    users: np.ndarray
+    ends: np.ndarray
+    items: np.ndarray
+    answers: np.ndarray
+    as_text: np.ndarray
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> Examples:
+        """Some of them."""
+        return Examples(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+class ExampleSampler:
+    """Draws an epoch's examples.
+
+    Args:
+        split: the data; only training interactions are looked at.
+        config: what to draw.
+        title_lengths: (N+1,) tokens of every title.
+        seed: of all that is random.
+    """
+
+    def __init__(self, split: SequenceSplit, config: ExampleConfig, title_lengths: np.ndarray, seed: int) -> None:
+        self._train, self._config, self._seed = split.train, config, seed
+        self._sizes = np.asarray([len(items) for items in split.train])
+        self._eligible = np.flatnonzero(self._sizes >= 2)
+        # Items without interactions are never a target: as negatives they would only be learned to lose.
+        self._sampler = split.negative_sampler(warm_only=True)
+        self._title_lengths = title_lengths
+
+    def batches(self, epoch: int) -> list[Examples]:
+        """The batches of `epoch`: prompts of like length share a batch, whose padded size is within the budget."""
+        rng = epoch_rng(self._seed, epoch)
+        examples = self._draw(rng)
+        lengths = self._lengths(examples)
+        # Sorted by length, but for some noise that mixes the batches from epoch to epoch.
+        order = np.argsort(lengths * rng.uniform(0.9, 1.1, len(lengths)), kind="stable")
+        batches, start, longest = [], 0, 0
+        for end, row in enumerate(order):
+            longest = max(longest, int(lengths[row]))
+            if end > start and longest * (end - start + 1) > self._config.batch_tokens:
+                batches.append(examples.take(order[start:end]))
+                start, longest = end, int(lengths[row])
+        if start < len(order):
+            batches.append(examples.take(order[start:]))
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+    def _draw(self, rng: np.random.Generator) -> Examples:
+        config = self._config
+        users = rng.permutation(self._eligible)[: config.epoch_users]
+        last = self._sizes[users] - 1
+        ends = last if config.positions is Positions.LAST else rng.integers(1, last + 1)
+        targets = np.asarray([self._train[user][end] for user, end in zip(users, ends, strict=True)])
+        negatives = self._sampler.sample_distinct(users, config.candidates - 1, rng)
+        items = np.column_stack([targets, negatives])
+        # A random order, padding last.
+        keys = rng.random(items.shape) + (items == PADDING_ITEM)
+        order = np.argsort(keys, axis=1)
+        entries = config.history_items + config.candidates
+        as_text = rng.random((len(users), entries)) < config.text_items
+        as_text |= rng.random((len(users), 1)) < config.text_prompts
+        return Examples(
+            users=users,
+            ends=ends,
+            items=np.take_along_axis(items, order, axis=1),
+            answers=np.argmax(order == 0, axis=1),
+            as_text=as_text,
+        )
+
+    def _lengths(self, examples: Examples) -> np.ndarray:
+        told = np.asarray(
+            [
+                self._title_lengths[self._train[user][max(0, end - self._config.history_items) : end]].sum()
+                for user, end in zip(examples.users, examples.ends, strict=True)
+            ]
+        )
+        offered = self._title_lengths[examples.items].sum(axis=1)
+        entries = np.minimum(examples.ends, self._config.history_items) + self._config.candidates
+        return np.asarray(told + offered + TOKENS_PER_ENTRY * entries + TOKENS_PER_PROMPT)

@@ -1,0 +1,191 @@
+"""Stage 2's losses: a batch of prompts to a number."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.backbones import represent_all
+from models.bundle.catalogue_model import CatalogueModel
+from models.catalogue import PADDING_ITEM
+from models.llm.loading import LanguageModel
+from models.prompts.layout import PromptLayout
+from models.prompts.template import PromptTemplate
+from models.prompts.titles import TitleTokens
+from models.scoring.choices import ChoiceTrie
+from models.scoring.opt_inference import OPTScorer
+from models.scoring.opt_training import PackedReader
+from models.scoring.packing import PackedBatch, hidden_states, node_logits, pack
+from training.allmrec.stage2.config import Loss, Stage2Config
+from training.allmrec.stage2.examples import Examples
+from training.allmrec.stage2.teachers import Teacher
+from training.data.splits import SequenceSplit
+
+
+class Stage2Loss:
+    """A batch of examples to its loss.
+
+    Args:
+        split: the data.
+        contents: tables, backbone and the projector to train.
+        llm: frozen.
+        template: builds the prompts.
+        titles: of all items.
+        config: of the stage.
+        teach: gives the distributions for distillation.
+    """
+
+    def __init__(
+        self,
+        split: SequenceSplit,
+        contents: CatalogueModel,
+        llm: LanguageModel,
+        template: PromptTemplate,
+        titles: TitleTokens,
+        config: Stage2Config,
+        teach: Teacher,
+    ) -> None:
+        self._train, self._contents, self._llm = split.train, contents, llm
+        self._template, self._titles, self._config = template, titles, config
+        self._teach = teach
+        self._reader = _Reader(llm.model, getattr(torch, config.training_dtype))
+        # Item i by its text is row i + N + 1.
+        self._joint = torch.cat([contents.joint_item, contents.joint_text])
+        self._text_offset = len(contents.joint_item)
+
+    def __call__(self, batch: Examples) -> torch.Tensor:
+        """The mean loss of `batch`."""
+        candidates = [items[items != PADDING_ITEM] for items in batch.items]
+        histories = [self._train[user][:end] for user, end in zip(batch.users, batch.ends, strict=True)]
+        told = [history[max(0, len(history) - self._config.examples.history_items) :] for history in histories]
+        layouts = [
+            self._template.recommend(self._titles.of(history), self._titles.of(items))
+            for history, items in zip(told, candidates, strict=True)
+        ]
+        tries = [ChoiceTrie(layout.choices, self._template.end_token) for layout in layouts]
+        users_B_D = represent_all(self._contents.backbone, histories, self._contents.cf_vectors)
+        limit = self._config.examples.history_items
+        told_rows = [
+            self._rows(items, flags[limit - len(items) : limit])
+            for items, flags in zip(told, batch.as_text, strict=True)
+        ]
+        candidate_rows = [
+            self._rows(items, flags[limit : limit + len(items)])
+            for items, flags in zip(candidates, batch.as_text, strict=True)
+        ]
+        soft_T_D = self._contents.projector(
+            layouts,
+            users_B_D,
+            [self._joint[rows] for rows in told_rows],
+            [self._joint[rows] for rows in candidate_rows],
+        )
+        if self._config.loss is Loss.TITLE:
+            return self._title_loss(layouts, batch.answers, soft_T_D)
+        wanted = self._wanted(users_B_D, told_rows, candidate_rows, batch.answers)
+        return self._choice_loss(layouts, tries, wanted, soft_T_D)
+
+    def _rows(self, items: np.ndarray, as_text: np.ndarray) -> torch.Tensor:
+        rows = torch.from_numpy(items + self._text_offset * as_text)
+        return rows.to(self._joint.device)
+
+    def _wanted(
+        self,
+        users_B_D: torch.Tensor,
+        told: Sequence[torch.Tensor],
+        candidates: Sequence[torch.Tensor],
+        answers: np.ndarray,
+    ) -> list[np.ndarray]:
+        """Per prompt (C,) the distribution asked for: the target, or in part what the teacher says."""
+        share = self._config.distillation
+        wanted = [np.eye(len(rows))[answer] for rows, answer in zip(candidates, answers, strict=True)]
+        if share == 0:
+            return wanted
+        taught = self._teach(users_B_D, told, candidates)
+        return [(1 - share) * target + share * probs for target, probs in zip(wanted, taught, strict=True)]
+
+    def _choice_loss(
+        self,
+        layouts: Sequence[PromptLayout],
+        tries: Sequence[ChoiceTrie],
+        wanted: Sequence[np.ndarray],
+        soft_T_D: torch.Tensor,
+    ) -> torch.Tensor:
+        """Cross-entropy between the distribution asked for and the constrained decoder's, node by node."""
+        batch = _packed(layouts, tries).to(soft_T_D.device)
+        hidden_M_D = self._reader(batch, soft_T_D, batch.node_rows, batch.node_columns)
+        log_probs_M_C = node_logits(self._llm.model, hidden_M_D, batch.children_M_C).log_softmax(dim=1)
+        mass_M_C = node_masses(tries, wanted, log_probs_M_C.shape).to(log_probs_M_C.device)
+        return -(mass_M_C * log_probs_M_C.masked_fill(mass_M_C == 0, 0.0)).sum() / len(layouts)
+
+    def _title_loss(self, layouts: Sequence[PromptLayout], answers: np.ndarray, soft_T_D: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the target's tokens and the closing quote, over the whole vocabulary."""
+        titles = [
+            [*layout.choices[answer], self._template.end_token] for layout, answer in zip(layouts, answers, strict=True)
+        ]
+        prompts = [
+            PromptLayout(
+                np.concatenate([layout.token_ids, np.asarray(title[:-1], dtype=np.int64)]),
+                layout.soft_positions,
+                layout.slot_kinds,
+                layout.slot_ordinals,
+                layout.choices,
+            )
+            for layout, title in zip(layouts, titles, strict=True)
+        ]
+        no_tries = [ChoiceTrie([title], self._template.end_token) for title in titles]
+        batch = _packed(prompts, no_tries).to(soft_T_D.device)
+        rows = [row for row, title in enumerate(titles) for _ in title]
+        columns = [
+            len(layout.token_ids) - 1 + depth
+            for layout, title in zip(layouts, titles, strict=True)
+            for depth in range(len(title))
+        ]
+        targets = torch.tensor([token for title in titles for token in title], device=soft_T_D.device)
+        hidden_N_D = self._reader(batch, soft_T_D, *torch.tensor([rows, columns], device=soft_T_D.device))
+        head = self._llm.model.get_output_embeddings()
+        logits = head(hidden_N_D.to(head.weight.dtype))
+        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / len(layouts)
+
+
+class _Reader:
+    """The frozen LLM's last hidden states at given positions, for training: in its own precision, and fast on a CPU."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self._model = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+        fast = model.device.type == "cpu" and OPTScorer.supports(model)
+        self._packed = PackedReader(self._model) if fast else None
+
+    def __call__(
+        self, batch: PackedBatch, soft_T_D: torch.Tensor, rows_N: torch.Tensor, columns_N: torch.Tensor
+    ) -> torch.Tensor:
+        """(N, D') at packed positions `rows_N`, `columns_N`."""
+        if self._packed is not None:
+            return self._packed(batch, soft_T_D, rows_N, columns_N)
+        return hidden_states(self._model, batch, soft_T_D)[rows_N, columns_N]
+
+
+def node_masses(tries: Sequence[ChoiceTrie], wanted: Sequence[np.ndarray], shape: Sequence[int]) -> torch.Tensor:
+    """(M, C) the probability mass that goes through every child of every branching node.
+
+    Args:
+        tries: of the prompts.
+        wanted: per prompt (K,) the distribution over its choices.
+        shape: (M, C), nodes in the order in which a packed batch lists them.
+    """
+    mass_M_C = np.zeros(tuple(shape), dtype=np.float32)
+    first = 0
+    for trie, probabilities in zip(tries, wanted, strict=True):
+        for probability, steps in zip(probabilities, trie.steps, strict=True):
+            for branch, child in steps:
+                mass_M_C[first + branch, child] += probability
+        first += len(trie.branches)
+    return torch.from_numpy(mass_M_C)
+
+
+def _packed(layouts: Sequence[PromptLayout], tries: Sequence[ChoiceTrie]) -> PackedBatch:
+    return pack([layout.token_ids for layout in layouts], [layout.soft_positions for layout in layouts], tries)

@@ -1,0 +1,129 @@
+"""`allmrec-train import` and `allmrec-train demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from models.domain import DOMAINS
+from models.errors import DataError
+from training.data.dataset import Dataset, is_replaceable
+from training.data.demo.generate import DemoConfig, generate
+from training.data.importing.importer import Format, ImportConfig, prepare
+from training.data.importing.ledger import OnBadRow
+from training.data.importing.report import run_import
+from training.data.importing.tabular import Columns
+
+app = typer.Typer(help="Make datasets.", no_args_is_help=True)
+console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option(help="The folder of the dataset; an older dataset there is replaced.")]
+Column = Annotated[str | None, typer.Option(help="A column name; found by its usual names unless given.")]
+
+
+@app.command("import")
+def import_(  # noqa: PLR0917 - typer reads the options off the signature
+    sources: Annotated[list[Path], typer.Argument(help="Files, or a folder that holds them.")],
+    out: Out,
+    format: Annotated[Format, typer.Option(help="What the sources are.")] = Format.AUTO,  # noqa: A002
+    name: Annotated[str | None, typer.Option(help="The dataset's name in reports.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help=f"The prompt's wording: {', '.join(DOMAINS)}. Movie for MovieLens, else item.")
+    ] = None,
+    core: Annotated[
+        int | None, typer.Option(min=1, help="Both of the next two. Amazon: 5, as in the paper; else 1.")
+    ] = None,
+    min_user_interactions: Annotated[
+        int | None, typer.Option(min=1, help="Leave out users with fewer, repeatedly (k-core).")
+    ] = None,
+    min_item_interactions: Annotated[
+        int | None, typer.Option(min=1, help="Leave out items with fewer, repeatedly (k-core).")
+    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated lower.")] = None,
+    drop_repeats: Annotated[
+        bool, typer.Option("--drop-repeats", help="Of a user's interactions with the same item keep only the first.")
+    ] = False,
+    drop_unseen_items: Annotated[
+        bool | None,
+        typer.Option(
+            "--drop-unseen-items/--keep-unseen-items",
+            help="Whether items without interactions leave the catalogue. Amazon: they do; else they stay, cold.",
+        ),
+    ] = None,
+    on_bad_row: Annotated[
+        OnBadRow, typer.Option(help="A row that cannot be used: an error, or left out and counted.")
+    ] = OnBadRow.FAIL,
+    encoding: Annotated[str | None, typer.Option(help="Of text files; UTF-8 unless given.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; found in the header.")] = None,
+    user_column: Column = None,
+    item_column: Column = None,
+    time_column: Column = None,
+    rating_column: Column = None,
+    item_id_column: Column = None,
+    title_column: Column = None,
+    description_column: Column = None,
+    categories_column: Column = None,
+    categories_separator: Annotated[str, typer.Option(help="What parts the categories of an item.")] = "|",
+) -> None:
+    """Make a dataset from MovieLens, Amazon Reviews, CSV or Parquet files."""
+    _check_out(out)
+    config = ImportConfig(
+        sources=tuple(sources),
+        format=format,
+        name=name,
+        domain=domain,
+        on_bad_row=on_bad_row,
+        min_user_interactions=min_user_interactions or core,
+        min_item_interactions=min_item_interactions or core,
+        min_rating=min_rating,
+        drop_repeats=drop_repeats,
+        drop_unseen_items=drop_unseen_items,
+        encoding=encoding,
+        delimiter=delimiter,
+        columns=Columns(
+            user=user_column,
+            item=item_column,
+            time=time_column,
+            rating=rating_column,
+            item_id=item_id_column,
+            title=title_column,
+            description=description_column,
+            categories=categories_column,
+            separator=categories_separator,
+        ),
+    )
+    planned = prepare(config)
+    dataset = run_import(planned, console)
+    dataset.save(out)
+    _summarise(dataset, out)
+
+
+@app.command()
+def demo(
+    out: Out,
+    users: Annotated[int, typer.Option(min=1, help="How many people.")] = DemoConfig().users,
+    items: Annotated[int, typer.Option(min=100, max=10_000, help="How many movies.")] = DemoConfig().items,
+    seed: Annotated[int, typer.Option(min=0, help="One seed, one world.")] = 0,
+) -> None:
+    """Make the demo world: movies and people that never were."""
+    _check_out(out)
+    dataset = generate(DemoConfig(users=users, items=items, seed=seed))
+    dataset.save(out)
+    _summarise(dataset, out)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse before the work what `Dataset.save` would refuse after it."""
+    if out.exists() and not is_replaceable(out):
+        raise DataError(f"{out} exists and is no dataset: choose another folder for --out")
+
+
+def _summarise(dataset: Dataset, out: Path) -> None:
+    info = dataset.info
+    console.print(
+        f"{out}: {info.users:,} users, {info.items.kept:,} items ({info.unseen_items:,} never interacted with),"
+        f" {info.interactions.kept:,} interactions"
+    )

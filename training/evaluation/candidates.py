@@ -1,0 +1,57 @@
+"""What rankers are compared on: each user's held-out item among sampled negatives (A-LLMRec section 5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.catalogue import PADDING_ITEM
+from training.data.negatives import NegativeSampler
+from training.data.splits import Holdout, SequenceSplit
+
+NEGATIVES = 19
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """E users, each with one positive and some negatives.
+
+    Attributes:
+        users: (E,) rows of the split.
+        items: (E, C) item numbers, the positive first; padding where the catalogue is too small for C - 1 negatives.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(E, C) bool: the real candidates."""
+        return self.items != PADDING_ITEM
+
+    def __len__(self) -> int:
+        """The number of users E."""
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> Candidates:
+        """Those of some users, by row number or mask."""
+        return Candidates(self.users[rows], self.items[rows])
+
+    def at_most(self, users: int) -> Candidates:
+        """Those of at most so many users, spread evenly: enough to validate on."""
+        rows = np.linspace(0, len(self) - 1, min(users, len(self)))
+        return self.take(np.unique(rows.astype(np.int64)))
+
+
+def draw_candidates(split: SequenceSplit, holdout: Holdout, seed: int = 0, negatives: int = NEGATIVES) -> Candidates:
+    """The candidates of every evaluated user: the target and uniform items that the user never met.
+
+    The same seed gives the same candidates, for every ranker that is compared.
+    """
+    users = np.flatnonzero(split.target(holdout) != PADDING_ITEM)
+    met = [split.full_history(int(user)) for user in users]
+    sampler = NegativeSampler(met, np.arange(1, len(split.catalogue) + 1))
+    rng = np.random.default_rng([seed, list(Holdout).index(holdout)])
+    drawn = sampler.sample_distinct(np.arange(len(users)), negatives, rng)
+    return Candidates(users, np.column_stack([split.target(holdout)[users], drawn]))
