@@ -41,22 +41,22 @@ class Questionnaire:
 
     def __init__(self, bundle: Path, llm: str) -> None:
         loaded = load_bundle(bundle)
-        self._contents = loaded.contents
+        self._model = loaded.model
         self._max_title_tokens = loaded.manifest.prompt.max_title_tokens
         self._tokenizer: Any = load_tokenizer(llm)
         context = int(load_config(llm).max_position_embeddings)
-        self._composer = PromptComposer(self._contents, loaded.manifest.prompt, self._tokenizer, context)
+        self._composer = PromptComposer(self._model, loaded.manifest.prompt, self._tokenizer, context)
 
     def users(self, count: int, seed: int) -> list[str]:
         """`count` users, or all if there are fewer."""
-        user_ids = sorted(self._contents.histories.user_ids())
+        user_ids = sorted(self._model.histories.user_ids())
         chosen = np.random.default_rng(seed).permutation(len(user_ids))[:count]
         return [user_ids[row] for row in chosen]
 
     def ask(self, count: int, candidates: int, seed: int) -> list[Asked]:
         """`count` questions: the longer half of the users, each with `candidates` random items to rank."""
         rng = np.random.default_rng(seed)
-        catalogue, histories = self._contents.catalogue, self._contents.histories
+        catalogue, histories = self._model.catalogue, self._model.histories
         users = sorted(histories.user_ids(), key=lambda user_id: -len(histories.of(user_id)))
         users = users[: max(1, len(users) // 2)]
         asked = []
@@ -71,6 +71,6 @@ class Questionnaire:
         return asked
 
     def _shown(self, items: Sequence[int]) -> list[str]:
-        titles = [self._contents.catalogue.titles[item] for item in items]
+        titles = [self._model.catalogue.titles[item] for item in items]
         tokens = TitleTokens(self._tokenizer, titles, self._max_title_tokens)
         return [str(self._tokenizer.decode(tokens[row])) for row in range(len(tokens))]

@@ -52,7 +52,7 @@ class ConfigError(ClientError):
 
 
 class PromptTooLongError(ClientError):
-    """The candidates alone overflow the LLM's context. Raised by `models.prompt`."""
+    """The candidates alone overflow the LLM's context. Raised by `models.prompts`."""
 
     title = "Prompt too long"
 

@@ -50,7 +50,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_written_is_what_is_read(bundle: Path) -> None:
     """Tables, weights, histories, catalogue and index come back as they were."""
     split = tiny_split()
-    written, read = tiny_contents(split), load_bundle(bundle).contents
+    written, read = tiny_contents(split), load_bundle(bundle).model
     for table in ("cf_vectors", "joint_item", "joint_text", "joint_genre"):
         assert torch.equal(getattr(read, table), getattr(written, table))
     for network in ("backbone", "projector"):

@@ -40,7 +40,7 @@ async def test_genres_come_with_the_history_that_speaks_for_them(client: httpx.A
     probabilities = [share["probability"] for share in answer["genres"]]
     assert sum(probabilities) == pytest.approx(1)
     assert probabilities == sorted(probabilities, reverse=True)
-    contents = load_bundle(world.bundle).contents
+    contents = load_bundle(world.bundle).model
     history = contents.histories.of("u0")[::-1]
     for share in answer["genres"]:
         expected = [f"i{item}" for item in history if GENRES[(item - 1) % 4] == share["genre"]]
@@ -86,7 +86,7 @@ def test_a_sentence_holds_if_it_ends_and_quotes_something(sentence: str, holds: 
 
 def test_what_can_be_quoted_was_told(world: World) -> None:
     """Not what the prompt has no room to tell; equal titles once; as it stands in the prompt."""
-    contents = load_bundle(world.bundle).contents
+    contents = load_bundle(world.bundle).model
     contents.catalogue.titles[4:7] = ['the  "red" one', "silent", "silent"]
     composer = PromptComposer(contents, PromptConfig(history_items=3), load_tokenizer(str(world.llm)), 1024)
     vector = contents.user_vectors([[1, 2, 4]])[0]
@@ -206,7 +206,7 @@ async def test_a_user_without_usable_history_gets_what_is_popular(client: httpx.
     await client.post("/feedback", json={"events": [{"user_id": "stranger", "item_id": "from-another-bundle"}]})
     answer = await explain(client, "stranger", top_k=4)
     assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("popularity", "cold_user", "template")
-    catalogue = load_bundle(world.bundle).contents.catalogue
+    catalogue = load_bundle(world.bundle).model.catalogue
     counts = {genre: int(catalogue.interactions[items].sum()) + 1 for genre, items in catalogue.category_items.items()}
     total = sum(counts.values())
     assert {share["genre"]: pytest.approx(share["probability"]) for share in answer["genres"]} == {

@@ -152,7 +152,7 @@ async def test_a_stored_representation_is_the_backbones(world: World, engine: Fa
     async with serving(world.settings_for(tmp_path), engine) as (client, app):
         await ask(client, "u0")
         store = app.state.runtime.services.store
-        contents = load_bundle(world.bundle).contents
+        contents = load_bundle(world.bundle).model
         history = contents.histories.of("u0")
         value = await store.vector(representation_key(history, app.state.runtime.services.active.version))
     rows = torch.from_numpy(history.astype(np.int64))[None]
@@ -221,7 +221,7 @@ async def test_a_damaged_entry_in_redis_is_not_used(world: World, engine: FakeEn
     async with serving(world.settings_for(tmp_path, user_cache_size=1), engine) as (client, app):
         good = await ask(client, "u0")
         store = app.state.runtime.services.store
-        history = load_bundle(world.bundle).contents.histories.of("u0")
+        history = load_bundle(world.bundle).model.histories.of("u0")
         key = representation_key(history, app.state.runtime.services.active.version)
         await store.put_vector(key, b"short")
         await ask(client, "u1")

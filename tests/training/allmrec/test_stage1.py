@@ -175,7 +175,7 @@ def test_examples_are_a_positive_and_what_came_before(
         items = split.train[user]
         before = represent_all(backbone, [items[:place] for place in range(1, 5) if items[place] == positive])
         assert torch.isclose(before, vector_D, atol=1e-5).all(dim=1).any()
-    monkeypatch.setattr("training.stage1.MOST_POSITIONS", 2 * 299)
+    monkeypatch.setattr("training.allmrec.stage1.MOST_POSITIONS", 2 * 299)
     assert len(_Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet).users) == 2 * 299
 
 
