@@ -63,7 +63,7 @@ class Judge:
                     question = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
                 with self._metrics.stage("score"):
                     logits = await self._engine.score(question.prompt, question.trie)
-                    log_probs = question.trie.log_probs(logits, question.cf_scores)
+                    log_probs = question.log_probs(logits)
         except Exception as error:
             raise self._fallback(error) from error
         finally:

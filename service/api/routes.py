@@ -167,7 +167,7 @@ async def get_item(item_id: str, services: ServicesOf) -> Item:
         description=catalogue.descriptions[item],
         categories=list(catalogue.categories[item]),
         interactions=int(catalogue.interactions[item]),
-        cold=not bool(catalogue.warm[item]),
+        cold=not bool(catalogue.trained[item]),
     )
 
 

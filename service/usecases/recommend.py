@@ -15,7 +15,6 @@ from models.config import Config
 from models.errors import ClientError
 from models.recommending.merge import merge_window, popularity, softmax
 from models.recommending.retrieve import Pool, most_popular, retrieve
-from models.recommending.window import listing_order
 from service.deadline import Deadline
 from service.deployments.deployment import Active
 from service.llm_gate import FallbackError, Judge
@@ -157,12 +156,11 @@ class Recommender:
             return Recommendation(missing=missing)
 
         window = items[: self._config.window]
-        places = listing_order(window)
         vector, told = user_vector, active.told(history.items).tolist()
         fallback: Fallback | None = None
         try:
             log_probs = await self._judge.choose(
-                lambda: active.composer.recommend(vector, told, window[places].tolist()),
+                lambda: active.composer.recommend(vector, told, window),
                 deadline.remaining(self._config.reserve_ms),
             )
         except FallbackError as error:
@@ -170,7 +168,7 @@ class Recommender:
             rankers: list[Ranker] = ["cf"] * len(items)
             scores = softmax(cf_scores)
         else:
-            order, scores = merge_window(cf_scores, log_probs[np.argsort(places)])
+            order, scores = merge_window(cf_scores, log_probs)
             items = items[order]
             rankers = ["llm" if place < len(window) else "cf" for place in range(len(items))]
         ranked = [

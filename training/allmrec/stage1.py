@@ -279,7 +279,7 @@ class _Stage1:
         self.backbone = backbone.to(config.device)
         self.encoder = TextEncoder(config.text_encoder, config.max_text_tokens, config.device)
         self.tokens = self.encoder.tokenize(catalogue_texts(split.catalogue, config.text_categories))
-        self.warm = torch.from_numpy(split.catalogue.warm).to(config.device)
+        self.warm = torch.from_numpy(split.catalogue.trained).to(config.device)
         self.item_vectors = backbone.item_vectors.detach()
         self._examples()
 
@@ -298,7 +298,7 @@ class _Stage1:
 
     def _examples(self) -> None:
         """The chosen positions: whose they are, the positive, and what came before it as x_u."""
-        train, warm = self.split.train, int(self.split.catalogue.warm.sum())
+        train, warm = self.split.train, int(self.split.catalogue.trained.sum())
         users = [user for user, items in enumerate(train) if len(items) > 1 and len(set(items)) < warm]
         limit = max(1, min(self.config.positions, MOST_POSITIONS // max(1, len(users))))
         chosen = chosen_positions([train[user] for user in users], limit, self.config.seed)
@@ -341,13 +341,13 @@ class _Stage1:
         """The tables of all items, in eval mode and on the CPU."""
         alignment = self.alignment.eval()
         joint_text = alignment.encode_texts(self.text_vectors)
-        joint_item = torch.where(self.warm[:, None], alignment.encode_items(self.item_vectors), joint_text)
+        joint_item = torch.where(self.trained[:, None], alignment.encode_items(self.item_vectors), joint_text)
         decoded_text = alignment.decode_items(joint_text)
         tables = {
             "text_vectors": self.text_vectors,
             "joint_item": joint_item,
             "joint_text": joint_text,
-            "cf_vectors": torch.where(self.warm[:, None], self.item_vectors, decoded_text),
+            "cf_vectors": torch.where(self.trained[:, None], self.item_vectors, decoded_text),
             "decoded_item": alignment.decode_items(joint_item),
             "decoded_text": decoded_text,
         }

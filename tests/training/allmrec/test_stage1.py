@@ -142,7 +142,7 @@ def hit_rate(split: SequenceSplit, backbone: Backbone, vectors: torch.Tensor, un
     candidates = draw_candidates(split, Holdout.TEST)
     histories = [split.history(int(user), Holdout.TEST) for user in candidates.users]
     scores = candidate_logits(represent_all(backbone, histories), vectors, candidates.items)
-    return mean_metrics(scores[split.catalogue.warm[candidates.items[:, 0]] != unseen])["hit@1"]
+    return mean_metrics(scores[split.catalogue.trained[candidates.items[:, 0]] != unseen])["hit@1"]
 
 
 def test_positions_are_the_last_and_others() -> None:
@@ -165,7 +165,7 @@ def test_examples_are_a_positive_and_what_came_before(
 ) -> None:
     """Every x_u is of a prefix that ends before the positive; users who know the whole catalogue have no negative."""
     first, *others = split.train
-    everything = np.concatenate([first, np.flatnonzero(split.catalogue.warm)])
+    everything = np.concatenate([first, np.flatnonzero(split.catalogue.trained)])
     greedy = SequenceSplit(split.user_ids, split.catalogue, [everything, *others], split.validation, split.test)
     quiet = Console(quiet=True)
     stage = _Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet)
@@ -213,7 +213,7 @@ def test_warm_items_keep_their_own_vectors_and_cold_ones_get_their_text(
     split: SequenceSplit, backbone: Backbone, frozen
 ) -> None:
     """E and e for items seen in training; f_I_dec(q) and q for the others."""
-    warm, alignment = split.catalogue.warm, frozen.alignment
+    warm, alignment = split.catalogue.trained, frozen.alignment
     cold = ~warm
     cold[0] = False
     assert (warm.sum(), cold.sum()) == (GROUPS * (GROUP_ITEMS - NEW), GROUPS * NEW)
@@ -230,7 +230,7 @@ def test_warm_items_keep_their_own_vectors_and_cold_ones_get_their_text(
 def test_decoded_items_score_like_the_backbone(split: SequenceSplit, backbone: Backbone, frozen) -> None:
     """For warm items the way through the joint space keeps the users' logits, up to noise."""
     users = represent_all(backbone, split.train)
-    warm = torch.from_numpy(split.catalogue.warm)
+    warm = torch.from_numpy(split.catalogue.trained)
     own, decoded = users @ backbone.item_vectors[warm].T, users @ frozen.decoded_item[warm].T
     assert torch.corrcoef(torch.stack([own.flatten(), decoded.flatten()]))[0, 1] > 0.95
 

@@ -127,7 +127,7 @@ def tiny_report(
         last.weight.data.zero_()
         last.bias.data.copy_(llm.interface.series_axis * series_weight / llm.interface.coupling)
     own = contents.backbone.item_vectors.detach()
-    signs = torch.where(torch.from_numpy(split.catalogue.warm), 1.0, unseen_sign)
+    signs = torch.where(torch.from_numpy(split.catalogue.trained), 1.0, unseen_sign)
     decoded = DecodedVectors(item=own * signs[:, None], text=torch.zeros_like(own))
     config = EvaluationConfig(users=25, resamples=200)
     return evaluate(split, contents, decoded, llm, PromptConfig(), config, "tiny", Console(quiet=True), checkpoint)

@@ -161,7 +161,7 @@ def _start(
     chosen = rng.permutation(len(split))[:WARM_USERS]
     histories = [items[: rng.integers(1, len(items) + 1)] for items in (split.train[user] for user in chosen)]
     users_U_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    warm = torch.from_numpy(np.flatnonzero(contents.catalogue.warm)).to(contents.cf_vectors.device)
+    warm = torch.from_numpy(np.flatnonzero(contents.catalogue.trained)).to(contents.cf_vectors.device)
     if llm.interface is None:
         plain_start(contents.projector, llm.model.get_input_embeddings().weight, users_U_D, contents.joint_item[warm])
         return {}

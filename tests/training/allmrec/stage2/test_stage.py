@@ -57,7 +57,7 @@ class TestExamples:
             for user, items, answer in zip(batch.users, batch.items, batch.answers, strict=True):
                 negatives = np.delete(items, answer)
                 negatives = negatives[negatives > 0]
-                assert split.catalogue.warm[negatives].all()
+                assert split.catalogue.trained[negatives].all()
                 assert not np.isin(negatives, split.train[user]).any()
 
     def test_the_target_has_no_favourite_place_in_the_prompt(self) -> None:
@@ -126,7 +126,7 @@ class TestLoss:
         for user, end, items, answer in zip(batch.users, batch.ends, batch.items, batch.answers, strict=True):
             history = split.train[user][:end].tolist()
             user_vector = contents.user_vectors([history])[0]
-            question = composer.recommend(user_vector, history, items.tolist())
+            question = composer.recommend(user_vector, history, items, order=np.arange(len(items)))
             (nodes,) = score_prompts(llm, [question.prompt], [question.trie])
             expected.append(-question.trie.log_probs(nodes)[answer])
         loss = self.loss(split, contents, llm)(batch)
@@ -139,7 +139,7 @@ class TestLoss:
         batch = self.examples(split).take(np.arange(1))
         composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
         history = split.train[batch.users[0]][: batch.ends[0]].tolist()
-        question = composer.recommend(contents.user_vectors([history])[0], history, batch.items[0].tolist())
+        question = composer.recommend(contents.user_vectors([history])[0], history, batch.items[0], order=np.arange(len(batch.items[0])))
         title = [*composer.titles[batch.items[0][batch.answers[0]]], composer.template.end_token]
         tokens = torch.tensor([*question.prompt.token_ids, *title])
         embeds = llm.model.get_input_embeddings()(tokens).clone()
@@ -161,9 +161,9 @@ class TestLoss:
         for user, end, items in zip(batch.users, batch.ends, batch.items, strict=True):
             history = split.train[user][:end].tolist()
             user_vector = contents.user_vectors([history])[0]
-            question = composer.recommend(user_vector, history, items.tolist())
+            question = composer.recommend(user_vector, history, items, order=np.arange(len(items)))
             (nodes,) = score_prompts(llm, [question.prompt], [question.trie])
-            wanted = np.exp(question.cf_scores - question.cf_scores.max())
+            wanted = np.exp(question.tie_scores - question.tie_scores.max())
             cross_entropy.append(-(wanted / wanted.sum()) @ question.trie.log_probs(nodes))
         loss = self.loss(split, contents, llm, distillation=1.0)(batch)
         assert float(loss.detach()) == pytest.approx(np.mean(cross_entropy), abs=1e-4)
