@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -33,3 +37,18 @@ def cpu_quota(cgroup: Path = CGROUP) -> float:
     except OSError:
         return math.inf
     return math.inf if int(limit) <= 0 else int(limit) / int(period)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Operations of torch that this thread starts take one core.
+
+    Small ones spend more time on waiting for each other's threads than on computing, most of all where other processes
+    take the cores away in between.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Where an item stands in CF, joint and token space: by its CF vector if the backbone was trained on it, else by its text.
+"""Where an item stands in CF, joint and token space: by its CF vector if there is one, else by its text.
 
 Stage 1 places all items of a catalogue here; a new item is placed by the same function from its text alone.
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from models.catalogue import Catalogue
 from models.errors import ConfigError
+from models.precision import has_bfloat16
 
 EMBEDDED = "embedded"
 """The all-MiniLM-L6-v2 that is installed as a package."""
@@ -83,12 +84,13 @@ class TextEncoder(nn.Module):
     def encode(self, tokens: Sequence[Sequence[int]], batch_size: int = 64, autocast: bool = False) -> torch.Tensor:
         """(n, d_T) vectors in fp32 of any number of tokenised texts, in batches of like length.
 
-        With `autocast` they are computed in bfloat16, good to three digits and twice as fast where hardware has it.
+        With `autocast` they are computed in bfloat16 where hardware has it: good to three digits and twice as fast.
         """
         was_training = self.training
         self.eval()
         result = torch.zeros(len(tokens), self.size, device=self.device)
         order = np.argsort([len(ids) for ids in tokens], kind="stable")
+        autocast = autocast and has_bfloat16(self.device)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):

@@ -1,8 +1,8 @@
 """The embedded engine: transformers in process, one packed forward for each batch of waiting requests.
 
-On a CPU every core that this process may use has a worker thread of its own that scores on that core alone: torch's threads would spend half of
-such short operations on waiting for each other. Requests that wait while all workers are busy share their next
-batches; generation takes one token a turn, so that scoring is never stuck behind a long text.
+On a CPU every core that this process may use has a worker thread of its own that scores on that core alone: torch's
+threads would spend half of such short operations on waiting for each other. Requests that wait while all workers are
+busy share their next batches; generation takes one token a turn, so that scoring is never stuck behind a long text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -25,16 +26,18 @@ import torch
 from pydantic import Field
 
 from models.config import Config
-from models.engines.base import check_prompt, warm_up_question
+from models.engines.base import LLMEngine, check_prompt, warm_up_question
 from models.engines.text_stream import TextStream
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.prompts.layout import Prompt
-from models.threads import available_cores
 from models.scoring.choices import ChoiceTrie
 from models.scoring.score import score_prompts
+from models.threads import available_cores
 
 WORKER_NICENESS = 10
+OFFLINE_BATCH_TOKENS = 8192
+"""Nobody waits for a single answer: larger batches are faster."""
 
 logger = structlog.get_logger(__name__)
 Result = TypeVar("Result")
@@ -209,6 +212,23 @@ class TransformersEngine:
                 break
             batch.append(self._waiting.popleft())
         return batch
+
+
+@asynccontextmanager
+async def in_process(llm: LanguageModel, max_batch_tokens: int = OFFLINE_BATCH_TOKENS) -> AsyncIterator[LLMEngine]:
+    """An engine on an LLM that is loaded already, for as long as the block lasts: what training and evaluation ask.
+
+    Args:
+        llm: frozen.
+        max_batch_tokens: prompt tokens that one forward pass may hold.
+    """
+    config = TransformersEngineConfig(llm=llm.name, device=llm.model.device.type, max_batch_tokens=max_batch_tokens)
+    engine = TransformersEngine(config, llm)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
 
 
 class _Decoding:

@@ -1,8 +1,8 @@
 """The token law: what an LLM with a `TokenInterface` was taught to rank by, in one place.
 
-A candidate's logit is `coupling * (<u, z> + <mean y of the history, y> + p + w * s)` (see `models.llm.token_interface`).
-All but s stand in the injected tokens; s, whether a title of the history begins as the candidate's does, the LLM finds
-in the titles.
+A candidate's logit is `coupling * (<u, z> + <mean y of the history, y> + p + w * s)`, see
+`models.llm.token_interface`. All but s stand in the injected tokens; s, whether a title of the history begins as the
+candidate's does, the LLM finds in the titles.
 
 Axes: E users, C candidates, N items, D CF size, J joint size, K an item's coordinates, L a user's, m of similarity.
 """
@@ -37,9 +37,10 @@ def in_series(history: Sequence[TokenIds], candidates: Sequence[TokenIds]) -> np
 
 def series_table(titles: TitleTokens, histories: Sequence[np.ndarray], items_E_C: np.ndarray) -> np.ndarray:
     """(E, C) `in_series` of candidates `items_E_C` with E histories of item numbers."""
-    return np.stack(
-        [in_series(titles.of(history), titles.of(items)) for history, items in zip(histories, items_E_C, strict=True)]
-    )
+    table_E_C = np.zeros(items_E_C.shape)
+    for row, (history, items) in enumerate(zip(histories, items_E_C, strict=True)):
+        table_E_C[row] = in_series(titles.of(history), titles.of(items))
+    return table_E_C
 
 
 def _beginning(title: TokenIds) -> tuple[int | None, ...]:
@@ -136,6 +137,8 @@ def law_logits(
 
 def history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
     """(E, m) mean y of each history; 0 without one."""
-    empty_m = similarities_N_m.new_zeros(similarities_N_m.shape[1])
-    rows = [similarities_N_m[items.tolist()].mean(dim=0) if len(items) else empty_m for items in histories]
-    return torch.stack(rows)
+    means_E_m = similarities_N_m.new_zeros(len(histories), similarities_N_m.shape[1])
+    for row, items in enumerate(histories):
+        if len(items):
+            means_E_m[row] = similarities_N_m[items.tolist()].mean(dim=0)
+    return means_E_m

@@ -39,7 +39,7 @@ class PromptConfig(Config):
 
     def shown(self, history: Shown) -> Shown:
         """The part of a history, oldest first, that a prompt shows if it has the room."""
-        return history[max(0, len(history) - self.history_items) :]
+        return history[max(0, len(history) - self.history_items) :]  # type: ignore[return-value]
 
 
 class PromptTemplate:

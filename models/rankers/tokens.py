@@ -47,4 +47,6 @@ class TokenRanker(Ranker):
         interface = self._interface.to(users_E_D.device)
         reader = ExactReader(self._model.projector, interface)
         series_E_C = series_table(self._composer.titles, shown, candidates_E_C)
-        return mask_padding(law_logits(reader, users_E_D, self._joint, shown, candidates_E_C, series_E_C), candidates_E_C)
+        return mask_padding(
+            law_logits(reader, users_E_D, self._joint, shown, candidates_E_C, series_E_C), candidates_E_C
+        )

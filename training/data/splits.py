@@ -100,13 +100,13 @@ class SequenceSplit:
         held_out = np.array([self.validation[user], self.test[user]])
         return np.concatenate([self.train[user], held_out[held_out != PADDING_ITEM]])
 
-    def negative_sampler(self, warm_only: bool = False) -> NegativeSampler:
+    def negative_sampler(self, trained_only: bool = False) -> NegativeSampler:
         """A sampler of training negatives: items outside a user's training sequence.
 
         Args:
-            warm_only: draw only items that some user has in training.
+            trained_only: draw only items that some user has in training.
         """
-        drawable = self.catalogue.trained.copy() if warm_only else np.ones(len(self.catalogue) + 1, dtype=bool)
+        drawable = self.catalogue.trained.copy() if trained_only else np.ones(len(self.catalogue) + 1, dtype=bool)
         drawable[PADDING_ITEM] = False
         return NegativeSampler(self.train, np.flatnonzero(drawable))
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
-from rich.progress import Progress
+from pydantic import Field as ConfigField
 
 from models.config import Config
 from models.files import written_atomically
 from models.rankers.base import Ranker
+from models.threads import one_thread
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import (
     Estimate,
@@ -44,8 +45,8 @@ class EvaluationConfig(Config):
         seed: of the candidates and the bootstrap.
     """
 
-    users: int = Field(2000, gt=0)
-    resamples: int = Field(2000, gt=0)
+    users: int = ConfigField(2000, gt=0)
+    resamples: int = ConfigField(2000, gt=0)
     seed: int = 0
 
 
@@ -64,7 +65,7 @@ class RankerReport(Config):
 
     title: str
     groups: dict[str, RankingReport]
-    differences: dict[str, Estimate] = Field(default_factory=dict)
+    differences: dict[str, Estimate] = ConfigField(default_factory=dict)
     rank_correlation: float
     known_correlation: float | None = None
     reading_correlation: float | None = None
@@ -88,8 +89,8 @@ class EvaluationReport(Config):
         genres: how often each way of guessing names the user's favourite genre.
     """
 
-    dataset: str
-    llm: str
+    dataset: str = ""
+    llm: str = ""
     reference: str
     items: int
     users: int
@@ -99,48 +100,91 @@ class EvaluationReport(Config):
     all_users: dict[str, dict[str, RankingReport]]
     retrieval: dict[str, dict[str, dict[str, Estimate]]]
     retrievers: dict[str, str]
-    genres: dict[str, Estimate] = Field(default_factory=dict)
+    genres: dict[str, Estimate] = ConfigField(default_factory=dict)
 
 
-def score_all(
-    rankers: Sequence[Ranker],
-    held_out: HeldOut,
-    run: RunContext,
-    engine: AbstractAsyncContextManager[object] | None = None,
-) -> dict[str, np.ndarray]:
-    """By ranker id the scores (E, C).
+@dataclass(frozen=True)
+class Field:
+    """What is compared.
+
+    Attributes:
+        rankers: their ids are unique.
+        reference: id of the ranker that all are compared with.
+        retrievers: ways to search the whole catalogue.
+    """
+
+    rankers: Sequence[Ranker]
+    reference: str
+    retrievers: Sequence[Retriever] = ()
+
+    def __post_init__(self) -> None:
+        if len({ranker.id for ranker in self.rankers}) != len(self.rankers):
+            raise ValueError(f"rankers with the same id: {sorted(ranker.id for ranker in self.rankers)}")
+
+
+def evaluate(
+    everyone: HeldOut, field: AbstractAsyncContextManager[Field], config: EvaluationConfig, run: RunContext
+) -> EvaluationReport:
+    """Evaluate on the held-out items of `everyone`.
 
     Args:
-        rankers: what to score with.
-        held_out: whom and what.
+        everyone: all users who have a held-out item. The rankers are compared on `config.users` of them.
+        field: what is compared, entered for as long as it takes.
+        config: of the stage.
         run: gets `scores.npz`: users, candidates and the scores of the rankers that are done, from which an interrupted
             evaluation goes on.
-        engine: what the rankers ask, entered while they do.
     """
+    sample = everyone.at_most(config.users)
+
+    async def work() -> EvaluationReport:
+        async with field as compared:
+            fast = [ranker for ranker in compared.rankers if not ranker.needs_llm]
+            scores = await score_all(compared.rankers, sample, run)
+            for_all = {ranker.id: await ranker.score(everyone.users, everyone.candidates.items) for ranker in fast}
+            return EvaluationReport(
+                reference=compared.reference,
+                items=len(everyone.catalogue),
+                users=len(everyone),
+                ranked_users=len(sample),
+                seed=config.seed,
+                rankers=compare(compared, scores, sample, config),
+                all_users={
+                    name: report(values, everyone.groups, config.resamples, config.seed)
+                    for name, values in for_all.items()
+                },
+                retrieval={
+                    retriever.id: recalls(retriever, everyone, config.resamples, config.seed)
+                    for retriever in compared.retrievers
+                },
+                retrievers={retriever.id: retriever.title for retriever in compared.retrievers},
+            )
+
+    with one_thread():
+        return asyncio.run(work())
+
+
+async def score_all(rankers: Sequence[Ranker], held_out: HeldOut, run: RunContext) -> dict[str, np.ndarray]:
+    """By ranker id the scores (E, C), kept in `scores.npz` of the run's directory as they come."""
     path = run.directory / SCORES_FILE
     candidates = {"users": held_out.candidates.users, "candidates": held_out.candidates.items}
     scores = _load_scores(path, candidates)
-
-    async def work(bar: Progress) -> None:
-        task = bar.add_task("ranking", total=len(rankers) * len(held_out))
-        async with engine or nullcontext():
-            for ranker in rankers:
-                bar.update(task, description=ranker.title)
-                if ranker.id in scores:
-                    bar.advance(task, len(held_out))
-                    continue
-                parts = []
-                for start in range(0, len(held_out), PART):
-                    stop = min(start + PART, len(held_out))
-                    users = held_out.users.part(start, stop)
-                    parts.append(await ranker.score(users, held_out.candidates.items[start:stop]))
-                    bar.advance(task, stop - start)
-                scores[ranker.id] = np.concatenate(parts)
-                with written_atomically(path) as partial, partial.open("wb") as file:
-                    np.savez_compressed(file, **candidates, **scores)
-
     with run.progress() as bar:
-        asyncio.run(work(bar))
+        task = bar.add_task("ranking", total=len(rankers) * len(held_out))
+        for ranker in rankers:
+            bar.update(task, description=ranker.title)
+            if ranker.id in scores:
+                bar.advance(task, len(held_out))
+                continue
+            parts = []
+            for start in range(0, len(held_out), PART):
+                stop = min(start + PART, len(held_out))
+                parts.append(
+                    await ranker.score(held_out.users.part(start, stop), held_out.candidates.items[start:stop])
+                )
+                bar.advance(task, stop - start)
+            scores[ranker.id] = np.concatenate(parts)
+            with written_atomically(path) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, **{**candidates, **scores})  # type: ignore[arg-type]
     return {ranker.id: scores[ranker.id] for ranker in rankers}
 
 
@@ -155,22 +199,10 @@ def _load_scores(path: Path, candidates: Mapping[str, np.ndarray]) -> dict[str, 
 
 
 def compare(
-    rankers: Sequence[Ranker],
-    scores: Mapping[str, np.ndarray],
-    held_out: HeldOut,
-    reference: str,
-    config: EvaluationConfig,
+    field: Field, scores: Mapping[str, np.ndarray], held_out: HeldOut, config: EvaluationConfig
 ) -> dict[str, RankerReport]:
-    """By ranker id how good its scores are.
-
-    Args:
-        rankers: what scored.
-        scores: by id (E, C).
-        held_out: whom and what.
-        reference: id of the ranker that all are compared with.
-        config: resamples and seed.
-    """
-    others = scores[reference]
+    """By ranker id how good its scores (E, C) are."""
+    others = scores[field.reference]
     known = np.where(held_out.catalogue.trained[held_out.candidates.items], others, -np.inf)
     return {
         ranker.id: RankerReport(
@@ -179,11 +211,11 @@ def compare(
             differences=_differences(scores[ranker.id], others, held_out, config),
             rank_correlation=rank_correlation(scores[ranker.id], others),
             known_correlation=rank_correlation(scores[ranker.id], known),
-            reading_correlation=rank_correlation(scores[ranker.id], scores[ranker.reads])
-            if ranker.reads in scores
-            else None,
+            reading_correlation=None
+            if ranker.reads is None
+            else rank_correlation(scores[ranker.id], scores[ranker.reads]),
         )
-        for ranker in rankers
+        for ranker in field.rankers
     }
 
 
@@ -197,10 +229,3 @@ def _differences(
         for name, mask in held_out.all_groups.items()
         if mask.any()
     }
-
-
-def retrieval_report(
-    retrievers: Sequence[Retriever], held_out: HeldOut, config: EvaluationConfig
-) -> dict[str, dict[str, dict[str, Estimate]]]:
-    """By retriever id, group and cutoff the recall."""
-    return {retriever.id: recalls(retriever, held_out, config.resamples, config.seed) for retriever in retrievers}

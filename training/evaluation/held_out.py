@@ -45,8 +45,7 @@ class HeldOut:
             users: at most so many, spread evenly; all if not given.
         """
         candidates = draw_candidates(split, holdout, seed)
-        if users is not None:
-            candidates = candidates.at_most(users)
+        candidates = candidates if users is None else candidates.at_most(users)
         histories = [split.history(int(user), holdout) for user in candidates.users]
         audience = Audience([split.user_ids[user] for user in candidates.users], histories)
         positives = candidates.items[:, 0]
@@ -69,9 +68,13 @@ class HeldOut:
         """`groups` with `overall` before them."""
         return {"overall": np.ones(len(self), dtype=bool), **self.groups}
 
+    def at_most(self, users: int) -> HeldOut:
+        """Those of at most so many users, spread evenly."""
+        return self.take(np.isin(self.candidates.users, self.candidates.at_most(users).users))
+
     def take(self, mask: np.ndarray) -> HeldOut:
-        """Those of some users."""
-        rows = np.flatnonzero(mask)
+        """Those of some users, by a mask (E,)."""
+        rows = np.flatnonzero(mask).tolist()
         users = Audience([self.users.user_ids[row] for row in rows], [self.users.histories[row] for row in rows])
         groups = {name: group[rows] for name, group in self.groups.items()}
-        return HeldOut(self.catalogue, self.candidates.take(rows), users, groups)
+        return HeldOut(self.catalogue, self.candidates.take(np.asarray(rows, dtype=np.int64)), users, groups)

@@ -38,9 +38,7 @@ class Retriever:
     history_vectors: torch.Tensor | None = None
 
 
-def recalls(
-    retriever: Retriever, held_out: HeldOut, resamples: int, seed: int
-) -> dict[str, dict[str, Estimate]]:
+def recalls(retriever: Retriever, held_out: HeldOut, resamples: int, seed: int) -> dict[str, dict[str, Estimate]]:
     """By group the share of positives among the first 20 and 100 of all items, `recall@20` and `recall@100`."""
     users_E_D = represent_all(retriever.backbone, held_out.users.histories, retriever.history_vectors)
     ranks = retrieval_ranks(retriever.index, users_E_D.cpu().numpy(), held_out)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from rich.console import Console
 
 from models.config import Config
 from models.errors import ConfigError
@@ -22,7 +21,7 @@ from training.pretraining.circuit import Circuit, Gains, wake
 from training.pretraining.evaluate import bucketed, measure
 from training.pretraining.objective import Objective
 from training.pretraining.prompts import Example, Mixture, PromptFactory, collate
-from training.runs.loop import LoopConfig, Task, epoch_rng, seed_everything, train
+from training.runs.loop import LoopConfig, Task, epoch_rng, seed_everything
 from training.runs.stage_run import StageRun
 
 
@@ -85,7 +84,6 @@ def pretrain(
     tokenizer: Any,
     run: StageRun,
     start_from: Mapping[str, torch.Tensor] | None = None,
-    console: Console | None = None,
 ) -> dict[str, Any]:
     """Run the stage; the LLM is in the run's directory `llm` afterwards.
 
@@ -94,7 +92,6 @@ def pretrain(
         tokenizer: a trained tokenizer.
         run: the stage's directory.
         start_from: weights to go on from instead of the initialisation.
-        console: where progress is shown.
 
     Returns:
         The final metrics of `measure` on fresh prompts.
@@ -130,7 +127,7 @@ def pretrain(
         _rates(model, config), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
     task = Task(model, optimizer, batches, lambda examples: objective(collate(examples)), validate)
-    outcome = train(task, config.loop, run.checkpoint, "pretrain-lm", console)
+    outcome = run.train(task, config.loop, "pretrain-lm")
     save(model, tokenizer, interface, run.directory / "llm")
     fresh = draw(factory, config.mixture, config.validation_prompts, config.seed + 2)
     metrics = measure(model, fresh)

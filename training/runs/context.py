@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -13,26 +12,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from training.runs.loop import Batch, LoopConfig, Outcome, Task, train
 
+CHECKPOINT_FILE = "checkpoint.pt"
+LOG_WIDTH = 120
+"""Of lines in a log file, which has no width of its own."""
 
-def _standard_error() -> Console:
-    return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
-
-@dataclass(frozen=True)
 class RunContext:
     """Of one stage or method.
 
-    Attributes:
+    Args:
         directory: its own; checkpoints and results go there.
-        console: for progress and results.
+        console: for progress and results; standard error if not given.
     """
 
-    directory: Path
-    console: Console = field(default_factory=_standard_error)
+    def __init__(self, directory: Path, console: Console | None = None) -> None:
+        self.directory = directory
+        self.console = console or Console(stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
 
-    def train(self, task: Task[Batch], loop: LoopConfig, label: str, checkpoint: str = "checkpoint.pt") -> Outcome:
-        """Run `task` as `loop` says, going on from file `checkpoint` of the directory; see `training.runs.loop.train`."""
-        return train(task, loop, self.directory / checkpoint, label, self.console)
+    def train(self, task: Task[Batch], loop: LoopConfig, label: str, phase: str = "") -> Outcome:
+        """Run `task` as `loop` says, going on from the checkpoint in the directory; see `training.runs.loop.train`.
+
+        Args:
+            task: what to train.
+            loop: when to end, validate and save.
+            label: stands before the progress bar.
+            phase: name of this part, where a stage trains in several.
+        """
+        name = f"{phase.replace(' ', '_')}.{CHECKPOINT_FILE}" if phase else CHECKPOINT_FILE
+        return train(task, loop, self.directory / name, label, self.console)
 
     def say(self, text: str, style: str | None = None) -> None:
         """Print a line."""

@@ -20,7 +20,9 @@ from models.catalogue import Catalogue
 from models.errors import DataError
 from models.rankers.collaborative import candidate_logits
 from tests.tiny_encoder import write_tiny_encoder
-from training.allmrec.stage1 import Stage1Config, Stage1Loss, _Stage1, chosen_positions, ranking_loss, train_stage1
+from training.allmrec.stage1.config import Stage1Config
+from training.allmrec.stage1.loss import Stage1Loss, ranking_loss
+from training.allmrec.stage1.stage import _Stage1, chosen_positions, train_stage1
 from training.backbones.train import BackboneTrainingConfig, train_backbone
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
@@ -82,7 +84,7 @@ def make_config(encoder_path: str, **fields: object) -> Stage1Config:
         "head_batch_size": 64,
         "heads": {"max_steps": 300},
         "loop": {"max_steps": 20},
-        "polish": {"max_steps": 30},
+        "refit": {"max_steps": 30},
     }
     return Stage1Config.model_validate(defaults | fields)
 
@@ -217,29 +219,33 @@ def test_warm_items_keep_their_own_vectors_and_cold_ones_get_their_text(
     cold = ~warm
     cold[0] = False
     assert (warm.sum(), cold.sum()) == (GROUPS * (GROUP_ITEMS - NEW), GROUPS * NEW)
-    assert torch.equal(frozen.cf_vectors[warm], backbone.item_vectors[warm])
-    torch.testing.assert_close(frozen.joint_item[warm], alignment.encode_items(backbone.item_vectors[warm]))
+    assert torch.equal(frozen.placement.cf_vectors[warm], backbone.item_vectors[warm])
+    torch.testing.assert_close(frozen.placement.joint_item[warm], alignment.encode_items(backbone.item_vectors[warm]))
     texts = alignment.encode_texts(frozen.text_vectors)
-    torch.testing.assert_close(frozen.joint_text[1:], texts[1:])
-    torch.testing.assert_close(frozen.joint_item[cold], texts[cold])
-    torch.testing.assert_close(frozen.cf_vectors[cold], alignment.decode_items(texts[cold]))
-    torch.testing.assert_close(frozen.decoded_item[1:], alignment.decode_items(frozen.joint_item[1:]))
-    torch.testing.assert_close(frozen.decoded_text[1:], alignment.decode_items(frozen.joint_text[1:]))
+    torch.testing.assert_close(frozen.placement.joint_text[1:], texts[1:])
+    torch.testing.assert_close(frozen.placement.joint_item[cold], texts[cold])
+    torch.testing.assert_close(frozen.placement.cf_vectors[cold], alignment.decode_items(texts[cold]))
+    torch.testing.assert_close(
+        frozen.placement.decoded_item[1:], alignment.decode_items(frozen.placement.joint_item[1:])
+    )
+    torch.testing.assert_close(
+        frozen.placement.decoded_text[1:], alignment.decode_items(frozen.placement.joint_text[1:])
+    )
 
 
 def test_decoded_items_score_like_the_backbone(split: SequenceSplit, backbone: Backbone, frozen) -> None:
     """For warm items the way through the joint space keeps the users' logits, up to noise."""
     users = represent_all(backbone, split.train)
     warm = torch.from_numpy(split.catalogue.trained)
-    own, decoded = users @ backbone.item_vectors[warm].T, users @ frozen.decoded_item[warm].T
+    own, decoded = users @ backbone.item_vectors[warm].T, users @ frozen.placement.decoded_item[warm].T
     assert torch.corrcoef(torch.stack([own.flatten(), decoded.flatten()]))[0, 1] > 0.95
 
 
 def test_unseen_items_are_ranked_by_their_text(split: SequenceSplit, backbone: Backbone, frozen) -> None:
     """The backbone has no idea of them; decoded texts put the right colour first, four times in ten and more."""
     assert hit_rate(split, backbone, backbone.item_vectors, unseen=True) < 0.1
-    assert hit_rate(split, backbone, frozen.cf_vectors, unseen=True) > 0.4
-    assert hit_rate(split, backbone, frozen.decoded_text, unseen=True) > 0.4
+    assert hit_rate(split, backbone, frozen.placement.cf_vectors, unseen=True) > 0.4
+    assert hit_rate(split, backbone, frozen.placement.decoded_text, unseen=True) > 0.4
 
 
 def test_freezing_leaves_the_text_encoder_alone(frozen, encoder_path: str) -> None:
@@ -262,7 +268,7 @@ def test_fine_tuning_changes_the_encoder_and_the_tables_follow(
     torch.testing.assert_close(aligned.text_vectors[1:], aligned.text_encoder.encode(tokens), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(aligned.text_vectors[1:], before.encode(tokens), atol=1e-2)
     metrics = json.loads((run.directory / "metrics.json").read_text())
-    assert {name: phase["steps"] for name, phase in metrics.items()} == {"heads": 20, "text encoder": 20, "polish": 30}
+    assert {name: phase["steps"] for name, phase in metrics.items()} == {"heads": 20, "text encoder": 20, "refit": 30}
     steps = [record["step"] for record in json.loads((run.directory / "curve.json").read_text())]
     assert steps == sorted(steps)
     assert steps[-1] == 70
@@ -273,7 +279,7 @@ def test_an_interruption_changes_nothing(
     split: SequenceSplit, backbone: Backbone, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of fine-tuning and called again, stage 1 leaves what it would have left."""
-    config = make_config(encoder_path, heads={"max_steps": 5}, loop={"max_steps": 6}, polish={"max_steps": 4})
+    config = make_config(encoder_path, heads={"max_steps": 5}, loop={"max_steps": 6}, refit={"max_steps": 4})
     straight = train_stage1(split, backbone, config, make_run(tmp_path / "straight", config))
     call = Stage1Loss.__call__
     calls = []

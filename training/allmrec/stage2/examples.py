@@ -93,7 +93,7 @@ class ExampleSampler:
         self._sizes = np.asarray([len(items) for items in split.train])
         self._eligible = np.flatnonzero(self._sizes >= 2)
         # Items without interactions are never a target: as negatives they would only be learned to lose.
-        self._sampler = split.negative_sampler(warm_only=True)
+        self._sampler = split.negative_sampler(trained_only=True)
         self._title_lengths = title_lengths
 
     def batches(self, epoch: int) -> list[Examples]:
