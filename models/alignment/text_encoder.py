@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from models.batching import batches_of_like_length
 from models.catalogue import Catalogue
 from models.errors import ConfigError
 from models.precision import has_bfloat16
@@ -89,10 +89,8 @@ class TextEncoder(nn.Module):
         was_training = self.training
         self.eval()
         result = torch.zeros(len(tokens), self.size, device=self.device)
-        order = np.argsort([len(ids) for ids in tokens], kind="stable")
         autocast = autocast and has_bfloat16(self.device)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in batches_of_like_length([len(ids) for ids in tokens], most_rows=batch_size):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
                 vectors = self([tokens[row] for row in rows])
             result[torch.from_numpy(rows).to(self.device)] = vectors.float()

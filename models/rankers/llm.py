@@ -51,7 +51,7 @@ class LLMRanker(Ranker):
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        users_E_D = self._model.user_vectors(users.histories)
+        users_E_D = self._model.user_vectors(users.histories, users.user_ids)
         logits_E_C = np.full(candidates_E_C.shape, -np.inf)
 
         async def ask(row: int) -> None:

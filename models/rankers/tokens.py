@@ -42,7 +42,7 @@ class TokenRanker(Ranker):
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        users_E_D = self._model.user_vectors(users.histories)
+        users_E_D = self._model.user_vectors(users.histories, users.user_ids)
         shown = [self._composer.template.config.shown(history) for history in users.histories]
         interface = self._interface.to(users_E_D.device)
         reader = ExactReader(self._model.projector, interface)

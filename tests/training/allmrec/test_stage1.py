@@ -22,7 +22,7 @@ from models.rankers.collaborative import candidate_logits
 from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage1.loss import Stage1Loss, ranking_loss
-from training.allmrec.stage1.stage import _Stage1, chosen_positions, train_stage1
+from training.allmrec.stage1.stage import Stage1, chosen_positions, train_stage1
 from training.backbones.train import BackboneTrainingConfig, train_backbone
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
@@ -90,7 +90,7 @@ def make_config(encoder_path: str, **fields: object) -> Stage1Config:
 
 
 def make_run(directory: Path, config: Stage1Config) -> StageRun:
-    return StageRun(directory, config, config.seed, {})
+    return StageRun(directory, config, config.seed, {}, Console(quiet=True))
 
 
 def test_loss_by_hand() -> None:
@@ -163,25 +163,25 @@ def test_positions_are_the_last_and_others() -> None:
 
 
 def test_examples_are_a_positive_and_what_came_before(
-    split: SequenceSplit, backbone: Backbone, encoder_path: str, monkeypatch: pytest.MonkeyPatch
+    split: SequenceSplit, backbone: Backbone, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every x_u is of a prefix that ends before the positive; users who know the whole catalogue have no negative."""
     first, *others = split.train
     everything = np.concatenate([first, np.flatnonzero(split.catalogue.trained)])
     greedy = SequenceSplit(split.user_ids, split.catalogue, [everything, *others], split.validation, split.test)
-    quiet = Console(quiet=True)
-    stage = _Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet)
+    config = make_config(encoder_path, positions=3)
+    stage = Stage1(greedy, backbone, config, make_run(tmp_path, config))
     assert set(stage.users.tolist()) == set(range(1, 300))
     assert len(stage.users) == 3 * 299
     for user, positive, vector_D in zip(stage.users[:30], stage.positives, stage.representations, strict=False):
         items = split.train[user]
         before = represent_all(backbone, [items[:place] for place in range(1, 5) if items[place] == positive])
         assert torch.isclose(before, vector_D, atol=1e-5).all(dim=1).any()
-    monkeypatch.setattr("training.allmrec.stage1.MOST_POSITIONS", 2 * 299)
-    assert len(_Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet).users) == 2 * 299
+    monkeypatch.setattr("training.allmrec.stage1.stage.MOST_POSITIONS", 2 * 299)
+    assert len(Stage1(greedy, backbone, config, make_run(tmp_path, config)).users) == 2 * 299
 
 
-def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_path: str) -> None:
+def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_path: str, tmp_path: Path) -> None:
     """A known word as every item's category makes all texts longer."""
     plain = make_split()
     old = plain.catalogue
@@ -189,17 +189,15 @@ def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_p
         old.item_ids[1:], old.titles[1:], old.descriptions[1:], [("pink",)] * len(old), old.interactions[1:]
     )
     split = SequenceSplit(plain.user_ids, named, plain.train, plain.validation, plain.test)
-    with_them, without = (
-        _Stage1(split, backbone, make_config(encoder_path, text_categories=read), Console(quiet=True)).tokens
-        for read in (True, False)
-    )
+    configs = [make_config(encoder_path, text_categories=read) for read in (True, False)]
+    with_them, without = (Stage1(split, backbone, config, make_run(tmp_path, config)).tokens for config in configs)
     assert all(len(longer) > len(shorter) for longer, shorter in zip(with_them[1:], without[1:], strict=True))
 
 
 def test_tables_have_their_shapes_and_padding_rows(split: SequenceSplit, frozen) -> None:
     """(N+1, size) each, zeros in row 0."""
     count = len(split.catalogue) + 1
-    shapes = {name: tuple(getattr(frozen, name).shape) for name in frozen.TABLES}
+    shapes = {name: tuple(table.shape) for name, table in frozen.tables.items()}
     assert shapes == {
         "text_vectors": (count, 16),
         "joint_item": (count, 24),
@@ -208,7 +206,7 @@ def test_tables_have_their_shapes_and_padding_rows(split: SequenceSplit, frozen)
         "decoded_item": (count, 12),
         "decoded_text": (count, 12),
     }
-    assert not any(getattr(frozen, name)[0].any() for name in frozen.TABLES)
+    assert not any(table[0].any() for table in frozen.tables.values())
 
 
 def test_warm_items_keep_their_own_vectors_and_cold_ones_get_their_text(
@@ -298,8 +296,8 @@ def test_an_interruption_changes_nothing(
     assert not run.is_done
     resumed = train_stage1(split, backbone, config, run)
     assert len(calls) == 15
-    for name in resumed.TABLES:
-        torch.testing.assert_close(getattr(resumed, name), getattr(straight, name))
+    for name, table in resumed.tables.items():
+        torch.testing.assert_close(table, straight.tables[name])
 
 
 def test_a_finished_stage_is_loaded_not_trained(
@@ -310,8 +308,8 @@ def test_a_finished_stage_is_loaded_not_trained(
     first = train_stage1(split, backbone, config, make_run(tmp_path / "run", config))
     monkeypatch.setattr(Stage1Loss, "__call__", None)
     second = train_stage1(split, backbone, config, make_run(tmp_path / "run", config))
-    for name in first.TABLES:
-        assert torch.equal(getattr(first, name), getattr(second, name))
+    for name, table in first.tables.items():
+        assert torch.equal(table, second.tables[name])
     assert functional.mse_loss(
         first.alignment.encode_texts(first.text_vectors), second.alignment.encode_texts(first.text_vectors)
     ).item() == pytest.approx(0.0)
@@ -325,4 +323,4 @@ def test_sequences_of_one_item_are_refused(backbone: Backbone, encoder_path: str
     )
     config = make_config(encoder_path, freeze=True)
     with pytest.raises(DataError, match="no training sequence has two items"):
-        train_stage1(short, backbone, config, make_run(tmp_path, config), Console(quiet=True))
+        train_stage1(short, backbone, config, make_run(tmp_path, config))

@@ -39,13 +39,17 @@ class Aligned:
     text_vectors: torch.Tensor
     placement: Placement
 
+    @property
+    def tables(self) -> dict[str, torch.Tensor]:
+        """All tables by name."""
+        return {"text_vectors": self.text_vectors, **vars(self.placement)}
+
     def save(self, directory: Path) -> None:
         """Write networks, tables and text encoder into `directory`."""
         save_backbone(self.backbone, directory)
         weights = {name: tensor.contiguous() for name, tensor in self.alignment.state_dict().items()}
         save_file(weights, directory / ALIGNMENT_FILE)
-        tables = {"text_vectors": self.text_vectors, **vars(self.placement)}
-        save_file({name: table.contiguous() for name, table in tables.items()}, directory / TABLES_FILE)
+        save_file({name: table.contiguous() for name, table in self.tables.items()}, directory / TABLES_FILE)
         self.text_encoder.save(directory / TEXT_ENCODER_FOLDER)
 
     @classmethod

@@ -54,7 +54,7 @@ def train_stage1(split: SequenceSplit, backbone: Backbone, config: Stage1Config,
         return Aligned.load(run.directory, config)
     run.start()
     seed_everything(config.seed)
-    stage = _Stage1(split, backbone, config, run)
+    stage = Stage1(split, backbone, config, run)
     phases: dict[str, Callable[[str], Outcome]] = {"heads": stage.train_heads}
     if not config.freeze:
         phases |= {"text encoder": stage.fine_tune, "refit heads": stage.refit_heads}
@@ -104,7 +104,7 @@ class _Batch:
     seed: tuple[int, int, int]
 
 
-class _Stage1:
+class Stage1:
     """The networks in training, and the data as the losses want it."""
 
     def __init__(self, split: SequenceSplit, backbone: Backbone, config: Stage1Config, run: StageRun) -> None:
