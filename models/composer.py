@@ -55,13 +55,14 @@ class PromptComposer:
         context_length: the LLM's context in tokens.
 
     Attributes:
+        model: as given.
         template: builds the prompts.
         titles: of all items, tokenised.
         genres: of the catalogue, that `favorite_genre` chooses among.
     """
 
     def __init__(self, model: CatalogueModel, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
-        self._model = model
+        self.model = model
         self.template = PromptTemplate(tokenizer, config, context_length)
         self.titles = TitleTokens(tokenizer, model.catalogue.titles, config.max_title_tokens)
         self.genres = list(model.catalogue.genres)
@@ -97,9 +98,9 @@ class PromptComposer:
         order = listing_order(items) if order is None else order
         listed = items[order].tolist()
         layout = self.template.recommend(self.titles.of(history), self.titles.of(listed), injection)
-        table = self._model.joint_text if text_only else self._model.joint_item
+        table = self.model.joint_text if text_only else self.model.joint_item
         prompt = self._fill(layout, user_vector, table[list(history)], table[listed])
-        return Question(prompt, self._trie(layout), self._model.cf_logits(user_vector, listed), order)
+        return Question(prompt, self._trie(layout), self.model.cf_logits(user_vector, listed), order)
 
     @torch.inference_mode()
     def favorite_genre(
@@ -108,7 +109,7 @@ class PromptComposer:
         """Which of `genres` does this user like best?"""
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
         layout = self.template.favorite_genre(self.titles.of(history), genres, injection)
-        prompt = self._fill(layout, user_vector, self._model.joint_item[list(history)], self._model.joint_genre)
+        prompt = self._fill(layout, user_vector, self.model.joint_item[list(history)], self.model.joint_genre)
         return Question(prompt, self._trie(layout), self.genre_cf_scores(user_vector), np.arange(len(genres)))
 
     def genre_cf_scores(self, user_vector: torch.Tensor) -> np.ndarray:
@@ -127,16 +128,16 @@ class PromptComposer:
         """
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
-        table = self._model.joint_item
-        prompt = self._fill(layout, user_vector, table[list(history)], self._model.joint_genre[row : row + 1])
+        table = self.model.joint_item
+        prompt = self._fill(layout, user_vector, table[list(history)], self.model.joint_genre[row : row + 1])
         told = [history[place] for place in layout.slot_ordinals[layout.slot_kinds == Slot.HISTORY]]
-        items = {as_quoted(self._model.catalogue.titles[item]): item for item in told}
+        items = {as_quoted(self.model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 
     def _fill(
         self, layout: PromptLayout, user_vector: torch.Tensor, history: torch.Tensor, candidates: torch.Tensor
     ) -> Prompt:
-        projector = self._model.projector
+        projector = self.model.projector
         return layout.fill(projector([layout], user_vector[None], [history], [candidates]))
 
     def _trie(self, layout: PromptLayout) -> ChoiceTrie:

@@ -15,7 +15,8 @@ from models.composer import Question
 from models.engines.base import LLMEngine
 from models.errors import OverloadedError
 from models.writing import Draft, write
-from service.metrics import Fallback, Metrics
+from service.metrics import Metrics
+from service.outcome import Fallback
 
 logger = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ class FallbackError(Exception):
         self.reason = reason
 
 
-class Judge:
+class LLMGate:
     """Asks the LLM within limits.
 
     Args:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from models.bundle.catalogue_model import CatalogueModel
 from models.composer import PromptComposer, Question
 from models.engines.base import LLMEngine
 from models.prompts.layout import Injection
@@ -24,7 +23,6 @@ class LLMRanker(Ranker):
         id: of the ranker.
         title: for people.
         engine: scores the prompts; started.
-        model: of the catalogue.
         composer: builds the prompts.
         injection: the method, or an ablation of it.
         text_only: inject q_i for every item ("A-LLMRec (text encoder)").
@@ -38,7 +36,6 @@ class LLMRanker(Ranker):
         id: str,  # noqa: A002
         title: str,
         engine: LLMEngine,
-        model: CatalogueModel,
         composer: PromptComposer,
         *,
         injection: Injection = Injection.ALL,
@@ -46,12 +43,12 @@ class LLMRanker(Ranker):
         reads: str | None = None,
     ) -> None:
         self.id, self.title, self.reads = id, title, reads
-        self._engine, self._model, self._composer = engine, model, composer
+        self._engine, self._composer = engine, composer
         self._injection, self._text_only = injection, text_only
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        users_E_D = self._model.user_vectors(users.histories, users.user_ids)
+        users_E_D = self._composer.model.user_vectors(users.histories, users.user_ids)
         logits_E_C = np.full(candidates_E_C.shape, -np.inf)
 
         async def ask(row: int) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.bundle.catalogue_model import CatalogueModel
 from models.composer import PromptComposer
 from models.llm.law import ExactReader, law_logits, series_table
 from models.llm.token_interface import TokenInterface
@@ -20,7 +19,6 @@ class TokenRanker(Ranker):
     Args:
         id: of the ranker.
         title: for people.
-        model: of the catalogue.
         composer: says what a prompt shows.
         interface: the LLM's.
         text_only: read q_i for every item.
@@ -30,22 +28,21 @@ class TokenRanker(Ranker):
         self,
         id: str,  # noqa: A002
         title: str,
-        model: CatalogueModel,
         composer: PromptComposer,
         interface: TokenInterface,
         *,
         text_only: bool = False,
     ) -> None:
         self.id, self.title = id, title
-        self._model, self._composer, self._interface = model, composer, interface
-        self._joint = model.joint_text if text_only else model.joint_item
+        self._composer, self._interface = composer, interface
+        self._joint = composer.model.joint_text if text_only else composer.model.joint_item
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        users_E_D = self._model.user_vectors(users.histories, users.user_ids)
+        users_E_D = self._composer.model.user_vectors(users.histories, users.user_ids)
         shown = [self._composer.template.config.shown(history) for history in users.histories]
         interface = self._interface.to(users_E_D.device)
-        reader = ExactReader(self._model.projector, interface)
+        reader = ExactReader(self._composer.model.projector, interface)
         series_E_C = series_table(self._composer.titles, shown, candidates_E_C)
         return mask_padding(
             law_logits(reader, users_E_D, self._joint, shown, candidates_E_C, series_E_C), candidates_E_C

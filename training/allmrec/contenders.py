@@ -40,7 +40,7 @@ class Contenders:
     async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
         """All rankers, `others` first, for as long as the LLM's engine runs."""
         backbone = self._model.backbone
-        readers = self._approach.readers(self._model, self._composer)
+        readers = self._approach.readers(self._composer)
         reads = {ranker.id for ranker in readers}
         async with in_process(self._inputs.llm) as engine:
             yield Field(
@@ -77,7 +77,7 @@ class Contenders:
         def reads(name: str) -> str | None:
             return name if name in readers else None
 
-        parts = engine, self._model, self._composer
+        parts = engine, self._composer
         return [
             LLMRanker("llm_only", "LLM-Only", *parts, injection=Injection.NONE),
             LLMRanker("allmrec_no_user", "A-LLMRec, no user token", *parts, injection=Injection.ITEMS),

@@ -37,8 +37,6 @@ Record = dict[str, float]
 class TrainingError(ServerError):
     """Training broke down, such as by a loss that is not a number. Raised by `train`."""
 
-    title = "Training failed"
-
 
 class Interrupted(SystemExit):
     """Ctrl-C or SIGTERM ended training after everything was saved. Leaves the process with 128 + the signal."""

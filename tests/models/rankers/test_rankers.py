@@ -46,10 +46,10 @@ def make(name: str) -> Ranker:
         "popularity": PopularityRanker(split.catalogue.interactions),
         "sasrec": CollaborativeRanker("sasrec", "SASRec", model.backbone),
         "decoded": CollaborativeRanker("decoded", "Decoded", model.backbone, model.cf_vectors.flip(1)),
-        "tokens": TokenRanker("tokens", "Tokens", model, composer, llm.interface),
-        "allmrec": LLMRanker("allmrec", "A-LLMRec", engine, model, composer),
-        "llm_only": LLMRanker("llm_only", "LLM-Only", engine, model, composer, injection=Injection.NONE),
-        "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, model, composer, text_only=True),
+        "tokens": TokenRanker("tokens", "Tokens", composer, llm.interface),
+        "allmrec": LLMRanker("allmrec", "A-LLMRec", engine, composer),
+        "llm_only": LLMRanker("llm_only", "LLM-Only", engine, composer, injection=Injection.NONE),
+        "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, composer, text_only=True),
     }
     return rankers[name]
 
@@ -104,7 +104,7 @@ def test_the_llm_ranks_by_the_probability_of_titles() -> None:
 
     async def score() -> np.ndarray:
         async with in_process(llm) as engine:
-            return await LLMRanker("llm", "LLM", engine, model, composer).score(held_out.users, items)
+            return await LLMRanker("llm", "LLM", engine, composer).score(held_out.users, items)
 
     logits = asyncio.run(score())
     np.testing.assert_allclose(np.exp(logits).sum(axis=1), 1.0, atol=1e-6)

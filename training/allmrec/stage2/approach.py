@@ -54,7 +54,7 @@ class Approach(Protocol):
     def genres(self, inputs: Stage2Inputs, model: CatalogueModel, config: Stage2Config) -> torch.Tensor:
         """(G, 2d') what the LLM is told of each genre, for the trained `model`."""
 
-    def readers(self, model: CatalogueModel, composer: PromptComposer) -> list[Ranker]:
+    def readers(self, composer: PromptComposer) -> list[Ranker]:
         """Rankers that read the injected tokens exactly."""
 
     def genre_reader(self, model: CatalogueModel) -> GenreReader | None:
@@ -84,7 +84,7 @@ class PlainApproach:
         """The mean of each genre's items."""
         return model.joint_genre
 
-    def readers(self, model: CatalogueModel, composer: PromptComposer) -> list[Ranker]:  # noqa: ARG002
+    def readers(self, composer: PromptComposer) -> list[Ranker]:  # noqa: ARG002
         """None: nothing says how tokens are to be read."""
         return []
 
@@ -128,11 +128,11 @@ class InterfaceApproach:
         """What makes the law name users' favourites; see `training.allmrec.genres`."""
         return fit_genres(inputs.split, model, self._interface, inputs.prompt, config.genres)
 
-    def readers(self, model: CatalogueModel, composer: PromptComposer) -> list[Ranker]:
+    def readers(self, composer: PromptComposer) -> list[Ranker]:
         """See `Approach.readers`."""
         return [
-            TokenRanker("tokens", "Tokens, read exactly", model, composer, self._interface),
-            TokenRanker("tokens_text", "Tokens (text encoder)", model, composer, self._interface, text_only=True),
+            TokenRanker("tokens", "Tokens, read exactly", composer, self._interface),
+            TokenRanker("tokens_text", "Tokens (text encoder)", composer, self._interface, text_only=True),
         ]
 
     def genre_reader(self, model: CatalogueModel) -> GenreReader | None:

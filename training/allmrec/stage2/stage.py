@@ -101,7 +101,7 @@ def fit_projector(
 
     async def score() -> np.ndarray:
         async with in_process(inputs.llm) as engine:
-            ranker = LLMRanker("allmrec", "A-LLMRec", engine, model, composer)
+            ranker = LLMRanker("allmrec", "A-LLMRec", engine, composer)
             return await ranker.score(held_out.users, held_out.candidates.items)
 
     projector = model.projector.requires_grad_(True)
