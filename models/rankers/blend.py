@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import Field
 
 from models.config import Config
 from models.rankers.base import Audience, Ranker, mask_padding
@@ -71,11 +72,11 @@ class Blend(Config):
     """
 
     signals: tuple[SignalWeight, ...]
-    left_out: dict[str, Lift] = {}
+    left_out: dict[str, Lift] = Field(default_factory=dict)
     cold_below: float
     scarcity_bias: float = 0.0
     unseen_bias: float = 0.0
-    validation: dict[str, float] = {}
+    validation: dict[str, float] = Field(default_factory=dict)
 
     def logits(self, scores: Mapping[str, np.ndarray], interactions_E_C: np.ndarray) -> np.ndarray:
         """(E, C) logits; only finite where all scores are.

@@ -14,9 +14,14 @@ from models.bundle.signal_tables import NO_WORD, SignalTables
 from models.rankers.base import Audience, Ranker, mask_padding
 
 LATEST = 10
-"""History items that signals look at."""
-RECENCY = 0.7
+"""History items that texts are compared with."""
+LATEST_FOLLOWED = 30
+"""History items that what followed is looked up of."""
+RECENCY = 0.85
 """What an item counts less for every one after it, where order matters."""
+
+SPREAD = 20
+"""So many times a count of one, the logarithm is steep where counts are rare and flat where they are not."""
 
 UserSignal = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of a history (H,), oldest first, and candidates (C,): their scores (C,)."""
@@ -39,7 +44,7 @@ class SignalRanker(Ranker):
         """See `Ranker.score`."""
         scores_E_C = np.zeros(candidates_E_C.shape)
         for row, history in enumerate(users.histories):
-            scores_E_C[row] = self._signal(history[max(0, len(history) - LATEST) :], candidates_E_C[row])
+            scores_E_C[row] = self._signal(history, candidates_E_C[row])
         return mask_padding(scores_E_C, candidates_E_C)
 
 
@@ -57,6 +62,7 @@ def signal_rankers(tables: SignalTables) -> list[SignalRanker]:
         SignalRanker("words_best", "Words, best match", words.best),
         SignalRanker("followed", "What followed what", sequence.direct),
         SignalRanker("followed_like", "What followed its like", sequence.by_neighbours),
+        SignalRanker("followed_chance", "Chance to follow its like", sequence.chance),
     ]
 
 
@@ -80,7 +86,8 @@ class TextSimilarity:
 
     def _cosines(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(H, C)."""
-        return self._vectors[history].astype(np.float32) @ self._vectors[items].astype(np.float32).T
+        latest = self._vectors[history[-LATEST:]].astype(np.float32)
+        return latest @ self._vectors[items].astype(np.float32).T
 
 
 class WordOverlap:
@@ -94,7 +101,7 @@ class WordOverlap:
         """(C,) the cosine with the nearest title of the history; 0 without one."""
         if not len(history):
             return np.zeros(len(items))
-        distinct = np.unique(history)
+        distinct = np.unique(history[-LATEST:])
         by_word_H_V = np.zeros((len(distinct), self._vocabulary), dtype=np.float32)
         rows = np.arange(len(distinct))[:, None]
         by_word_H_V[rows, self._words[distinct]] = self._weights[distinct]
@@ -104,7 +111,7 @@ class WordOverlap:
 
 
 class Followed:
-    """How often an item came near those of the history in training, later ones counting more, as a cosine of counts.
+    """How often an item came near those of the history in training, later ones counting more (item-to-item counts).
 
     `by_neighbours` lets items stand in for those of like text, so that items without interactions have scores too.
     """
@@ -116,19 +123,27 @@ class Followed:
 
     def direct(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(C,) by the items themselves."""
-        weights_H = _recency(history) / np.sqrt(self._own_exposure[history])
-        near_N = self._near(history, weights_H)
-        return np.log1p(20 * near_N[items] / np.sqrt(self._own_exposure[items]))
+        latest = history[-LATEST_FOLLOWED:]
+        near_N = self._near(latest, _recency(latest) / np.sqrt(self._own_exposure[latest]))
+        return np.log1p(SPREAD * near_N[items] / np.sqrt(self._own_exposure[items]))
 
     def by_neighbours(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(C,) by the items and those of like text, on both sides."""
-        tables = self._tables
-        weights_H = _recency(history) / np.sqrt(tables.exposure[history])
-        stand_ins = tables.neighbours[history].ravel()
-        shares = (tables.neighbour_weights[history].astype(np.float32) * weights_H[:, None]).ravel()
-        near_N = self._near(stand_ins, shares)
-        found_C = (near_N[tables.neighbours[items]] * tables.neighbour_weights[items]).sum(axis=1)
-        return np.log1p(20 * found_C / np.sqrt(tables.exposure[items]))
+        exposure = self._tables.exposure
+        found_C = self._found(history, items, 1.0 / np.sqrt(exposure))
+        return np.log1p(SPREAD * found_C / np.sqrt(exposure[items]))
+
+    def chance(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(C,) the same as a share of all that followed: well known items are likelier."""
+        return np.log1p(SPREAD * self._found(history, items, 1.0 / self._tables.exposure))
+
+    def _found(self, history: np.ndarray, items: np.ndarray, shares_N: np.ndarray) -> np.ndarray:
+        """(C,) what came near the history's items and their like, each counted by its share and recency."""
+        tables, latest = self._tables, history[-LATEST_FOLLOWED:]
+        weights_H = _recency(latest) * shares_N[latest]
+        stand_ins = tables.neighbours[latest].ravel()
+        near_N = self._near(stand_ins, (tables.neighbour_weights[latest] * weights_H[:, None]).ravel())
+        return (near_N[tables.neighbours[items]] * tables.neighbour_weights[items]).sum(axis=1)
 
     def _near(self, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(N+1,) what came near `items`, each counted by its weight."""

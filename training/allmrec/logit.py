@@ -37,7 +37,10 @@ def fit_logit(
         step_F, size = np.linalg.solve(curvature_F_F, gradient_F), 1.0
         while True:
             tried_F = weights_F - size * step_F
-            new = _loss(features_E_C_F, real_E_C, user_weights_E, tried_F) + penalty / 2 * ((tried_F - prior_F) ** 2).sum()
+            new = (
+                _loss(features_E_C_F, real_E_C, user_weights_E, tried_F)
+                + penalty / 2 * ((tried_F - prior_F) ** 2).sum()
+            )
             if new <= loss or size < 1e-4:
                 break
             size /= 2

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field
+from scipy import sparse
 
-from models.bundle.signal_tables import SignalTables
+from models.bundle.signal_tables import NO_WORD, SignalTables
 from models.config import Config
 from training.data.splits import SequenceSplit
 
@@ -35,9 +36,9 @@ class SignalsConfig(Config):
     """
 
     neighbours: int = Field(20, ge=0)
-    sharpness: float = Field(4.0, gt=0)
-    window: int = Field(5, gt=0)
-    discount: float = Field(0.5, gt=0, le=1)
+    sharpness: float = Field(3.0, gt=0)
+    window: int = Field(10, gt=0)
+    discount: float = Field(0.85, gt=0, le=1)
     most_pairs: int = Field(200, gt=0)
     title_words: int = Field(32, gt=0)
 
@@ -53,7 +54,7 @@ def build_signals(split: SequenceSplit, text_vectors: np.ndarray, config: Signal
     vectors = text_vectors / np.maximum(np.linalg.norm(text_vectors, axis=1, keepdims=True), 1e-9)
     vectors[0] = 0.0
     words, word_weights = title_words(split.catalogue.titles, config.title_words)
-    neighbours, neighbour_weights = text_neighbours(vectors, config)
+    neighbours, neighbour_weights = text_neighbours(vectors, word_matrix(words, word_weights), config)
     counts = split.catalogue.interactions.astype(np.float32)
     near_counts = (counts[neighbours[:, 1:]] * neighbour_weights[:, 1:]).sum(axis=1)
     starts, followed, followed_counts = followed_pairs(split.train, len(counts), config)
@@ -91,8 +92,17 @@ def title_words(titles: Sequence[str], most: int) -> tuple[np.ndarray, np.ndarra
     return words, weights
 
 
-def text_neighbours(vectors_N_T: np.ndarray, config: SignalsConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(N+1, 1+k) each item, then its nearest by cosine, and their weights: 1, then shares of 1."""
+def word_matrix(words: np.ndarray, weights: np.ndarray) -> sparse.csr_matrix:
+    """(N+1, V) TF-IDF weights by word number; column `NO_WORD` is empty."""
+    rows = np.repeat(np.arange(len(words)), words.shape[1])
+    values = np.where(words == NO_WORD, 0.0, weights.astype(np.float32)).ravel()
+    return sparse.csr_matrix((values, (rows, words.ravel())), shape=(len(words), int(words.max(initial=0)) + 1))
+
+
+def text_neighbours(
+    vectors_N_T: np.ndarray, words_N_V: sparse.csr_matrix, config: SignalsConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N+1, 1+k) each item, then those nearest by embeddings and words; weights 1, then shares of 1."""
     items = len(vectors_N_T) - 1
     k = min(config.neighbours, items - 1)
     neighbours = np.zeros((items + 1, 1 + k), dtype=np.int32)
@@ -100,7 +110,7 @@ def text_neighbours(vectors_N_T: np.ndarray, config: SignalsConfig) -> tuple[np.
     neighbours[:, 0], weights[1:, 0] = np.arange(items + 1), 1.0
     for start in range(1, items + 1 if k else 0, NEIGHBOUR_ROWS):
         rows = np.arange(start, min(start + NEIGHBOUR_ROWS, items + 1))
-        cosines = vectors_N_T[rows] @ vectors_N_T.T
+        cosines = (vectors_N_T[rows] @ vectors_N_T.T + (words_N_V[rows] @ words_N_V.T).toarray()) / 2
         cosines[:, 0] = cosines[np.arange(len(rows)), rows] = -1.0
         nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
         shares = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0) ** config.sharpness
@@ -112,15 +122,14 @@ def text_neighbours(vectors_N_T: np.ndarray, config: SignalsConfig) -> tuple[np.
 def followed_pairs(
     sequences: Sequence[np.ndarray], rows: int, config: SignalsConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts (rows + 1,), items (P,) and counts (P,): for each item those near it, earlier ones at half their count."""
+    """Starts (rows + 1,), items (P,) and counts (P,): for each item those near it, before or after."""
     first, second, counts = [], [], []
     for gap in range(1, config.window + 1):
         before = np.concatenate([np.zeros(0, np.int64), *(items[:-gap] for items in sequences if len(items) > gap)])
         after = np.concatenate([np.zeros(0, np.int64), *(items[gap:] for items in sequences if len(items) > gap)])
         first += [before, after]
         second += [after, before]
-        weight = config.discount ** (gap - 1)
-        counts += [np.full(len(before), weight), np.full(len(before), weight / 2)]
+        counts.append(np.full(2 * len(before), config.discount ** (gap - 1)))
     pairs, places = np.unique(np.concatenate(first) * rows + np.concatenate(second), return_inverse=True)
     totals = np.bincount(places, np.concatenate(counts), minlength=len(pairs))
     items, followed = pairs // rows, pairs % rows
