@@ -15,7 +15,7 @@ from training.pretraining.example import Example
 
 Measures = dict[str, float]
 RESAMPLES = 2000
-"""Of the bootstrap: the ends of its interval are good to .001."""
+"""Of the bootstrap."""
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ class TitleSampler:
         """Titles of the history and then of the candidates, all different, each part in random order."""
         count = history + candidates
         limit = int(rng.choice([limit for limit in _LIMITS if limit <= mixture.title_tokens]))
-        # Under four tokens the grammar's titles would nearly all begin alike.
+        # Of one or two tokens the grammar's titles would often be equal (The, A).
         if limit >= 4 and rng.random() < 0.6:
             titles = self._of_grammar(rng, count, limit)
         else:

@@ -36,6 +36,6 @@ shorter slot types and stayed, because a search over gains sees but the quotient
 *Sinks.* Softmax has to put its weight somewhere. A head that has nothing to say at a position looks at the start of the
 text, where it reads nothing: what it copies is empty there.
 
-The gains themselves were found by random search for the least divergence of the untrained model on prompts of the
-default mixture (docs/notebook). They are strengths, so what each scales is what can be said of it.
+The gains themselves were found by random search for the least divergence of the untrained model. They are strengths, so
+what each scales, and what score it makes, is what can be said of it.
 """

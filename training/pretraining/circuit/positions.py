@@ -11,8 +11,8 @@ from models.scoring.opt_training import POSITION_OFFSET
 from training.pretraining.circuit.head import Head
 
 FASTEST, SLOWEST = 2.0, 0.01
-"""Radians a token. The fastest tells neighbours apart (a period of 3 tokens); the slowest does not repeat within a
-context (628 tokens for half a turn is more than half of it)."""
+"""Radians a token. The fastest tells neighbours apart (a period of 3 tokens), the slowest the ends of most prompts (one of
+628)."""
 
 
 class PositionCode:
