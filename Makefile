@@ -1,8 +1,9 @@
-# make run    train on the demo world and serve it on http://127.0.0.1:8000
-# make test   the whole test suite
-# make lint   style, types and import contracts
-# make bench  the benchmarks of docs/performance.md
-# make clean  remove the demo's data, runs and bundles
+# make run       train on the demo world and serve it on http://127.0.0.1:8000
+# make evaluate  how good the demo's model is, beside its opponents
+# make test      the whole test suite
+# make lint      style, types and import contracts
+# make bench     the benchmarks of docs/performance.md
+# make clean     remove the demo's data, runs and bundles
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -12,13 +13,17 @@ TORCH  ?= torch==2.13.0
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
 BUNDLE  := bundles/demo/current/manifest.json
+DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lint bench clean
+.PHONY: run evaluate test lint bench clean
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
+
+evaluate: $(BUNDLE)
+	$(BIN)/allmrec-train evaluate $(DEMO)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -37,7 +42,7 @@ clean:
 
 $(BUNDLE): models/llm/embedded/model.safetensors training/allmrec/recipes/demo.toml | $(VENV)/.run
 	$(BIN)/allmrec-train demo --out data/demo
-	$(BIN)/allmrec-train fit data/demo --recipe demo --out runs/demo --bundle bundles/demo
+	$(BIN)/allmrec-train export $(DEMO) --bundle bundles/demo
 
 # torch comes first and alone: asked for by another package, pip would take a CUDA build of several gigabytes.
 $(VENV)/.run: pyproject.toml requirements/constraints.txt

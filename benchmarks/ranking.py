@@ -103,7 +103,7 @@ async def _engine(run: Run, engine: LLMEngine, asked: Sequence[Asked], concurren
 async def rank(engine: LLMEngine, question: Question) -> np.ndarray:
     """(K,) log-probabilities of the choices."""
     logits = await engine.score(question.prompt, question.trie)
-    return question.trie.log_probs(logits, question.cf_scores)
+    return question.log_probs(logits)
 
 
 async def _agreement(

@@ -71,7 +71,7 @@ class Catalogue:
         return known, missing
 
     @property
-    def warm(self) -> np.ndarray:
+    def trained(self) -> np.ndarray:
         """(N+1,) bool: the items that the CF backbone saw in training."""
         return self.interactions > 0
 

@@ -15,6 +15,7 @@ import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.prompts.layout import Injection, Prompt, PromptLayout, Slot
+from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
 from models.prompts.titles import TitleTokens, as_quoted
 from models.scoring.choices import ChoiceTrie
@@ -23,17 +24,25 @@ from models.writing import Draft, Quotable
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and the choices it asks for.
+    """A prompt and the K choices it asks for.
 
     Attributes:
         prompt: ready for an engine.
-        trie: of the K choices.
-        cf_scores: (K,) collaborative logits of the choices, by which equal texts share their mass.
+        trie: of the choices as the prompt lists them.
+        tie_scores: (K,) collaborative logits of the listed choices, by which equal texts share their mass.
+        order: (K,) which of the choices, as the caller gave them, each listed one is.
     """
 
     prompt: Prompt
     trie: ChoiceTrie
-    cf_scores: np.ndarray
+    tie_scores: np.ndarray
+    order: np.ndarray
+
+    def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
+        """(K,) log-probabilities of the choices in the caller's order, from what an engine scored."""
+        log_probs = np.empty(len(self.order))
+        log_probs[self.order] = self.trie.log_probs(branch_logits, self.tie_scores)
+        return log_probs
 
 
 class PromptComposer:
@@ -46,13 +55,14 @@ class PromptComposer:
         context_length: the LLM's context in tokens.
 
     Attributes:
+        model: as given.
         template: builds the prompts.
         titles: of all items, tokenised.
         genres: of the catalogue, that `favorite_genre` chooses among.
     """
 
     def __init__(self, model: CatalogueModel, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
-        self._model = model
+        self.model = model
         self.template = PromptTemplate(tokenizer, config, context_length)
         self.titles = TitleTokens(tokenizer, model.catalogue.titles, config.max_title_tokens)
         self.genres = list(model.catalogue.genres)
@@ -64,10 +74,11 @@ class PromptComposer:
         self,
         user_vector: torch.Tensor,
         history: Sequence[int],
-        candidates: Sequence[int],
+        candidates: Sequence[int] | np.ndarray,
         *,
         injection: Injection = Injection.ALL,
         text_only: bool = False,
+        order: np.ndarray | None = None,
     ) -> Question:
         """Which of `candidates` comes next?
 
@@ -77,14 +88,19 @@ class PromptComposer:
             candidates: K item numbers.
             injection: the method, or an ablation of it.
             text_only: inject q_i for every item, the "A-LLMRec (text encoder)" variant.
+            order: (K,) positions of `candidates` as the prompt lists them; if not given, a random order that
+                depends only on which items they are.
 
         Raises:
             PromptTooLongError: the candidates overflow the context.
         """
-        layout = self.template.recommend(self.titles.of(history), self.titles.of(candidates), injection)
-        table = self._model.joint_text if text_only else self._model.joint_item
-        prompt = self._fill(layout, user_vector, table[list(history)], table[list(candidates)])
-        return Question(prompt, self._trie(layout), self._model.cf_logits(user_vector, candidates))
+        items = np.asarray(candidates, dtype=np.int64)
+        order = listing_order(items) if order is None else order
+        listed = items[order].tolist()
+        layout = self.template.recommend(self.titles.of(history), self.titles.of(listed), injection)
+        table = self.model.joint_text if text_only else self.model.joint_item
+        prompt = self._fill(layout, user_vector, table[list(history)], table[listed])
+        return Question(prompt, self._trie(layout), self.model.cf_logits(user_vector, listed), order)
 
     @torch.inference_mode()
     def favorite_genre(
@@ -93,8 +109,8 @@ class PromptComposer:
         """Which of `genres` does this user like best?"""
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
         layout = self.template.favorite_genre(self.titles.of(history), genres, injection)
-        prompt = self._fill(layout, user_vector, self._model.joint_item[list(history)], self._model.joint_genre)
-        return Question(prompt, self._trie(layout), self.genre_cf_scores(user_vector))
+        prompt = self._fill(layout, user_vector, self.model.joint_item[list(history)], self.model.joint_genre)
+        return Question(prompt, self._trie(layout), self.genre_cf_scores(user_vector), np.arange(len(genres)))
 
     def genre_cf_scores(self, user_vector: torch.Tensor) -> np.ndarray:
         """(G,) mean collaborative logits of the items of each of `genres`, weighted by interactions + 1."""
@@ -112,16 +128,16 @@ class PromptComposer:
         """
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
-        table = self._model.joint_item
-        prompt = self._fill(layout, user_vector, table[list(history)], self._model.joint_genre[row : row + 1])
+        table = self.model.joint_item
+        prompt = self._fill(layout, user_vector, table[list(history)], self.model.joint_genre[row : row + 1])
         told = [history[place] for place in layout.slot_ordinals[layout.slot_kinds == Slot.HISTORY]]
-        items = {as_quoted(self._model.catalogue.titles[item]): item for item in told}
+        items = {as_quoted(self.model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 
     def _fill(
         self, layout: PromptLayout, user_vector: torch.Tensor, history: torch.Tensor, candidates: torch.Tensor
     ) -> Prompt:
-        projector = self._model.projector
+        projector = self.model.projector
         return layout.fill(projector([layout], user_vector[None], [history], [candidates]))
 
     def _trie(self, layout: PromptLayout) -> ChoiceTrie:

@@ -37,6 +37,10 @@ class UserHistories:
             return self._items[:0]
         return self._items[self._offsets[row] : self._offsets[row + 1]]
 
+    def numbers_of(self, user_ids: Sequence[str]) -> np.ndarray:
+        """(n,) each user's number in training, 1..U in the order given; 0 for somebody unknown."""
+        return np.asarray([self._row.get(user_id, -1) + 1 for user_id in user_ids], dtype=np.int64)
+
     def user_ids(self) -> list[str]:
         """All user ids, in the order given."""
         return list(self._row)

@@ -19,23 +19,25 @@ from fastapi import Depends, FastAPI
 from pydantic import ValidationError
 from starlette.middleware import Middleware
 
-from models.bundle.store import Bundle, load_bundle
+from models.bundle.store import load_bundle
 from models.composer import Question
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import ConfigError, PromptTooLongError
-from service.api import operations, problems, routes
+from service.api import operations, problems
 from service.api.auth import RequireKey
 from service.api.middleware import LimitBody, Observe
-from service.deployments.deployment import Active
-from service.llm_gate import Judge
+from service.api.router import router
+from service.deployments.deployment import Deployment
+from service.deployments.registry import Deployments
+from service.llm_gate import LLMGate
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
-from service.stores.local import EmbeddedRedis, EmbeddedRedisError
+from service.stores.local import LocalServer, LocalServerError
 from service.stores.memory import MemoryStore
-from service.stores.port import UserStore
+from service.stores.port import StoreError, UserStore
 from service.stores.redis import RedisStore, RedisStoreConfig
 from service.usecases.explain import ExplainConfig, Explainer
 from service.usecases.recommend import RecommendConfig, Recommender
@@ -100,7 +102,7 @@ def create_app(
                     logger.exception("start_failed")
                     on_failure(error)
                 else:
-                    logger.info("ready", bundle_version=runtime.services.active.version)
+                    logger.info("ready", bundle_version=runtime.services.deployments.take().version)
                     on_ready(runtime.services)
 
             starting = asyncio.create_task(start(), name="start")
@@ -125,7 +127,7 @@ def create_app(
     problems.install(app)
     app.include_router(operations.router)
     guards = [] if settings.api_key is None else [Depends(RequireKey(settings.api_key))]
-    app.include_router(routes.router, dependencies=guards)
+    app.include_router(router, dependencies=guards)
     return app
 
 
@@ -139,18 +141,17 @@ async def _build(
     stack.push_async_callback(engine.close)
     await engine.start()
     bundle.check_llm(engine.fingerprint, llm)
-    active = await asyncio.to_thread(Active.build, bundle, engine, settings.variant)
+    deployment = await asyncio.to_thread(Deployment.build, bundle, engine, settings.variant)
     executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))
-    store = await _create_store(settings, bundle, stack)
-
+    store = await _create_store(settings, stack)
+    await _connect(store)
     histories = Histories(store, settings.user_cache_size)
-    await histories.of(active, "")  # connects
     representations = Representations(store, executor, metrics, settings.user_cache_size)
-    judge = Judge(engine, executor, metrics, settings.max_inflight)
+    llm_gate = LLMGate(engine, executor, metrics, settings.max_inflight)
     recommender = Recommender(
         histories,
         representations,
-        judge,
+        llm_gate,
         executor,
         metrics,
         RecommendConfig(
@@ -164,27 +165,27 @@ async def _build(
     explainer = Explainer(
         histories,
         representations,
-        judge,
+        llm_gate,
         metrics,
         ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
     )
-    await _warm_up(active, engine, settings.window)
-    metrics.serving(active.version, active.variant, len(bundle.model.index))
-    return Services(active, engine, store, histories, recommender, explainer)
+    await _warm_up(deployment, engine, settings.window)
+    metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
+    return Services(Deployments(deployment), engine, store, histories, recommender, explainer)
 
 
-async def _warm_up(active: Active, engine: LLMEngine, window: int) -> None:
+async def _warm_up(deployment: Deployment, engine: LLMEngine, window: int) -> None:
     """Walk the whole path once, so that the first request is as fast as the next.
 
     Raises:
         ConfigError: the window is too large for the LLM.
     """
-    items = active.catalogue.by_popularity[:window].tolist()
+    items = deployment.catalogue.by_popularity[:window].tolist()
 
     def compose() -> Question:
-        user_vector = active.model.user_vectors([items])[0]
-        active.model.index.search(user_vector.cpu().numpy()[None], len(items))
-        return active.composer.recommend(user_vector, active.told(np.asarray(items)).tolist(), items)
+        user_vector = deployment.model.user_vectors([items])[0]
+        deployment.model.index.search(user_vector.cpu().numpy()[None], len(items))
+        return deployment.composer.recommend(user_vector, deployment.prompted(np.asarray(items)).tolist(), items)
 
     try:
         question = await asyncio.to_thread(compose)
@@ -193,22 +194,27 @@ async def _warm_up(active: Active, engine: LLMEngine, window: int) -> None:
     await engine.score(question.prompt, question.trie)
 
 
-async def _create_store(settings: Settings, bundle: Bundle, stack: AsyncExitStack) -> UserStore:
+async def _connect(store: UserStore) -> None:
+    """Reach the store before the first request does. The service starts without it, as it goes on without it."""
+    with contextlib.suppress(StoreError):
+        await store.connect()
+
+
+async def _create_store(settings: Settings, stack: AsyncExitStack) -> UserStore:
     """Redis where it is given, our own where not, this process's memory where neither can be."""
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
     else:
-        embedded = EmbeddedRedis(settings.redis_dir)
-        stack.push_async_callback(embedded.close)
+        server = LocalServer(settings.redis_dir)
+        stack.push_async_callback(server.close)
         try:
-            await embedded.start()
-        except EmbeddedRedisError as error:
+            await server.start()
+        except LocalServerError as error:
             logger.warning("user_store_in_memory", error=str(error))
             return MemoryStore(settings.live_history_items, settings.user_cache_size)
-        url = embedded.url
+        url = server.url
     store = RedisStore(
         url,
-        bundle.manifest.name,
         RedisStoreConfig(
             timeout_seconds=settings.redis_timeout_ms / 1000,
             retry_seconds=settings.redis_retry_seconds,

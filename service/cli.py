@@ -87,7 +87,7 @@ def serve(
 def greeting(host: str, port: int, services: Services, with_key: bool) -> str:
     """One line: where the service is, and a request that works."""
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104
-    user_ids = services.active.sample_users(1)
+    user_ids = services.deployments.take().sample_users(1)
     body = json.dumps({"user_id": user_ids[0] if user_ids else "anyone", "return_metadata": ["title"]})
     quoted = body.replace("'", "'\\''")
     key = "-H 'X-API-Key: <key>' " if with_key else ""

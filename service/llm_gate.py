@@ -15,7 +15,8 @@ from models.composer import Question
 from models.engines.base import LLMEngine
 from models.errors import OverloadedError
 from models.writing import Draft, write
-from service.metrics import Fallback, Metrics
+from service.metrics import Metrics
+from service.outcome import Fallback
 
 logger = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ class FallbackError(Exception):
         self.reason = reason
 
 
-class Judge:
+class LLMGate:
     """Asks the LLM within limits.
 
     Args:
@@ -63,7 +64,7 @@ class Judge:
                     question = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
                 with self._metrics.stage("score"):
                     logits = await self._engine.score(question.prompt, question.trie)
-                    log_probs = question.trie.log_probs(logits, question.cf_scores)
+                    log_probs = question.log_probs(logits)
         except Exception as error:
             raise self._fallback(error) from error
         finally:

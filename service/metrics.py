@@ -18,10 +18,10 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.outcome import FALLBACKS
+
 Stage = Literal["user_representation", "retrieve", "prompt", "score", "explain"]
 STAGES: tuple[Stage, ...] = ("user_representation", "retrieve", "prompt", "score", "explain")
-Fallback = Literal["timeout", "overload", "llm_error", "cold_user"]
-FALLBACKS: tuple[Fallback, ...] = ("timeout", "overload", "llm_error", "cold_user")
 Shed = Literal["llm_inflight", "llm_queue", "requests"]
 SHED: tuple[Shed, ...] = ("llm_inflight", "llm_queue", "requests")
 

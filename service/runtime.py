@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from models.engines.base import LLMEngine
 from models.errors import ServerError
-from service.deployments.deployment import Active
+from service.deployments.registry import Deployments
 from service.metrics import Metrics
 from service.settings import Settings
 from service.stores.port import UserStore
@@ -18,14 +18,12 @@ from service.users.histories import Histories
 class NotReadyError(ServerError):
     """The service is still starting. Raised for every request that needs a bundle."""
 
-    title = "Starting"
-
 
 @dataclass(frozen=True)
 class Services:
     """The use cases and what they answer from."""
 
-    active: Active
+    deployments: Deployments
     engine: LLMEngine
     store: UserStore
     histories: Histories

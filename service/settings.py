@@ -69,9 +69,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices(f"{PREFIX}REDIS_URL", "REDIS_URL"),
-        description="Redis to use; an embedded redis-server if not given. `REDIS_URL` works too.",
+        description="Redis to use; a local redis-server of our own if not given. `REDIS_URL` works too.",
     )
-    redis_dir: Path = Field(Path("data/redis"), description="Where the embedded redis-server persists.")
+    redis_dir: Path = Field(Path("data/redis"), description="Where the local redis-server persists.")
     redis_timeout_ms: int = Field(100, gt=0, description="Longest wait for one Redis call.")
     redis_retry_seconds: float = Field(1.0, gt=0, description="Pause after a failed Redis call before the next try.")
     user_cache_size: int = Field(10_000, ge=1, description="Users kept in process memory.")

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from models.batching import batches_of_like_length
 from models.catalogue import Catalogue
 from models.errors import ConfigError
+from models.precision import has_bfloat16
 
 EMBEDDED = "embedded"
 """The all-MiniLM-L6-v2 that is installed as a package."""
@@ -83,14 +84,13 @@ class TextEncoder(nn.Module):
     def encode(self, tokens: Sequence[Sequence[int]], batch_size: int = 64, autocast: bool = False) -> torch.Tensor:
         """(n, d_T) vectors in fp32 of any number of tokenised texts, in batches of like length.
 
-        With `autocast` they are computed in bfloat16, good to three digits and twice as fast where hardware has it.
+        With `autocast` they are computed in bfloat16 where hardware has it: good to three digits and twice as fast.
         """
         was_training = self.training
         self.eval()
         result = torch.zeros(len(tokens), self.size, device=self.device)
-        order = np.argsort([len(ids) for ids in tokens], kind="stable")
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        autocast = autocast and has_bfloat16(self.device)
+        for rows in batches_of_like_length([len(ids) for ids in tokens], most_rows=batch_size):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
                 vectors = self([tokens[row] for row in rows])
             result[torch.from_numpy(rows).to(self.device)] = vectors.float()

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from models.batching import batches_of_like_length
 from models.catalogue import PADDING_ITEM
 from models.config import Config
 
@@ -78,12 +79,19 @@ class Backbone(nn.Module, ABC):
             (B, T, d), zeros at padding.
         """
 
-    def represent(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
+    def represent(
+        self,
+        history_B_T: torch.Tensor,
+        item_vectors: torch.Tensor | None = None,
+        users_B: torch.Tensor | None = None,  # noqa: ARG002 - a sequential backbone knows users by their histories
+    ) -> torch.Tensor:
         """x_u: (B, d), the output after the last position; zeros for an empty history.
 
         Args:
             history_B_T: int64, any length; only the last `max_length` items are read.
             item_vectors: as in `outputs`.
+            users_B: int64, each user's number in training, 1..U, or 0 for somebody unknown: for backbones with a vector
+                a user, such as NCF; all unknown if not given.
         """
         return self.outputs(history_B_T[:, -self.max_length :], item_vectors)[:, -1]
 
@@ -104,16 +112,14 @@ def represent_all(
     backbone: Backbone,
     histories: Sequence[np.ndarray],
     item_vectors: torch.Tensor | None = None,
+    users: np.ndarray | None = None,
     batch_size: int = 1024,
 ) -> torch.Tensor:
-    """x_u (U, d) of many histories, in batches of like length. `item_vectors` as in `Backbone.outputs`."""
+    """x_u (U, d) of many histories, in batches of like length. Other arguments as in `Backbone.represent`."""
     device = backbone.item_vectors.device
     result = torch.zeros(len(histories), backbone.embedding_size, device=device)
-    order = np.argsort([len(items) for items in histories], kind="stable")
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        padded = pad_histories([histories[row] for row in rows], backbone.max_length)
-        result[torch.from_numpy(rows).to(device)] = backbone.represent(
-            torch.from_numpy(padded).to(device), item_vectors
-        )
+    for rows in batches_of_like_length([len(items) for items in histories], most_rows=batch_size):
+        padded = torch.from_numpy(pad_histories([histories[row] for row in rows], backbone.max_length)).to(device)
+        known = None if users is None else torch.from_numpy(users[rows]).to(device)
+        result[torch.from_numpy(rows).to(device)] = backbone.represent(padded, item_vectors, known)
     return result

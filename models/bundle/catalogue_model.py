@@ -44,10 +44,18 @@ class CatalogueModel:
     alignment: dict[str, torch.Tensor]
 
     @torch.inference_mode()
-    def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:
-        """x_u (B, d) of B histories of item numbers, oldest first; zeros without history."""
+    def user_vectors(
+        self, histories: Sequence[Sequence[int] | np.ndarray], user_ids: Sequence[str] | None = None
+    ) -> torch.Tensor:
+        """x_u (B, d) of B histories of item numbers, oldest first; zeros without history.
+
+        Args:
+            histories: what each user did.
+            user_ids: who they are, for backbones with a vector a user; nobody known if not given.
+        """
         arrays = [np.asarray(history, dtype=np.int64) for history in histories]
-        return represent_all(self.backbone, arrays, self.cf_vectors)
+        users = None if user_ids is None else self.histories.numbers_of(user_ids)
+        return represent_all(self.backbone, arrays, self.cf_vectors, users)
 
     @torch.inference_mode()
     def cf_logits(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:

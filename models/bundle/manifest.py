@@ -39,23 +39,36 @@ class FileRecord(Config):
     size: int
 
 
-class Manifest(Config):
+class Origin(Config):
+    """What a bundle's manifest says of where it comes from.
+
+    Attributes:
+        name: of the catalogue.
+        prompt: the prompts that stage 2 was trained with.
+        llm: the LLM that stage 2 was trained with.
+        text_encoder: name of the encoder that was fine-tuned.
+        metrics: of every stage on its validation users. What was measured on test users is no part of a bundle.
+    """
+
+    name: str
+    prompt: PromptConfig
+    llm: LLMRecord
+    text_encoder: str
+    metrics: dict[str, Any]
+
+
+class Manifest(Origin):
     """`manifest.json`. `checksum` is the SHA-256 of all the rest."""
 
     schema_version: int
     bundle_version: str
-    name: str
     created_at: datetime
-    prompt: PromptConfig
     user_size: int
     joint_size: int
     token_size: int
     items: int
     users: int
     backbone: BackboneRecord
-    llm: LLMRecord
-    text_encoder: str
-    metrics: dict[str, Any]
     files: dict[str, FileRecord]
     checksum: str = ""
 

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -31,19 +30,10 @@ from models.alignment.projection import TokenProjector
 from models.backbones import create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
-from models.bundle.manifest import (
-    MANIFEST,
-    SCHEMA_VERSION,
-    BackboneRecord,
-    FileRecord,
-    LLMRecord,
-    Manifest,
-    load_manifest,
-)
+from models.bundle.manifest import MANIFEST, SCHEMA_VERSION, BackboneRecord, FileRecord, Manifest, Origin, load_manifest
 from models.catalogue import Catalogue
 from models.errors import BundleError
 from models.histories import UserHistories
-from models.prompts.template import PromptConfig
 
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
@@ -79,30 +69,14 @@ class Bundle:
             )
 
 
-def write_bundle(
-    home: Path,
-    contents: CatalogueModel,
-    *,
-    name: str,
-    prompt: PromptConfig,
-    backbone: BackboneRecord,
-    llm: LLMRecord,
-    text_encoder: str,
-    save_text_encoder: Callable[[Path], None],
-    metrics: dict[str, Any],
-) -> Path:
+def write_bundle(home: Path, model: CatalogueModel, origin: Origin, save_text_encoder: Callable[[Path], None]) -> Path:
     """Write a new version into bundle home `home`, publish it as `current`, and return its path.
 
     Args:
         home: created if missing; other versions in it are left alone.
-        contents: what to write.
-        name: the catalogue's name.
-        prompt: the prompts that stage 2 was trained with.
-        backbone: kind and config of `contents.backbone`.
-        llm: the LLM that stage 2 was trained with.
-        text_encoder: name of the encoder that was fine-tuned.
+        model: what to write.
+        origin: what the manifest says of it.
         save_text_encoder: writes the encoder into the folder it is given, in its library's own format.
-        metrics: evaluation results to carry along.
     """
     created_at = datetime.now(UTC).replace(microsecond=0)
     home.mkdir(parents=True, exist_ok=True)
@@ -110,26 +84,10 @@ def write_bundle(
     draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=home))
     draft.chmod(0o755)
     try:
-        _write_contents(draft, contents)
+        _write_model(draft, model)
         save_text_encoder(draft / TEXT_ENCODER)
         files = {path.relative_to(draft).as_posix(): _record(path) for path in _files(draft)}
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            bundle_version="",
-            name=name,
-            created_at=created_at,
-            prompt=prompt,
-            user_size=contents.cf_vectors.shape[1],
-            joint_size=contents.joint_item.shape[1],
-            token_size=contents.projector.token_size,
-            items=len(contents.catalogue),
-            users=len(contents.histories),
-            backbone=backbone,
-            llm=llm,
-            text_encoder=text_encoder,
-            metrics=metrics,
-            files=files,
-        )
+        manifest = _describe(model, origin, created_at, files)
         digest = hashlib.sha256(manifest.serialise()).hexdigest()
         version = f"{created_at:%Y%m%d-%H%M%S}-{digest[:8]}"
         manifest = manifest.model_copy(update={"bundle_version": version})
@@ -147,6 +105,23 @@ def write_bundle(
         raise
     publish(final)
     return final
+
+
+def _describe(model: CatalogueModel, origin: Origin, created_at: datetime, files: dict[str, FileRecord]) -> Manifest:
+    backbone = BackboneRecord(kind=model.backbone.kind, config=model.backbone.config.model_dump(mode="json"))
+    return Manifest(
+        **vars(origin),
+        schema_version=SCHEMA_VERSION,
+        bundle_version="",
+        created_at=created_at,
+        user_size=model.cf_vectors.shape[1],
+        joint_size=model.joint_item.shape[1],
+        token_size=model.projector.token_size,
+        items=len(model.catalogue),
+        users=len(model.histories),
+        backbone=backbone,
+        files=files,
+    )
 
 
 def publish(version: Path) -> None:
@@ -181,10 +156,10 @@ def load_bundle(path: Path, device: str = "cpu") -> Bundle:
     manifest = load_manifest(directory)
     verify_files(directory, manifest)
     try:
-        contents = _read_contents(directory, manifest, device)
+        model = _read_model(directory, manifest, device)
     except (SafetensorError, pl.exceptions.PolarsError, RuntimeError, KeyError) as error:
         raise BundleError(f"{directory}: files are intact but do not fit together: {error}") from error
-    return Bundle(directory, manifest, contents)
+    return Bundle(directory, manifest, model)
 
 
 def verify_files(directory: Path, manifest: Manifest) -> None:
@@ -201,23 +176,23 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
             raise BundleError(f"{path}: damaged, its SHA-256 differs from the manifest: restore or export it again")
 
 
-def _write_contents(directory: Path, contents: CatalogueModel) -> None:
-    contents.catalogue.to_frame().write_parquet(directory / "items.parquet")
-    contents.histories.to_frame().write_parquet(directory / "users.parquet")
-    _save_tensors(contents.backbone.state_dict(), directory / "backbone.safetensors")
-    _save_tensors(contents.alignment, directory / "alignment.safetensors")
-    _save_tensors(contents.projector.state_dict(), directory / "projector.safetensors")
+def _write_model(directory: Path, model: CatalogueModel) -> None:
+    model.catalogue.to_frame().write_parquet(directory / "items.parquet")
+    model.histories.to_frame().write_parquet(directory / "users.parquet")
+    _save_tensors(model.backbone.state_dict(), directory / "backbone.safetensors")
+    _save_tensors(model.alignment, directory / "alignment.safetensors")
+    _save_tensors(model.projector.state_dict(), directory / "projector.safetensors")
     tables = {
-        "cf_vectors": contents.cf_vectors,
-        "joint_item": contents.joint_item,
-        "joint_text": contents.joint_text,
-        "joint_genre": contents.joint_genre,
+        "cf_vectors": model.cf_vectors,
+        "joint_item": model.joint_item,
+        "joint_text": model.joint_text,
+        "joint_genre": model.joint_genre,
     }
     _save_tensors(tables, directory / "tables.safetensors")
-    contents.index.save(directory / "items.faiss")
+    model.index.save(directory / "items.faiss")
 
 
-def _read_contents(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
+def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
     tables = load_file(directory / "tables.safetensors", device=device)
     catalogue = Catalogue.from_frame(pl.read_parquet(directory / "items.parquet"))
     if len(tables["joint_genre"]) != len(catalogue.genres):

@@ -16,8 +16,6 @@ from models.scoring.choices import ChoiceTrie
 class InvalidPromptError(ClientError):
     """A prompt that no engine can run: empty, over the context, or with soft tokens of another size."""
 
-    title = "Invalid prompt"
-
 
 class LLMEngine(Protocol):
     """A frozen LLM that scores choices and writes text. Implementations give the same numbers (1e-3 in fp32).

@@ -1,8 +1,8 @@
 """The embedded engine: transformers in process, one packed forward for each batch of waiting requests.
 
-On a CPU every core has a worker thread of its own that scores on that core alone: torch's threads would spend half of
-such short operations on waiting for each other. Requests that wait while all workers are busy share their next
-batches; generation takes one token a turn, so that scoring is never stuck behind a long text.
+On a CPU every core that this process may use has a worker thread of its own that scores on that core alone: torch's
+threads would spend half of such short operations on waiting for each other. Requests that wait while all workers are
+busy share their next batches; generation takes one token a turn, so that scoring is never stuck behind a long text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -25,15 +26,18 @@ import torch
 from pydantic import Field
 
 from models.config import Config
-from models.engines.base import check_prompt, warm_up_question
+from models.engines.base import LLMEngine, check_prompt, warm_up_question
 from models.engines.text_stream import TextStream
 from models.errors import EngineError, OverloadedError
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.scoring.choices import ChoiceTrie
 from models.scoring.score import score_prompts
+from models.threads import available_cores
 
 WORKER_NICENESS = 10
+OFFLINE_BATCH_TOKENS = 8192
+"""Nobody waits for a single answer: larger batches are faster."""
 
 logger = structlog.get_logger(__name__)
 Result = TypeVar("Result")
@@ -46,7 +50,8 @@ class TransformersEngineConfig(Config):
         llm: "embedded", a hub name or a path.
         device: where torch runs it.
         dtype: "float32" or "bfloat16".
-        workers: threads that score; torch's number of threads if not given, one on a GPU. They divide those threads.
+        workers: threads that score; one for each core that this process may use if not given, one on a GPU. They
+            divide those cores.
         max_batch_tokens: prompt tokens, padding included, that one forward pass may hold.
         max_waiting: requests that may wait; more are refused.
     """
@@ -67,20 +72,25 @@ class _Request:
 
 
 class TransformersEngine:
-    """`LLMEngine` on a transformers model in this process."""
+    """`LLMEngine` on a transformers model in this process.
 
-    def __init__(self, config: TransformersEngineConfig) -> None:
+    Args:
+        config: of the engine.
+        llm: loaded already, so that training asks the LLM that it trains for; loaded by `start` if not given.
+    """
+
+    def __init__(self, config: TransformersEngineConfig, llm: LanguageModel | None = None) -> None:
         self.config = config
-        self.tokenizer = load_tokenizer(config.llm)
-        llm_config = load_config(config.llm)
+        self.tokenizer = load_tokenizer(config.llm) if llm is None else llm.tokenizer
+        llm_config = load_config(config.llm) if llm is None else llm.model.config
         self.token_size = int(getattr(llm_config, "word_embed_proj_dim", llm_config.hidden_size))
         self.context_length = int(llm_config.max_position_embeddings)
-        self.fingerprint = ""
-        self._llm: LanguageModel | None = None
-        threads = torch.get_num_threads()
-        self._idle = config.workers or (threads if config.device == "cpu" else 1)
+        self.fingerprint = "" if llm is None else llm.fingerprint
+        self._llm = llm
+        cores = available_cores()
+        self._idle = config.workers or (cores if config.device == "cpu" else 1)
         self._workers = ThreadPoolExecutor(
-            self._idle, "llm", initializer=_start_worker, initargs=(max(1, threads // self._idle), config.device)
+            self._idle, "llm", initializer=_start_worker, initargs=(max(1, cores // self._idle), config.device)
         )
         self._asked: set[_Request] = set()
         self._waiting: deque[_Request] = deque()
@@ -95,8 +105,9 @@ class TransformersEngine:
     async def start(self) -> None:
         """Load the model, warm up every worker and begin to serve."""
         config = self.config
-        self._llm = await self._run(lambda: load_llm(config.llm, config.device, getattr(torch, config.dtype)))
-        self.fingerprint = self._llm.fingerprint
+        if self._llm is None:
+            self._llm = await self._run(lambda: load_llm(config.llm, config.device, getattr(torch, config.dtype)))
+            self.fingerprint = self._llm.fingerprint
         self._batches = asyncio.create_task(self._serve(), name="llm-batches")
         question = warm_up_question(self.token_size)
         await asyncio.gather(*(self.score(*question) for _ in range(self._idle)))
@@ -201,6 +212,23 @@ class TransformersEngine:
                 break
             batch.append(self._waiting.popleft())
         return batch
+
+
+@asynccontextmanager
+async def in_process(llm: LanguageModel, max_batch_tokens: int = OFFLINE_BATCH_TOKENS) -> AsyncIterator[LLMEngine]:
+    """An engine on an LLM that is loaded already, for as long as the block lasts: what training and evaluation ask.
+
+    Args:
+        llm: frozen.
+        max_batch_tokens: prompt tokens that one forward pass may hold.
+    """
+    config = TransformersEngineConfig(llm=llm.name, device=llm.model.device.type, max_batch_tokens=max_batch_tokens)
+    engine = TransformersEngine(config, llm)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
 
 
 class _Decoding:

@@ -1,6 +1,10 @@
-"""Series: which candidates begin as a title of the history does.
+"""The token law: what an LLM with a `TokenInterface` was taught to rank by, in one place.
 
-It is the one signal of the embedded LLM's law that no injected token carries: the LLM finds it in the titles.
+A candidate's logit is `coupling * (<u, z> + <mean y of the history, y> + p + w * s)`, see
+`models.llm.token_interface`. All but s stand in the injected tokens; s, whether a title of the history begins as the
+candidate's does, the LLM finds in the titles.
+
+Axes: E users, C candidates, N items, D CF size, J joint size, K an item's coordinates, L a user's, m of similarity.
 """
 
 from __future__ import annotations
@@ -33,9 +37,10 @@ def in_series(history: Sequence[TokenIds], candidates: Sequence[TokenIds]) -> np
 
 def series_table(titles: TitleTokens, histories: Sequence[np.ndarray], items_E_C: np.ndarray) -> np.ndarray:
     """(E, C) `in_series` of candidates `items_E_C` with E histories of item numbers."""
-    return np.stack(
-        [in_series(titles.of(history), titles.of(items)) for history, items in zip(histories, items_E_C, strict=True)]
-    )
+    table_E_C = np.zeros(items_E_C.shape)
+    for row, (history, items) in enumerate(zip(histories, items_E_C, strict=True)):
+        table_E_C[row] = in_series(titles.of(history), titles.of(items))
+    return table_E_C
 
 
 def _beginning(title: TokenIds) -> tuple[int | None, ...]:
@@ -80,7 +85,7 @@ class ExactReader:
         """`users` with `items` at hand."""
         users_E_T = self._projector.user(users_E_D)
         size = self._similarity_axes.shape[1]
-        means_E_m = _history_means(items_N_K[:, -1 - size : -1], histories)
+        means_E_m = history_means(items_N_K[:, -1 - size : -1], histories)
         ones_E_1 = means_E_m.new_ones(len(means_E_m), 1)
         return torch.cat([users_E_T @ self._user_axes, means_E_m, ones_E_1, users_E_T @ self._series_axis], dim=1)
 
@@ -106,29 +111,34 @@ class ExactReader:
 
 
 @torch.inference_mode()
-def interface_logits(
-    projector: TokenProjector,
-    interface: TokenInterface,
+def law_logits(
+    reader: ExactReader,
     users_E_D: torch.Tensor,
     joint_N_J: torch.Tensor,
     histories: Sequence[np.ndarray],
     items_E_C: np.ndarray,
     series_E_C: np.ndarray,
 ) -> np.ndarray:
-    """(E, C) logits of candidates `items_E_C` by an `ExactReader`; the other arguments are its own.
+    """(E, C) logits of candidates `items_E_C`.
 
     Args:
+        reader: reads the tokens.
+        users_E_D: x_u.
+        joint_N_J: joint embeddings of all items, by number.
+        histories: E arrays of the items shown.
+        items_E_C: item numbers.
         series_E_C: which candidates are of a series that the history holds.
     """
-    reader = ExactReader(projector, interface)
     items_N_K = reader.items(joint_N_J)
     users_E_L = reader.users_of(users_E_D, items_N_K, histories)
     candidates_E_C_K = items_N_K[torch.from_numpy(items_E_C).to(joint_N_J.device)]
     return reader.logits(users_E_L, candidates_E_C_K, torch.from_numpy(series_E_C).to(users_E_L)).cpu().numpy()
 
 
-def _history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+def history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
     """(E, m) mean y of each history; 0 without one."""
-    empty_m = similarities_N_m.new_zeros(similarities_N_m.shape[1])
-    rows = [similarities_N_m[items.tolist()].mean(dim=0) if len(items) else empty_m for items in histories]
-    return torch.stack(rows)
+    means_E_m = similarities_N_m.new_zeros(len(histories), similarities_N_m.shape[1])
+    for row, items in enumerate(histories):
+        if len(items):
+            means_E_m[row] = similarities_N_m[items.tolist()].mean(dim=0)
+    return means_E_m

@@ -55,6 +55,21 @@ class LanguageModel:
         return int(self.model.get_input_embeddings().embedding_dim)
 
     @property
+    def identity(self) -> dict[str, str]:
+        """Fingerprints of all that a run depends on: of the LLM, and of its interface if it has one."""
+        return {"llm": self.fingerprint, **({"interface": self.interface.fingerprint} if self.interface else {})}
+
+    def required_interface(self) -> TokenInterface:
+        """The interface.
+
+        Raises:
+            ConfigError: the LLM has none.
+        """
+        if self.interface is None:
+            raise ConfigError(f"LLM '{self.name}' has no interface for injected tokens beside its weights")
+        return self.interface
+
+    @property
     def context_length(self) -> int:
         """The context in tokens."""
         return int(self.model.config.max_position_embeddings)

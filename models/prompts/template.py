@@ -8,7 +8,7 @@ quote ends a title and a title that is the beginning of another stays a choice o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from models.prompts.layout import Injection, PromptLayout, Slot, TokenIds
 from models.prompts.titles import encode_plain
 
 EXPLANATION_TOKENS = 32
+
+
+Shown = TypeVar("Shown", bound=Sequence[Any] | np.ndarray)
 
 
 class PromptConfig(Config):
@@ -33,6 +36,10 @@ class PromptConfig(Config):
     domain: Domain = Domain()
     history_items: int = 10
     max_title_tokens: int = 16
+
+    def shown(self, history: Shown) -> Shown:
+        """The part of a history, oldest first, that a prompt shows if it has the room."""
+        return history[max(0, len(history) - self.history_items) :]  # type: ignore[return-value]
 
 
 class PromptTemplate:

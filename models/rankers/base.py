@@ -41,18 +41,19 @@ class Audience:
 class Ranker(ABC):
     """Gives every candidate a logit: within a user, higher is better.
 
-    A candidate's logit does not depend on the order in which the candidates are given. Equal candidates have equal
-    logits, and padding has -inf.
+    A candidate's logit depends on the user and on which the candidates are, not on their order; padding has -inf.
 
     Attributes:
         id: stable and unique, for reports, settings and bundles; lower case with underscores.
         title: for people.
-        reads: id of the ranker that states what this one was told, to be compared with it; None if there is none.
+        reads: id of the ranker that reads exactly what this one is told, to be compared with it; None if there is none.
+        needs_llm: whether it asks an LLM, and so takes its time.
     """
 
     id: str
     title: str
     reads: str | None = None
+    needs_llm: bool = False
 
     @abstractmethod
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:

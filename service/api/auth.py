@@ -9,17 +9,10 @@ from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
-from models.errors import ClientError
+from service.api.errors import UnauthorizedError
 
 _bearer = HTTPBearer(auto_error=False, description="The API key as a bearer token.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The API key.")
-
-
-class UnauthorizedError(ClientError):
-    """The API key is missing or wrong. Raised by `RequireKey`."""
-
-    status = 401
-    title = "Unauthorized"
 
 
 class RequireKey:

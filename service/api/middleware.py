@@ -8,10 +8,10 @@ import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import problem
+from service.api.errors import BodyTooLargeError
+from service.api.problems import problem, problem_of
 from service.metrics import Metrics
 
 logger = structlog.get_logger("service.access")
@@ -19,15 +19,6 @@ logger = structlog.get_logger("service.access")
 CLIENT_GONE = 499
 _QUIET = ("/health/live", "/health/ready", "/metrics")
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
-
-
-class BodyTooLargeError(HTTPException):
-    """A request body went over the limit while it was read. An `HTTPException`, so that FastAPI lets it through."""
-
-    title = "Content too large"
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(413, f"a request body may have {max_bytes} bytes: send less at a time")
 
 
 class Observe:
@@ -105,8 +96,7 @@ class LimitBody:
         too_large = BodyTooLargeError(self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            refusal = problem(scope, too_large.status_code, too_large.title, too_large.detail)
-            await refusal(scope, receive, send)
+            await problem_of(scope, too_large)(scope, receive, send)
             return
         size = 0
 

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.problems import problem, responses
-from service.api.schemas import Health
+from service.api.schemas.operations import Health
 from service.runtime import Runtime
 
 PAGE = Path(__file__).parent.parent / "web" / "index.html"

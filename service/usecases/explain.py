@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from models.errors import NotFoundError
 from models.recommending.merge import popularity, softmax
 from models.writing import END, QUOTE
 from service.deadline import Deadline
-from service.deployments.deployment import Active
-from service.llm_gate import FallbackError, Judge
-from service.metrics import Fallback, Metrics
-from service.usecases.recommend import Ranker
+from service.deployments.deployment import Deployment
+from service.llm_gate import FallbackError, LLMGate
+from service.metrics import Metrics
+from service.outcome import Fallback, Ranker, SentenceSource
 from service.users.histories import Histories
 from service.users.representations import Representations
 
@@ -70,7 +69,7 @@ class Narration:
 
     def __init__(self, opening: str, facts: str, written: AsyncGenerator[str, None] | None) -> None:
         self.text = ""
-        self.source: Literal["llm", "template"] = "template"
+        self.source: SentenceSource = "template"
         self._opening = opening
         self._facts = facts
         self._written = written
@@ -108,7 +107,7 @@ class Explainer:
     Args:
         histories: of users.
         representations: of histories.
-        judge: the LLM.
+        llm: the gate to the LLM.
         metrics: stages and fallbacks.
         config: sizes and times.
     """
@@ -117,30 +116,30 @@ class Explainer:
         self,
         histories: Histories,
         representations: Representations,
-        judge: Judge,
+        llm: LLMGate,
         metrics: Metrics,
         config: ExplainConfig,
     ) -> None:
         self._histories = histories
         self._representations = representations
-        self._judge = judge
+        self._llm = llm
         self._metrics = metrics
         self._config = config
 
-    async def genres(self, active: Active, user_id: str, top_k: int, deadline: Deadline) -> GenreAnswer:
+    async def genres(self, deployment: Deployment, user_id: str, top_k: int, deadline: Deadline) -> GenreAnswer:
         """The `top_k` favourite genres of a user.
 
         Raises:
             NotFoundError: neither training nor live events know the user.
         """
         with self._metrics.stage("user_representation"):
-            history = await self._histories.of(active, user_id)
+            history = await self._histories.of(deployment, user_id)
             if not history.known:
                 raise NotFoundError(f"user '{user_id}' is unknown: it has no history here")
             user_vector = None
             if len(history.items):
-                user_vector = await self._representations.of(active, history.items)
-        genres = active.composer.genres
+                user_vector = await self._representations.of(deployment, history.items)
+        genres = deployment.composer.genres
         if not genres:
             return GenreAnswer([], None, None, user_vector)
 
@@ -148,30 +147,30 @@ class Explainer:
         fallback: Fallback | None = None
         if user_vector is None:
             ranker, fallback = "popularity", "cold_user"
-            probabilities = popularity(_interactions(active))
+            probabilities = popularity(_interactions(deployment))
         else:
-            vector, told = user_vector, active.told(history.items).tolist()
+            vector, prompted = user_vector, deployment.prompted(history.items).tolist()
             try:
-                log_probs = await self._judge.choose(
-                    lambda: active.composer.favorite_genre(vector, told),
+                log_probs = await self._llm.choose(
+                    lambda: deployment.composer.favorite_genre(vector, prompted),
                     deadline.remaining(self._config.reserve_ms),
                 )
                 probabilities = softmax(log_probs)
             except FallbackError as error:
                 ranker, fallback = "cf", error.reason
-                probabilities = softmax(active.composer.genre_cf_scores(vector))
+                probabilities = softmax(deployment.composer.genre_cf_scores(vector))
         if fallback is not None:
             self._metrics.fallbacks.labels(fallback).inc()
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         shares = [
-            GenreShare(genres[row], float(probabilities[row]), _evidence(active, history.items, genres[row]))
+            GenreShare(genres[row], float(probabilities[row]), _evidence(deployment, history.items, genres[row]))
             for row in best
         ]
         return GenreAnswer(shares, ranker, fallback, user_vector)
 
-    def narrate(self, active: Active, answer: GenreAnswer, deadline: Deadline) -> Narration:
+    def narrate(self, deployment: Deployment, answer: GenreAnswer, deadline: Deadline) -> Narration:
         """A sentence about the first genre: the LLM's, or the bare facts where it cannot be had."""
-        domain = active.bundle.manifest.prompt.domain
+        domain = deployment.bundle.manifest.prompt.domain
         if not answer.genres:
             return Narration("", f"No {domain.noun} here has a genre.", None)
         first = answer.genres[0]
@@ -184,7 +183,7 @@ class Explainer:
         opening = f"{because} this user has {domain.past}"
         cited = first.evidence[:CITED_ITEMS][::-1]
         titles = [
-            f"\N{LEFT DOUBLE QUOTATION MARK}{active.catalogue.titles[item]}\N{RIGHT DOUBLE QUOTATION MARK}"
+            f"\N{LEFT DOUBLE QUOTATION MARK}{deployment.catalogue.titles[item]}\N{RIGHT DOUBLE QUOTATION MARK}"
             for item in cited
         ]
         if titles:
@@ -194,8 +193,8 @@ class Explainer:
         if answer.fallback is not None or not cited:
             return Narration(opening, facts, None)
         vector = answer.user_vector
-        written = self._judge.write(
-            lambda: active.composer.explanation(vector, cited, first.genre),
+        written = self._llm.write(
+            lambda: deployment.composer.explanation(vector, cited, first.genre),
             self._config.max_tokens,
             deadline.remaining(self._config.reserve_ms),
         )
@@ -216,14 +215,14 @@ def loops(text: str) -> bool:
     )
 
 
-def _evidence(active: Active, history: np.ndarray, genre: str) -> list[int]:
-    return [int(item) for item in history[::-1] if genre in active.catalogue.categories[item]]
+def _evidence(deployment: Deployment, history: np.ndarray, genre: str) -> list[int]:
+    return [int(item) for item in history[::-1] if genre in deployment.catalogue.categories[item]]
 
 
-def _interactions(active: Active) -> np.ndarray:
+def _interactions(deployment: Deployment) -> np.ndarray:
     """(G,) interactions with the items of every genre."""
-    catalogue = active.catalogue
-    members = (catalogue.category_items[genre] for genre in active.composer.genres)
+    catalogue = deployment.catalogue
+    members = (catalogue.category_items[genre] for genre in deployment.composer.genres)
     return np.asarray([catalogue.interactions[items].sum() for items in members])
 
 

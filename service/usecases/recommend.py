@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,15 +14,14 @@ from models.config import Config
 from models.errors import ClientError
 from models.recommending.merge import merge_window, popularity, softmax
 from models.recommending.retrieve import Pool, most_popular, retrieve
-from models.recommending.window import listing_order
 from service.deadline import Deadline
-from service.deployments.deployment import Active
-from service.llm_gate import FallbackError, Judge
-from service.metrics import Fallback, Metrics
+from service.deployments.deployment import Deployment
+from service.llm_gate import FallbackError, LLMGate
+from service.metrics import Metrics
+from service.outcome import Fallback, RankedItem, Ranker, Recommendation
 from service.users.histories import Histories
 from service.users.representations import Representations
 
-Ranker = Literal["llm", "cf", "popularity"]
 INLINE_ITEMS = 20_000
 """Up to here a search (0.4 ms) takes less than handing it to a thread under load, and does not burden the loop."""
 
@@ -62,39 +60,13 @@ class Query:
     num_results: int | None = None
 
 
-@dataclass(frozen=True)
-class RankedItem:
-    """An item number with its score and who placed it."""
-
-    item: int
-    score: float
-    ranker: Ranker
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The answer.
-
-    Attributes:
-        items: best first.
-        missing: item ids of the request that the catalogue does not have.
-        ranker: the best ranker that took part; None if there was nothing to rank.
-        fallback: why the LLM did not.
-    """
-
-    items: list[RankedItem] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    ranker: Ranker | None = None
-    fallback: Fallback | None = None
-
-
 class Recommender:
     """Answers queries.
 
     Args:
         histories: of users.
         representations: of histories.
-        judge: the LLM.
+        llm: the gate to the LLM.
         executor: runs retrieval.
         metrics: stages and fallbacks.
         config: sizes and times.
@@ -104,35 +76,31 @@ class Recommender:
         self,
         histories: Histories,
         representations: Representations,
-        judge: Judge,
+        llm: LLMGate,
         executor: Executor,
         metrics: Metrics,
         config: RecommendConfig,
     ) -> None:
         self._histories = histories
         self._representations = representations
-        self._judge = judge
+        self._llm = llm
         self._executor = executor
         self._metrics = metrics
         self._config = config
 
-    async def recommend(self, active: Active, query: Query, deadline: Deadline) -> Recommendation:
+    async def recommend(self, deployment: Deployment, query: Query, deadline: Deadline) -> Recommendation:
         """Rank items for a user or a history, inside the deadline.
 
         Raises:
             ClientError: there are more candidates than allowed.
         """
-        if query.candidates is not None and len(query.candidates) > self._config.max_candidates:
-            raise ClientError(
-                f"candidates: {len(query.candidates)} item ids, at most {self._config.max_candidates} are ranked"
-                " at a time: send fewer, or leave them out to have the service retrieve"
-            )
-        catalogue = active.catalogue
+        self._check_candidates(query)
+        catalogue = deployment.catalogue
         candidates: list[int] | None = None
         missing: list[str] = []
         if query.candidates is not None:
             candidates, missing = catalogue.indices_of(dict.fromkeys(query.candidates))
-        told_items, unknown = catalogue.indices_of(query.history)
+        sent_items, unknown = catalogue.indices_of(query.history)
         missing = list(dict.fromkeys([*missing, *unknown]))
         if candidates == []:
             return Recommendation(missing=missing)
@@ -141,28 +109,27 @@ class Recommender:
         try:
             async with asyncio.timeout(seconds):
                 with self._metrics.stage("user_representation"):
-                    history = await self._histories.of(active, query.user_id, told_items)
+                    history = await self._histories.of(deployment, query.user_id, sent_items)
                     user_vector = None
                     if len(history.items):
-                        user_vector = await self._representations.of(active, history.items)
-                pool = self._pool(active, query, candidates, history.items)
+                        user_vector = await self._representations.of(deployment, history.items)
+                pool = self._pool(deployment, query, candidates, history.items)
                 if user_vector is None:
-                    return self._by_popularity(active, query, pool, missing, "cold_user")
+                    return self._by_popularity(deployment, query, pool, missing, "cold_user")
                 with self._metrics.stage("retrieve"):
-                    items, cf_scores = await self._retrieve(active, pool, user_vector)
+                    items, cf_scores = await self._retrieve(deployment, pool, user_vector)
         except TimeoutError:
-            pool = self._pool(active, query, candidates, np.asarray(told_items, dtype=np.int64))
-            return self._by_popularity(active, query, pool, missing, "timeout")
+            pool = self._pool(deployment, query, candidates, np.asarray(sent_items, dtype=np.int64))
+            return self._by_popularity(deployment, query, pool, missing, "timeout")
         if len(items) == 0:
             return Recommendation(missing=missing)
 
         window = items[: self._config.window]
-        places = listing_order(window)
-        vector, told = user_vector, active.told(history.items).tolist()
+        vector, prompted = user_vector, deployment.prompted(history.items).tolist()
         fallback: Fallback | None = None
         try:
-            log_probs = await self._judge.choose(
-                lambda: active.composer.recommend(vector, told, window[places].tolist()),
+            log_probs = await self._llm.choose(
+                lambda: deployment.composer.recommend(vector, prompted, window),
                 deadline.remaining(self._config.reserve_ms),
             )
         except FallbackError as error:
@@ -170,7 +137,7 @@ class Recommender:
             rankers: list[Ranker] = ["cf"] * len(items)
             scores = softmax(cf_scores)
         else:
-            order, scores = merge_window(cf_scores, log_probs[np.argsort(places)])
+            order, scores = merge_window(cf_scores, log_probs)
             items = items[order]
             rankers = ["llm" if place < len(window) else "cf" for place in range(len(items))]
         ranked = [
@@ -179,15 +146,24 @@ class Recommender:
         ]
         return Recommendation(ranked[: self._num_results(query)], missing, rankers[0], fallback)
 
-    async def _retrieve(self, active: Active, pool: Pool, user_vector: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        if len(active.catalogue) <= INLINE_ITEMS:
-            return retrieve(active.model, pool, user_vector)
+    def _check_candidates(self, query: Query) -> None:
+        if query.candidates is not None and len(query.candidates) > self._config.max_candidates:
+            raise ClientError(
+                f"candidates: {len(query.candidates)} item ids, at most {self._config.max_candidates} are ranked"
+                " at a time: send fewer, or leave them out to have the service retrieve"
+            )
+
+    async def _retrieve(
+        self, deployment: Deployment, pool: Pool, user_vector: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if len(deployment.catalogue) <= INLINE_ITEMS:
+            return retrieve(deployment.model, pool, user_vector)
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, retrieve, active.model, pool, user_vector
+            self._executor, retrieve, deployment.model, pool, user_vector
         )
 
-    def _pool(self, active: Active, query: Query, candidates: list[int] | None, history: np.ndarray) -> Pool:
-        catalogue = active.catalogue
+    def _pool(self, deployment: Deployment, query: Query, candidates: list[int] | None, history: np.ndarray) -> Pool:
+        catalogue = deployment.catalogue
         allowed = None
         if query.categories:
             members = [catalogue.category_items.get(name, np.zeros(0, np.int64)) for name in query.categories]
@@ -203,12 +179,12 @@ class Recommender:
         return self._config.num_results if query.candidates is None else len(query.candidates)
 
     def _by_popularity(
-        self, active: Active, query: Query, pool: Pool, missing: list[str], reason: Fallback
+        self, deployment: Deployment, query: Query, pool: Pool, missing: list[str], reason: Fallback
     ) -> Recommendation:
         """What anyone might like, for who cannot be known (in time)."""
-        items = most_popular(active.catalogue, pool)
+        items = most_popular(deployment.catalogue, pool)
         self._fell_back(reason)
-        scores = popularity(active.catalogue.interactions[items])
+        scores = popularity(deployment.catalogue.interactions[items])
         ranked = [RankedItem(int(item), float(score), "popularity") for item, score in zip(items, scores, strict=True)]
         ranker: Ranker | None = "popularity" if ranked else None
         return Recommendation(ranked[: self._num_results(query)], missing, ranker, reason)

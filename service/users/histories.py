@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.deployments.deployment import Active
+from service.deployments.deployment import Deployment
 from service.stores.lru import LRU
 from service.stores.port import Event, StoreError, UserStore
 
@@ -37,34 +37,34 @@ class Histories:
 
     def __init__(self, store: UserStore, size: int) -> None:
         self._store = store
-        self._seen: LRU[str, list[str]] = LRU(size)
+        self._last_seen: LRU[tuple[str, str], list[str]] = LRU(size)
 
-    async def of(self, active: Active, user_id: str | None, told: Sequence[int] = ()) -> UserHistory:
-        """The history of `user_id` with the item numbers `told` appended; `told` alone if there is no user."""
+    async def of(self, deployment: Deployment, user_id: str | None, sent: Sequence[int] = ()) -> UserHistory:
+        """The history of `user_id` with the item numbers `sent` appended; `sent` alone if there is no user."""
         if user_id is None:
-            return UserHistory(np.asarray(told, dtype=np.int64), 0, False)
-        histories = active.model.histories
-        live_ids = await self._live(user_id)
-        live_items, _ = active.catalogue.indices_of(live_ids)
-        items = append(append(histories.of(user_id).tolist(), live_items), told)
+            return UserHistory(np.asarray(sent, dtype=np.int64), 0, False)
+        histories = deployment.model.histories
+        live_ids = await self._live(deployment.catalogue_name, user_id)
+        live_items, _ = deployment.catalogue.indices_of(live_ids)
+        items = append(append(histories.of(user_id).tolist(), live_items), sent)
         known = user_id in histories or bool(live_ids)
         return UserHistory(np.asarray(items, dtype=np.int64), len(live_items), known)
 
-    async def record(self, events: Sequence[Event]) -> None:
+    async def record(self, deployment: Deployment, events: Sequence[Event]) -> None:
         """Add events to live histories.
 
         Raises:
             StoreError: nothing was recorded.
         """
-        await self._store.record(events)
+        await self._store.record(deployment.catalogue_name, events)
 
-    async def _live(self, user_id: str) -> list[str]:
+    async def _live(self, catalogue: str, user_id: str) -> list[str]:
         try:
-            live = await self._store.live_history(user_id)
+            live = await self._store.live_history(catalogue, user_id)
         except StoreError:
-            return self._seen.get(user_id) or []
+            return self._last_seen.get((catalogue, user_id)) or []
         if live:
-            self._seen.put(user_id, live)
+            self._last_seen.put((catalogue, user_id), live)
         return live
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 
-from service.deployments.deployment import Active
+from service.deployments.deployment import Deployment
 from service.metrics import Metrics
 from service.stores.lru import LRU
 from service.stores.port import StoreError, UserStore
@@ -32,23 +32,23 @@ class Representations:
         self._metrics = metrics
         self._local: LRU[str, torch.Tensor] = LRU(size)
 
-    async def of(self, active: Active, history: np.ndarray) -> torch.Tensor:
+    async def of(self, deployment: Deployment, history: np.ndarray) -> torch.Tensor:
         """x_u (d,) float32 of a history of item numbers, oldest first."""
-        recent = active.recent(history)
-        key = representation_key(recent, active.version)
+        recent = deployment.recent(history)
+        key = representation_key(recent, deployment.version)
         vector = self._local.get(key)
         self._count("local", "miss" if vector is None else "hit")
         if vector is not None:
             return vector
-        vector = await self._stored(key, active.bundle.manifest.user_size)
+        vector = await self._stored(key, deployment.bundle.manifest.user_size)
         if vector is None:
             loop = asyncio.get_running_loop()
-            vectors = await loop.run_in_executor(self._executor, active.model.user_vectors, [recent])
+            vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent])
             vector = vectors[0].float()
             with contextlib.suppress(StoreError):
                 await self._store.put_vector(key, vector.cpu().numpy().astype("<f4").tobytes())
         else:
-            vector = vector.to(active.model.cf_vectors.device)
+            vector = vector.to(deployment.model.cf_vectors.device)
         self._local.put(key, vector)
         return vector
 

@@ -100,9 +100,9 @@ def test_it_serves_greets_with_a_request_that_works_and_leaves_nothing_behind(wo
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_redis_does_not_outlive_the_service_however_that_ends(tmp_path: Path, how: signal.Signals) -> None:
     script = (
-        "import asyncio, sys; from pathlib import Path; from service.stores.local import EmbeddedRedis\n"
+        "import asyncio, sys; from pathlib import Path; from service.stores.local import LocalServer\n"
         "async def main():\n"
-        "    await EmbeddedRedis(Path(sys.argv[1])).start(); print('up', flush=True); await asyncio.sleep(3600)\n"
+        "    await LocalServer(Path(sys.argv[1])).start(); print('up', flush=True); await asyncio.sleep(3600)\n"
         "asyncio.run(main())"
     )
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as owner:

@@ -24,7 +24,7 @@ from models.alignment.projection import TokenProjector
 from models.backbones import create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
-from models.bundle.manifest import BackboneRecord, LLMRecord
+from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.store import write_bundle
 from models.catalogue import Catalogue
 from models.domain import DOMAINS
@@ -150,13 +150,14 @@ def make_world(directory: Path) -> World:
     write_bundle(
         home,
         contents,
-        name="tiny",
-        prompt=PromptConfig(domain=DOMAINS["movie"]),
-        backbone=BackboneRecord(kind="sasrec", config=contents.backbone.config.model_dump(mode="json")),
-        llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
-        text_encoder="none",
-        save_text_encoder=lambda folder: folder.mkdir(),
-        metrics={},
+        Origin(
+            name="tiny",
+            prompt=PromptConfig(domain=DOMAINS["movie"]),
+            llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
+            text_encoder="none",
+            metrics={},
+        ),
+        lambda folder: folder.mkdir(),
     )
     return World(home, llm_path)
 

@@ -9,24 +9,25 @@ Axes: E users, G genres, J joint size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch.nn import functional
 
-from models.backbones import represent_all
 from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import Catalogue
 from models.composer import PromptComposer
 from models.config import Config
+from models.engines.base import LLMEngine
 from models.llm.law import ExactReader
-from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
 from models.prompts.layout import Injection
+from models.prompts.template import PromptConfig
+from models.rankers.llm import answer, each
 from training.data.splits import Holdout, SequenceSplit
-from training.evaluation.llm_scores import answer
 from training.evaluation.metrics import Estimate, share_estimate
 
 MOST_COMMON = "Most common favourite"
@@ -61,105 +62,134 @@ def favorite_genres(catalogue: Catalogue, histories: Sequence[np.ndarray]) -> np
     return np.where(counts_E_G.any(axis=1), favorites, -1)
 
 
+class GenreReader:
+    """Reads the tokens of genre prompts by the token law.
+
+    Args:
+        model: of the catalogue.
+        interface: the LLM's.
+    """
+
+    def __init__(self, model: CatalogueModel, interface: TokenInterface) -> None:
+        self._model = model
+        self._reader = ExactReader(model.projector, interface.to(model.cf_vectors.device))
+
+    @torch.no_grad()
+    def users(self, users_E_D: torch.Tensor, shown: Sequence[np.ndarray]) -> torch.Tensor:
+        """(E, L) what prompts say of users x_u (E, D), with the items shown."""
+        return self._reader.users(users_E_D, self._model.joint_item, shown)
+
+    def logits(self, users_E_L: torch.Tensor, genres_G_J: torch.Tensor) -> torch.Tensor:
+        """(E, G) the law's logits of genres by their joint embeddings (G, 2d')."""
+        return self._reader.logits(users_E_L, self._reader.items(genres_G_J))
+
+
 def fit_genres(
     split: SequenceSplit,
-    contents: CatalogueModel,
+    model: CatalogueModel,
     interface: TokenInterface,
-    history_items: int,
+    prompt: PromptConfig,
     config: GenreConfig,
 ) -> torch.Tensor:
-    """(G, J) joint embeddings of the genres from which half of the users' favourites follow by the LLM's law.
+    """(G, 2d') joint embeddings of the genres from which half of the users' favourites follow by the LLM's law.
 
     Args:
         split: training sequences; every second user, the first included, is taken.
-        contents: with trained projections, and the mean items to start from.
+        model: with trained projections, and the mean items to start from.
         interface: the LLM's law.
-        history_items: items told in a prompt.
+        prompt: says how much of a history is shown.
         config: how.
     """
     histories = [items for items in split.train[::2] if len(items)]
-    favorites = favorite_genres(contents.catalogue, histories)
+    favorites = favorite_genres(model.catalogue, histories)
     rows = np.flatnonzero(favorites >= 0)
-    start_G_J = contents.joint_genre
+    start_G_J = model.joint_genre
     if not len(rows):
         return start_G_J
     histories = [histories[row] for row in rows]
-    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    told = [items[max(0, len(items) - history_items) :] for items in histories]
     targets_E = torch.from_numpy(favorites[rows]).to(start_G_J.device)
-    reader = ExactReader(contents.projector, interface.to(users_E_D.device))
-    with torch.no_grad():
-        users_E_L = reader.users(users_E_D, contents.joint_item, told)
+    reader = GenreReader(model, interface)
+    users_E_L = reader.users(model.user_vectors(histories).clone(), [prompt.shown(items) for items in histories])
     genres_G_J = start_G_J.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([genres_G_J], lr=config.learning_rate)
     for _ in range(config.steps):
-        logits_E_G = reader.logits(users_E_L, reader.items(genres_G_J))
         pull = config.pull * (genres_G_J - start_G_J).square().sum()
-        loss = functional.cross_entropy(logits_E_G, targets_E) + pull
+        loss = functional.cross_entropy(reader.logits(users_E_L, genres_G_J), targets_E) + pull
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return genres_G_J.detach()
 
 
-def genre_agreement(
-    split: SequenceSplit,
-    contents: CatalogueModel,
-    llm: LanguageModel,
+@dataclass(frozen=True)
+class GenreQuiz:
+    """Users whose favourite genres were not learned from, and what is known of them.
+
+    Attributes:
+        histories: E arrays of item numbers, before the test item.
+        favorites: (E,) the genre that most items of each history have.
+        taught: the favourites that `fit_genres` saw.
+    """
+
+    histories: list[np.ndarray]
+    favorites: np.ndarray
+    taught: np.ndarray
+
+    @classmethod
+    def of(cls, split: SequenceSplit, users: int, seed: int = 0) -> GenreQuiz:
+        """About at most so many users of the half that `fit_genres` did not see."""
+        taught = favorite_genres(split.catalogue, split.train[::2])
+        others = np.random.default_rng(seed).permutation(np.arange(1, len(split), 2))[:users]
+        histories = [split.history(int(user), Holdout.TEST) for user in others]
+        favorites = favorite_genres(split.catalogue, histories)
+        histories = [history for history, favorite in zip(histories, favorites, strict=True) if favorite >= 0]
+        return cls(histories, favorites[favorites >= 0], taught[taught >= 0])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nobody to ask about, or nothing was learned."""
+        return not len(self.favorites) or not len(self.taught)
+
+
+async def genre_agreement(
+    quiz: GenreQuiz,
+    model: CatalogueModel,
     composer: PromptComposer,
-    users: int,
-    batch_tokens: int,
+    engine: LLMEngine,
+    reader: GenreReader | None,
     seed: int = 0,
-    report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Estimate]:
     """How often each way of guessing names the genre that most items of the user's history have.
 
     Args:
-        split: the data; histories are those before the test item.
-        contents: the tables and networks.
-        llm: answers.
+        quiz: about whom.
+        model: of the catalogue.
         composer: asks.
-        users: at most this many of the users that `fit_genres` did not see.
-        batch_tokens: prompt tokens, padding included, of one forward pass.
-        seed: of which users, and of the intervals.
-        report: called with the number of questions answered since the last call, and of all there are.
+        engine: answers.
+        reader: reads the tokens exactly, if anything can.
+        seed: of the intervals.
 
     Returns:
         By name the share with its 95 % interval; empty without genres.
     """
-    catalogue = contents.catalogue
-    if len(catalogue.genres) < 2:
+    if len(model.catalogue.genres) < 2 or quiz.is_empty:
         return {}
-    taught = favorite_genres(catalogue, split.train[::2])
-    others = np.random.default_rng(seed).permutation(np.arange(1, len(split), 2))[:users]
-    histories = [split.history(int(user), Holdout.TEST) for user in others]
-    favorites = favorite_genres(catalogue, histories)
-    histories = [history for history, favorite in zip(histories, favorites, strict=True) if favorite >= 0]
-    favorites = favorites[favorites >= 0]
-    if not len(favorites) or not (taught >= 0).any():
-        return {}
-    told = [history[max(0, len(history) - composer.template.config.history_items) :] for history in histories]
-    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
+    shown = [composer.template.config.shown(history) for history in quiz.histories]
+    users_E_D = model.user_vectors(quiz.histories)
     guesses = {
-        MOST_COMMON: np.full(len(favorites), np.bincount(taught[taught >= 0]).argmax()),
-        COUNTING: favorite_genres(catalogue, told),
+        MOST_COMMON: np.full(len(quiz.favorites), np.bincount(quiz.taught).argmax()),
+        COUNTING: favorite_genres(model.catalogue, shown),
     }
-    if llm.interface is not None:
-        reader = ExactReader(contents.projector, llm.interface.to(users_E_D.device))
-        with torch.inference_mode():
-            users_E_L = reader.users(users_E_D, contents.joint_item, told)
-            logits_E_G = reader.logits(users_E_L, reader.items(contents.joint_genre))
+    if reader is not None:
+        logits_E_G = reader.logits(reader.users(users_E_D, shown), model.joint_genre)
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
-
-    def answered(done: int) -> None:
-        if report is not None:
-            report(done, len(LLM_VARIANTS) * len(histories))
-
     for name, injection in LLM_VARIANTS.items():
-        questions = (
-            composer.favorite_genre(user_D, history.tolist(), injection=injection)
-            for user_D, history in zip(users_E_D, histories, strict=True)
-        )
-        answers = answer(llm, questions, batch_tokens, answered)
-        guesses[name] = np.asarray([log_probs.argmax() for log_probs in answers])
-    return {name: share_estimate(guess == favorites, seed=seed) for name, guess in guesses.items()}
+        guessed = guesses[name] = np.zeros(len(quiz.favorites), dtype=np.int64)
+
+        async def ask(row: int, injection: Injection = injection, guessed: np.ndarray = guessed) -> None:
+            history = quiz.histories[row].tolist()
+            question = composer.favorite_genre(users_E_D[row], history, injection=injection)
+            guessed[row] = (await answer(engine, question)).argmax()
+
+        await each(ask, range(len(quiz.histories)))
+    return {name: share_estimate(guess == quiz.favorites, seed=seed) for name, guess in guesses.items()}

@@ -1,45 +1,55 @@
-"""The chain of stages: backbone, stage 1, stage 2, evaluation, export. Each runs only if what it depends on changed.
+"""The chain of stages: backbone, stage 1, stage 2, export, evaluation. Each runs only if what it depends on changed.
 
-A stage asks for those before it, so that `Chain.export` alone makes everything; finished stages are loaded.
+A stage asks for those before it, so that `Pipeline.export` alone makes everything that a bundle needs; finished stages
+are loaded. The bundle is published before anything is evaluated: who wants to serve need not wait.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from models.backbones import Backbone
 from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.manifest import LLMRecord, Origin
 from models.domain import DOMAINS
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.template import PromptConfig
+from models.rankers.base import Ranker
+from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
 from training.allmrec.recipe import Recipe
-from training.allmrec.stage1 import Aligned, train_stage1
+from training.allmrec.stage1.aligned import Aligned
+from training.allmrec.stage1.stage import train_stage1
+from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
-from training.allmrec.stage2.teachers import ItemTexts
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.report import run_import
-from training.data.splits import SequenceSplit
-from training.evaluation.evaluate import DecodedVectors, EvaluationReport, evaluate, summary
-from training.evaluation.report import JSON_FILE, table, write_report
+from training.data.splits import Holdout, SequenceSplit
+from training.evaluation.evaluate import EvaluationReport, evaluate
+from training.evaluation.held_out import HeldOut
+from training.evaluation.methods import Method
+from training.evaluation.report import JSON_FILE, MARKDOWN_FILE, table, write_report
+from training.runs.context import RunContext
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "stage1", "stage2", "evaluation", "export")
+STEPS = ("backbone", "stage1", "stage2", "export", "evaluation")
 PUBLISHED_FILE = "published.json"
 
 
-class Chain:
+class Pipeline:
     """One run of a recipe on a dataset.
 
     Args:
@@ -65,7 +75,7 @@ class Chain:
         config = ImportConfig(sources=(self._source,), **self.recipe.data.model_dump())
         planned = prepare(config)
         changes = {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in planned.files}
-        run = StageRun(self.directory / "data", config, 0, changes)
+        run = StageRun(self.directory / "data", config, 0, changes, self._console)
         with self._step("import", run.is_done):
             if not run.is_done:
                 run.start()
@@ -103,79 +113,80 @@ class Chain:
     @cached_property
     def backbone(self) -> Backbone:
         """The frozen CF backbone."""
-        config, run = self.recipe.backbone, self._backbone_run
-        with self._step("backbone", run.is_done):
-            return train_backbone(self.split, config, run, self._console)
+        with self._step("backbone", self._backbone_run.is_done):
+            return train_backbone(self.split, self.recipe.backbone, self._backbone_run)
 
     @cached_property
     def aligned(self) -> Aligned:
         """What stage 1 leaves."""
-        backbone, config, run = self.backbone, self.recipe.stage1, self._stage1_run
-        with self._step("stage1", run.is_done):
-            return train_stage1(self.split, backbone, config, run, self._console)
+        backbone = self.backbone
+        with self._step("stage1", self._stage1_run.is_done):
+            return train_stage1(self.split, backbone, self.recipe.stage1, self._stage1_run)
 
     @cached_property
-    def contents(self) -> CatalogueModel:
+    def model(self) -> CatalogueModel:
         """What the bundle will hold, its projections trained by stage 2."""
-        aligned, config, run = self.aligned, self.recipe.stage2, self._stage2_run
-        contents = assemble(self.split, aligned, self.llm.token_size, config.device)
-        with self._step("stage2", run.is_done):
-            texts = ItemTexts(aligned.text_vectors.to(config.device), self._decoded.text)
-            train_stage2(self.split, contents, texts, self.llm, self.prompt, config, run, self._console)
-        return contents
-
-    @cached_property
-    def evaluation(self) -> EvaluationReport:
-        """How good all of it is. Shows its table."""
-        contents, config, run = self.contents, self.recipe.evaluation, self._evaluation_run
-        with self._step("evaluation", run.is_done):
-            if run.is_done:
-                report = EvaluationReport.model_validate_json((run.directory / JSON_FILE).read_text(encoding="utf-8"))
-            else:
-                run.start()
-                report = evaluate(
-                    self.split,
-                    contents,
-                    self._decoded,
-                    self.llm,
-                    self.prompt,
-                    config,
-                    self.dataset.info.name,
-                    self._console,
-                    run.checkpoint,
-                )
-                write_report(report, run.directory)
-                run.finish(summary(report))
-        self._console.print(table(report))
-        self._console.print(f"full report: {run.directory / 'report.md'}", highlight=False)
-        return report
+        inputs = self._stage2_inputs
+        with self._step("stage2", self._stage2_run.is_done):
+            return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
 
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
-        contents, report, run = self.contents, self.evaluation, self._export_run(home)
+        model, run = self.model, self._export_run(home)
         published = run.directory / PUBLISHED_FILE
         done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
         with self._step("export", done):
             if done:
                 return path
             run.start()
-            path = export(
-                home,
-                contents,
-                name=self.dataset.info.name,
-                prompt=self.prompt,
-                llm=self.llm,
-                text_encoder=self.aligned.text_encoder,
-                metrics=summary(report),
-            )
+            path = export(home, model, self._origin, self.aligned.text_encoder)
             run.write_json(PUBLISHED_FILE, {"home": str(home), "version": path.name})
             run.finish({})
         return path
 
+    def evaluate(self, methods: Mapping[str, Method]) -> EvaluationReport:
+        """How good all of it is, beside the rankers of `methods`. Shows the table."""
+        run = self._evaluation_run(methods)
+        with self._step("evaluation", run.is_done):
+            if run.is_done:
+                report = EvaluationReport.model_validate_json((run.directory / JSON_FILE).read_text(encoding="utf-8"))
+            else:
+                run.start()
+                report = self._evaluate(methods, run)
+                write_report(report, run.directory)
+                run.finish({})
+        self._console.print(table(report))
+        self._console.print(f"full report: {run.directory / MARKDOWN_FILE}", highlight=False, soft_wrap=True)
+        return report
+
+    def _evaluate(self, methods: Mapping[str, Method], run: StageRun) -> EvaluationReport:
+        config = self.recipe.evaluation
+        others: list[Ranker] = []
+        for name, fit in methods.items():
+            others += fit(self.split, RunContext(run.directory / name, self._console))
+        contenders = Contenders(self._stage2_inputs, self.aligned, self.model)
+        everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
+        report = evaluate(everyone, contenders.among(others), config, run)
+        genres = asyncio.run(contenders.genres(config.users, config.seed))
+        return report.model_copy(update={"dataset": self.dataset.info.name, "llm": self.llm.name, "genres": genres})
+
     @cached_property
-    def _decoded(self) -> DecodedVectors:
-        device = self.recipe.stage2.device
-        return DecodedVectors(self.aligned.decoded_item.to(device), self.aligned.decoded_text.to(device))
+    def _stage2_inputs(self) -> Stage2Inputs:
+        aligned, device = self.aligned, self.recipe.stage2.device
+        texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
+        model = assemble(self.split, aligned, self.llm.token_size, device)
+        return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
+
+    @property
+    def _origin(self) -> Origin:
+        runs = {"backbone": self._backbone_run, "stage1": self._stage1_run, "stage2": self._stage2_run}
+        return Origin(
+            name=self.dataset.info.name,
+            prompt=self.prompt,
+            llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint),
+            text_encoder=self.aligned.text_encoder.name,
+            metrics={stage: run.metrics for stage, run in runs.items()},
+        )
 
     @cached_property
     def _data_fingerprint(self) -> str:
@@ -186,30 +197,28 @@ class Chain:
 
     @cached_property
     def _backbone_run(self) -> StageRun:
-        config = self.recipe.backbone
-        return StageRun(self.directory / "backbone", config, config.seed, {"data": self._data_fingerprint})
+        return self._stage_run("backbone", self.recipe.backbone, {"data": self._data_fingerprint})
 
     @cached_property
     def _stage1_run(self) -> StageRun:
-        config = self.recipe.stage1
-        return StageRun(self.directory / "stage1", config, config.seed, {"backbone": self._backbone_run.output})
+        return self._stage_run("stage1", self.recipe.stage1, {"backbone": self._backbone_run.output})
 
     @cached_property
     def _stage2_run(self) -> StageRun:
-        config = self.recipe.stage2
-        inputs = {"stage1": self._stage1_run.output, "llm": self.llm.fingerprint}
-        if self.llm.interface is not None:
-            inputs["interface"] = self.llm.interface.fingerprint
-        return StageRun(self.directory / "stage2", config, config.seed, inputs)
-
-    @cached_property
-    def _evaluation_run(self) -> StageRun:
-        config = self.recipe.evaluation
-        return StageRun(self.directory / "evaluation", config, config.seed, {"stage2": self._stage2_run.output})
+        inputs = {"stage1": self._stage1_run.output, **self.llm.identity}
+        return self._stage_run("stage2", self.recipe.stage2, inputs)
 
     def _export_run(self, home: Path) -> StageRun:
-        inputs = {"evaluation": self._evaluation_run.output, "home": str(home.resolve())}
-        return StageRun(self.directory / "export", self.prompt, 0, inputs)
+        inputs = {"stage2": self._stage2_run.output, "home": str(home.resolve())}
+        return StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
+
+    def _evaluation_run(self, methods: Sequence[str] | Mapping[str, Method]) -> StageRun:
+        _ = self.model
+        inputs = {"stage2": self._stage2_run.output, "methods": " ".join(sorted(methods))}
+        return self._stage_run("evaluation", self.recipe.evaluation, inputs)
+
+    def _stage_run(self, stage: str, config: Any, inputs: Mapping[str, str]) -> StageRun:
+        return StageRun(self.directory / stage, config, config.seed, inputs, self._console)
 
     @contextmanager
     def _step(self, name: str, done: bool) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from models.config import Config
 from models.errors import ConfigError
-from training.allmrec.stage1 import Stage1Config
+from training.allmrec.recipes import SHIPPED, shipped_recipes
+from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Stage2Config
 from training.backbones.train import BackboneTrainingConfig
 from training.data.importing.importer import ImportOptions
@@ -22,8 +22,6 @@ from training.data.importing.ledger import OnBadRow
 from training.evaluation.evaluate import EvaluationConfig
 from training.runs.loop import LoopConfig
 from training.runs.settings import parse_setting, put_setting
-
-SHIPPED = files("training.allmrec") / "recipes"
 
 
 class DataOptions(ImportOptions):
@@ -53,11 +51,6 @@ class Recipe(Config):
 
 
 STAGES = ("backbone", "stage1", "stage2", "evaluation")
-
-
-def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

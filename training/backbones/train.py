@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
-from rich.console import Console
 from torch.nn import functional
 
 from models.backbones import Backbone, create_backbone, load_backbone, represent_all, save_backbone
@@ -26,7 +24,8 @@ from training.data.negatives import NegativeSampler
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
 from training.evaluation.metrics import mean_metrics
-from training.runs.loop import LoopConfig, Outcome, Task, epoch_rng, seed_everything, train
+from training.runs.context import RunContext
+from training.runs.loop import LoopConfig, Outcome, Task, epoch_rng, seed_everything
 from training.runs.stage_run import StageRun
 
 
@@ -60,16 +59,13 @@ class BackboneTrainingConfig(Config):
     seed: int = 0
 
 
-def train_backbone(
-    split: SequenceSplit, config: BackboneTrainingConfig, run: StageRun, console: Console | None = None
-) -> Backbone:
+def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: StageRun) -> Backbone:
     """Run the stage, or load its result if it is done.
 
     Args:
         split: the data.
         config: the stage's config, of which `run` was made.
         run: the stage's directory. Gets `backbone.json` and `backbone.safetensors`.
-        console: where progress is shown.
 
     Raises:
         ConfigError: the backbone's kind or settings are wrong.
@@ -80,29 +76,14 @@ def train_backbone(
     run.start()
     seed_everything(config.seed)
     backbone = create_backbone(config.kind, {"num_items": len(split.catalogue), **config.settings})
-    outcome = fit_backbone(backbone, split, config, run.checkpoint, console)
+    outcome = fit_backbone(backbone, split, config, run)
     save_backbone(backbone, run.directory)
     run.write_curve(outcome.curve, config.kind)
-    run.finish(
-        {
-            "validation": outcome.best,
-            "best_step": outcome.best_step,
-            "steps": outcome.steps,
-            "epochs": outcome.epochs,
-            "minutes": outcome.minutes,
-            "ended_by": outcome.ended_by,
-        }
-    )
+    run.finish(outcome.summary)
     return load_backbone(run.directory)
 
 
-def fit_backbone(
-    backbone: Backbone,
-    split: SequenceSplit,
-    config: BackboneTrainingConfig,
-    checkpoint: Path,
-    console: Console | None = None,
-) -> Outcome:
+def fit_backbone(backbone: Backbone, split: SequenceSplit, config: BackboneTrainingConfig, run: RunContext) -> Outcome:
     """Train `backbone` in place."""
     windows = Windows(split.train, backbone.max_length)
     objective = _Loss(backbone, windows, split.negative_sampler(), config)
@@ -125,7 +106,7 @@ def fit_backbone(
         fused=True,
     )
     task = Task(backbone, optimizer, batches, objective, validate)
-    return train(task, config.loop, checkpoint, "backbone", console)
+    return run.train(task, config.loop, "backbone")
 
 
 @dataclass(frozen=True)

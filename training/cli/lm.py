@@ -15,7 +15,6 @@ from rich.table import Table
 
 from models.errors import ConfigError
 from models.llm.loading import EMBEDDED, LanguageModel, load_llm, load_tokenizer
-from models.llm.token_interface import TokenInterface
 from models.prompts.titles import encode_plain
 from training.pretraining.architecture import build_interface
 from training.pretraining.averaging import average
@@ -63,11 +62,11 @@ def pretrain_lm(
     _check(start, settings)
     tokenizer = train_tokenizer() if new_tokenizer else load_tokenizer(EMBEDDED)
     inputs = {"tokenizer": tokenizer.backend_tokenizer.to_str(), "start": start.fingerprint if start else ""}
-    run = StageRun(out, settings, settings.seed, inputs)
+    run = StageRun(out, settings, settings.seed, inputs, console)
     if run.is_done:
         console.print(f"{out}: done already", highlight=False)
         return
-    metrics = pretrain(settings, tokenizer, run, start.model.state_dict() if start else None, console)
+    metrics = pretrain(settings, tokenizer, run, start.model.state_dict() if start else None)
     console.print(table(metrics))
 
 
@@ -76,7 +75,7 @@ def _check(start: LanguageModel | None, settings: PretrainConfig) -> None:
     if start is None:
         return
     wanted = build_interface(settings.architecture, settings.interface_seed)
-    if start.interface is None or not start.interface.is_close(wanted):
+    if not start.required_interface().is_close(wanted):
         raise ConfigError(f"LLM '{start.name}' has another token interface than these settings: start without --llm")
 
 
@@ -94,8 +93,8 @@ def average_lm(
     if out.exists():
         raise ConfigError(f"{out} is there already: choose another folder, or remove it")
     first, second = load_llm(start), load_llm(goal)
-    interface = _interface_of(first)
-    if not interface.is_close(_interface_of(second)):
+    interface = first.required_interface()
+    if not interface.is_close(second.required_interface()):
         raise ConfigError(f"LLMs '{start}' and '{goal}' have different token interfaces: no mean makes sense")
     partial = out.with_name(f"{out.name}.partial")
     save(average(first, second, share), first.tokenizer, interface, partial)
@@ -120,7 +119,7 @@ def evaluate_lm(
         ConfigError: the LLM has no interface.
     """
     loaded = load_llm(llm)
-    factory = PromptFactory(loaded.tokenizer, _interface_of(loaded), loaded.context_length, seed)
+    factory = PromptFactory(loaded.tokenizer, loaded.required_interface(), loaded.context_length, seed)
     candidate_range = Mixture().candidates if candidates is None else (candidates, candidates)
     mixture = Mixture(candidates=candidate_range, sharpness=sharpness)
     examples = draw(factory, mixture, prompts, seed)
@@ -132,12 +131,6 @@ def evaluate_lm(
             f"Writing freely, it names a choice in {written['names_choice']:.1%} of {len(asked)} prompts,"
             f" the one that it ranks first in {written['names_first']:.1%}"
         )
-
-
-def _interface_of(llm: LanguageModel) -> TokenInterface:
-    if llm.interface is None:
-        raise ConfigError(f"LLM '{llm.name}' has no interface for injected tokens beside its weights")
-    return llm.interface
 
 
 def read_config(path: Path | None, changes: Sequence[str] = ()) -> PretrainConfig:

@@ -100,13 +100,13 @@ class SequenceSplit:
         held_out = np.array([self.validation[user], self.test[user]])
         return np.concatenate([self.train[user], held_out[held_out != PADDING_ITEM]])
 
-    def negative_sampler(self, warm_only: bool = False) -> NegativeSampler:
+    def negative_sampler(self, trained_only: bool = False) -> NegativeSampler:
         """A sampler of training negatives: items outside a user's training sequence.
 
         Args:
-            warm_only: draw only items that some user has in training.
+            trained_only: draw only items that some user has in training.
         """
-        drawable = self.catalogue.warm.copy() if warm_only else np.ones(len(self.catalogue) + 1, dtype=bool)
+        drawable = self.catalogue.trained.copy() if trained_only else np.ones(len(self.catalogue) + 1, dtype=bool)
         drawable[PADDING_ITEM] = False
         return NegativeSampler(self.train, np.flatnonzero(drawable))
 
@@ -137,7 +137,7 @@ class SequenceSplit:
         warm = np.zeros(len(self.catalogue) + 1, dtype=bool)
         ranked = self._occurring_by_count()
         warm[ranked[len(ranked) - int(TAIL_SHARE * len(ranked)) :]] = True
-        return np.asarray(warm & self.catalogue.warm)
+        return np.asarray(warm & self.catalogue.trained)
 
     @cached_property
     def cold_users(self) -> np.ndarray:

@@ -14,8 +14,7 @@ MARKDOWN_FILE = "report.md"
 CHART_FILE = "report.png"
 
 RANKING_METRICS = {"hit@1": "Hit@1", "hit@5": "Hit@5", "ndcg@10": "NDCG@10", "mrr": "MRR"}
-CORRELATIONS = ["Spearman with the backbone", "among known items", "with the tokens"]
-DIFFERENCE = "Hit@1 less the backbone's"
+DIFFERENCE = "Hit@1 less {}'s"
 SHORT_GROUPS = ("overall", "warm", "cold", "unseen")
 GROUPS = (*SHORT_GROUPS, "new")
 
@@ -41,28 +40,23 @@ def markdown(evaluation: EvaluationReport) -> str:
         "Users by their positive: " + ", ".join(f"{group} {sizes[group]}" for group in GROUPS) + ".",
     ]
     for group in GROUPS:
-        if not sizes[group]:
-            continue
-        lines += ["", f"## {group.capitalize()}", ""]
-        titles = [
-            *RANKING_METRICS.values(),
-            DIFFERENCE,
-            *(CORRELATIONS * (group == "overall")),
-        ]
-        lines += _head("Ranker", titles)
-        for name, ranker in evaluation.rankers.items():
-            cells = [*_cells(ranker.groups[group]), _interval(ranker.differences[group])]
-            correlations = [f"{found:.3f}" if found is not None else "-" for found in _correlations(ranker)]
-            lines.append(_row(name, cells + correlations * (group == "overall")))
+        if sizes[group]:
+            lines += _ranking_lines(evaluation, group)
     if evaluation.users > evaluation.ranked_users:
         lines += ["", f"## All {evaluation.users} users, without the LLM", ""]
         lines += _head("Ranker", list(RANKING_METRICS.values()))
-        lines += [_row(name, _cells(groups["overall"])) for name, groups in evaluation.all_users.items()]
+        for name, groups in evaluation.all_users.items():
+            lines.append(_row(evaluation.rankers[name].title, _cells(groups["overall"])))
     lines += ["", f"## Retrieval among all {evaluation.items} items", ""]
     lines += _head("Vectors, positives", ["Recall@20", "Recall@100"])
-    for name, groups in evaluation.retrieval.items():
-        for group, recalls in groups.items():
-            lines.append(_row(f"{name}, {group}", [_interval(recalls[key]) for key in ("recall@20", "recall@100")]))
+    for name, by_group in evaluation.retrieval.items():
+        for group, recalls in by_group.items():
+            lines.append(
+                _row(
+                    f"{evaluation.retrievers[name]}, {group}",
+                    [_interval(recalls[key]) for key in ("recall@20", "recall@100")],
+                )
+            )
     if evaluation.genres:
         lines += ["", "## Favourite genre, by users whose favourites were not learned from", ""]
         lines += _head("Guess", ["Agreement"])
@@ -70,17 +64,33 @@ def markdown(evaluation: EvaluationReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _ranking_lines(evaluation: EvaluationReport, group: str) -> list[str]:
+    """The table of one group; that of all users also has the correlations."""
+    reference = evaluation.rankers[evaluation.reference].title
+    titles = [*RANKING_METRICS.values(), DIFFERENCE.format(reference)]
+    if group == "overall":
+        titles += [f"Spearman with {reference}", "among known items", "with what it reads"]
+    lines = ["", f"## {group.capitalize()}", "", *_head("Ranker", titles)]
+    for ranker in evaluation.rankers.values():
+        cells = [*_cells(ranker.groups[group]), _interval(ranker.differences[group])]
+        if group == "overall":
+            cells += [f"{found:.3f}" if found is not None else "-" for found in _correlations(ranker)]
+        lines.append(_row(ranker.title, cells))
+    return lines
+
+
 def table(evaluation: EvaluationReport) -> Table:
-    """The short form for the terminal: Hit@1 by group, NDCG@10, rank correlations with the backbone and the tokens."""
+    """The short form for a terminal of 80 columns: Hit@1 by group, NDCG@10, rank correlation with the reference."""
     shown = Table(title=f"{evaluation.dataset}: {evaluation.ranked_users} users, 1 + 19 candidates")
-    shown.add_column("ranker")
-    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG@10", "Spearman", "known", "tokens"):
+    shown.add_column("ranker", no_wrap=True)
+    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG", "order"):
         shown.add_column(column, justify="right")
-    for name, ranker in evaluation.rankers.items():
+    for ranker in evaluation.rankers.values():
         hits = [_mean(ranker.groups[group], "hit@1") for group in SHORT_GROUPS]
         ndcg = _mean(ranker.groups["overall"], "ndcg@10")
-        correlations = [f"{found:.2f}" if found is not None else "-" for found in _correlations(ranker)]
-        shown.add_row(name, *hits, ndcg, *correlations)
+        shown.add_row(ranker.title, *hits, ndcg, f"{ranker.rank_correlation:.2f}")
+    reference = evaluation.rankers[evaluation.reference].title
+    shown.caption = f"NDCG at 10; order: Spearman with {reference}'s"
     return shown
 
 
@@ -92,9 +102,10 @@ def plot(evaluation: EvaluationReport, path: Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3, sharey=True)
-    names = list(evaluation.rankers)[::-1]
+    rankers = list(evaluation.rankers.values())[::-1]
+    names = [ranker.title for ranker in rankers]
     for axes, group in zip(panels, ("overall", "warm", "cold"), strict=True):
-        reports = [evaluation.rankers[name].groups[group] for name in names]
+        reports = [ranker.groups[group] for ranker in rankers]
         if not reports[0].users:
             continue
         hits = [found.metrics["hit@1"] for found in reports]
@@ -123,7 +134,7 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _correlations(ranker: RankerReport) -> list[float | None]:
-    return [ranker.rank_correlation, ranker.known_correlation, ranker.token_correlation]
+    return [ranker.rank_correlation, ranker.known_correlation, ranker.reading_correlation]
 
 
 def _mean(found: RankingReport, name: str) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from models.llm.token_interface import TokenInterface
 from training.pretraining.architecture import build_interface
@@ -20,7 +19,7 @@ from training.pretraining.mixture import Mixture
 from training.pretraining.objective import Objective
 from training.pretraining.prompts import PromptFactory
 from training.pretraining.saving import save
-from training.runs.loop import Task, epoch_rng, seed_everything, train
+from training.runs.loop import Task, epoch_rng, seed_everything
 from training.runs.stage_run import StageRun
 
 
@@ -29,7 +28,6 @@ def pretrain(
     tokenizer: Any,
     run: StageRun,
     start_from: Mapping[str, torch.Tensor] | None = None,
-    console: Console | None = None,
 ) -> dict[str, Any]:
     """Run the stage; the LLM is in the run's directory `llm` afterwards.
 
@@ -38,7 +36,6 @@ def pretrain(
         tokenizer: a trained tokenizer.
         run: the stage's directory.
         start_from: weights to go on from instead of the initialisation.
-        console: where progress is shown.
 
     Returns:
         The final metrics of `measure` on fresh prompts.
@@ -51,7 +48,7 @@ def pretrain(
         model.load_state_dict(dict(start_from))
         initialise_idle_attention(model, config.seed)
     factory = PromptFactory(tokenizer, interface, config.architecture.context_length, config.seed, config.titles)
-    outcome = train(_task(model, factory, config), config.loop, run.checkpoint, "pretrain-lm", console)
+    outcome = run.train(_task(model, factory, config), config.loop, "pretrain-lm")
     save(model, tokenizer, interface, run.directory / "llm")
     metrics = measure(model, draw(factory, config.mixture, config.validation_prompts, config.seed + 2))
     run.write_curve(outcome.curve, "pretrain-lm")

@@ -8,7 +8,6 @@ never interrupted.
 from __future__ import annotations
 
 import math
-import os
 import random
 import signal
 import threading
@@ -28,6 +27,8 @@ from torch import nn
 
 from models.config import Config
 from models.errors import ServerError
+from models.files import written_atomically
+from models.precision import has_bfloat16
 
 Batch = TypeVar("Batch")
 Record = dict[str, float]
@@ -35,8 +36,6 @@ Record = dict[str, float]
 
 class TrainingError(ServerError):
     """Training broke down, such as by a loss that is not a number. Raised by `train`."""
-
-    title = "Training failed"
 
 
 class Interrupted(SystemExit):
@@ -57,7 +56,7 @@ class LoopConfig(Config):
         warmup: share of the run over which the learning rate rises from zero.
         decay_from: share of the run from which it falls to zero along a cosine; 1 keeps it constant.
         clip_norm: gradients are scaled down to this norm.
-        autocast: compute the loss in bfloat16 where torch deems it safe.
+        autocast: compute the loss in bfloat16 where torch deems it safe, on hardware where that is faster.
         checkpoint_minutes: minutes between checkpoints.
     """
 
@@ -122,6 +121,18 @@ class Outcome:
     best: Record = field(default_factory=dict)
     best_step: int = 0
     curve: list[Record] = field(default_factory=list)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """All but the curve, for `metrics.json`."""
+        return {
+            "validation": self.best,
+            "best_step": self.best_step,
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "minutes": self.minutes,
+            "ended_by": self.ended_by,
+        }
 
     @property
     def end(self) -> Record:
@@ -199,6 +210,7 @@ class _Loop(Generic[Batch]):
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.batches: Sequence[Batch] = []
         self.device = next(task.module.parameters()).device.type
+        self.autocast = config.autocast and has_bfloat16(self.device)
         for group in task.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
@@ -261,7 +273,7 @@ class _Loop(Generic[Batch]):
         for group in self.task.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.task.module.train()
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.config.autocast):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
             loss = self.task.loss(batch)
         value = loss.item()
         if not math.isfinite(value):
@@ -338,9 +350,8 @@ class _Loop(Generic[Batch]):
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        temporary = self.checkpoint.with_suffix(".partial")
-        torch.save(content, temporary)
-        os.replace(temporary, self.checkpoint)
+        with written_atomically(self.checkpoint) as partial:
+            torch.save(content, partial)
         self.saved = time.monotonic()
 
     def _restore(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from models.config import Config
+from models.files import written_atomically
 from training.runs.charts import plot_curve
+from training.runs.context import CHECKPOINT_FILE, RunContext
 
-CHECKPOINT_FILE = "checkpoint.pt"
 DONE_FILE = "done"
+METRICS_FILE = "metrics.json"
 PACKAGES = ("allmrec", "torch", "transformers", "sentence-transformers", "numpy", "polars")
 
 
-class StageRun:
+class StageRun(RunContext):
     """One stage's directory.
 
     Args:
@@ -35,26 +37,20 @@ class StageRun:
         config: the stage's full config.
         seed: of the stage.
         inputs: name to fingerprint of everything else that the result depends on: the dataset, earlier stages.
+        console: for progress and results; standard error if not given.
 
     A checkpoint of another config or other inputs is discarded, so that it is never gone on from.
     """
 
-    def __init__(self, directory: Path, config: Config, seed: int, inputs: Mapping[str, str]) -> None:
-        self.directory = directory
+    def __init__(
+        self, directory: Path, config: Config, seed: int, inputs: Mapping[str, str], console: Console | None = None
+    ) -> None:
+        super().__init__(directory, console)
         self._config = config.model_dump(mode="json")
         self._seed = seed
         self._inputs = dict(inputs)
         identity = {"config": self._config, "seed": seed, "inputs": self._inputs}
         self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the training loop saves to and goes on from."""
-        return self.directory / CHECKPOINT_FILE
-
-    def checkpoint_of(self, phase: str) -> Path:
-        """The checkpoint of one phase of a stage that trains in several."""
-        return self.directory / f"{phase}.{CHECKPOINT_FILE}"
 
     @property
     def is_done(self) -> bool:
@@ -87,18 +83,22 @@ class StageRun:
     def write_json(self, name: str, content: Any) -> None:
         """Write `content` as the JSON file `name`, all at once."""
         path = self.directory / name
-        temporary = path.with_name(f".{name}.partial")
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with written_atomically(path) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def write_curve(self, curve: Sequence[Mapping[str, float]], title: str) -> None:
         """Write a training curve as `curve.json` and plot it as `curve.png`."""
         self.write_json("curve.json", list(curve))
         plot_curve(curve, title, self.directory / "curve.png")
 
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `finish` was given; empty before."""
+        return _read_json(self.directory / METRICS_FILE) or {}
+
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`, drop the checkpoints and mark the stage as done."""
-        self.write_json("metrics.json", metrics)
+        self.write_json(METRICS_FILE, metrics)
         self._drop_checkpoints()
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())
         digests = {str(path.relative_to(self.directory)): _sha256(path) for path in files}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.bundle.manifest import MANIFEST, BackboneRecord, LLMRecord, load_manifest
+from models.bundle.manifest import MANIFEST, LLMRecord, Origin, load_manifest
 from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bundle
 from models.domain import DOMAINS
 from models.errors import BundleError
@@ -32,13 +32,14 @@ def export(home: Path, seed: int = 0, hit: float = 0.5) -> Path:
     return write_bundle(
         home,
         contents,
-        name="tiny",
-        prompt=PromptConfig(domain=DOMAINS["movie"]),
-        backbone=BackboneRecord(kind="sasrec", config=contents.backbone.config.model_dump(mode="json")),
-        llm=LLMRecord(name="tiny", fingerprint="f" * 64),
-        text_encoder="none",
-        save_text_encoder=save_text_encoder,
-        metrics={"hit@1": hit},
+        Origin(
+            name="tiny",
+            prompt=PromptConfig(domain=DOMAINS["movie"]),
+            llm=LLMRecord(name="tiny", fingerprint="f" * 64),
+            text_encoder="none",
+            metrics={"hit@1": hit},
+        ),
+        save_text_encoder,
     )
 
 
@@ -160,13 +161,14 @@ def test_a_failing_export_leaves_no_trace(tmp_path: Path) -> None:
         write_bundle(
             tmp_path,
             contents,
-            name="tiny",
-            prompt=PromptConfig(),
-            backbone=BackboneRecord(kind="sasrec", config={}),
-            llm=LLMRecord(name="tiny", fingerprint="f"),
-            text_encoder="none",
-            save_text_encoder=fail,
-            metrics={},
+            Origin(
+                name="tiny",
+                prompt=PromptConfig(),
+                llm=LLMRecord(name="tiny", fingerprint="f"),
+                text_encoder="none",
+                metrics={},
+            ),
+            fail,
         )
     assert sorted(os.listdir(tmp_path)) == before
     assert resolve_bundle(tmp_path) == first

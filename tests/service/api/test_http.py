@@ -138,7 +138,7 @@ async def test_a_mistake_of_ours_is_a_problem_without_its_trace(
     world: World, engine: FakeEngine, tmp_path: Path
 ) -> None:
     async with serving(world.settings_for(tmp_path), engine) as (client, app):
-        app.state.runtime.services.active.catalogue.__dict__["_index"] = None
+        app.state.runtime.services.deployments.take().catalogue.__dict__["_index"] = None
         assert_problem(await client.get("/items/i1"), 500)
         metrics = (await client.get("/metrics")).text
         assert 'allmrec_http_requests_total{code="500",route="/items/{item_id}"} 1.0' in metrics
@@ -153,7 +153,7 @@ async def test_metrics_have_the_names_and_labels_that_dashboards_rely_on(
         await client.post("/feedback", json={"events": [{"user_id": "m", "item_id": "i1", "type": "click"}]})
         await client.get("/nowhere")
         answer = await client.get("/metrics")
-        version = app.state.runtime.services.active.version
+        version = app.state.runtime.services.deployments.take().version
     families = list(text_string_to_metric_families(answer.text))
     samples = {sample.name: set(sample.labels) - {"le"} for family in families for sample in family.samples}
     labels = {name: keys for name, keys in samples.items() if name.startswith("allmrec_")}

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.bundle.manifest import BackboneRecord, LLMRecord
+from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.store import write_bundle
 from models.domain import DOMAINS
 from models.llm.loading import EMBEDDED, load_llm
@@ -33,13 +33,14 @@ def embedded_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     write_bundle(
         home,
         contents,
-        name="embedded",
-        prompt=PromptConfig(domain=DOMAINS["movie"]),
-        backbone=BackboneRecord(kind="sasrec", config=contents.backbone.config.model_dump(mode="json")),
-        llm=LLMRecord(name=EMBEDDED, fingerprint=llm.fingerprint),
-        text_encoder="none",
-        save_text_encoder=lambda folder: folder.mkdir(),
-        metrics={},
+        Origin(
+            name="embedded",
+            prompt=PromptConfig(domain=DOMAINS["movie"]),
+            llm=LLMRecord(name=EMBEDDED, fingerprint=llm.fingerprint),
+            text_encoder="none",
+            metrics={},
+        ),
+        lambda folder: folder.mkdir(),
     )
     return World(home, Path(EMBEDDED))
 

@@ -61,9 +61,9 @@ async def write_pieces(*pieces: str) -> AsyncGenerator[str, None]:
 async def cite(client: httpx.AsyncClient, engine: FakeEngine, end: str = ".") -> str:
     """Have the LLM cite one title that speaks for the first genre; returns what it writes."""
     evidence = (await explain(client, "u0"))["genres"][0]["evidence"]
-    told = sorted((item["title"] for item in evidence[:3]), key=engine.tokenizer.encode)
+    prompted = sorted((item["title"] for item in evidence[:3]), key=engine.tokenizer.encode)
     engine.texts = cycle([[' "'], [end]])
-    return f' this user has watched "{told[0]}"{end}'
+    return f' this user has watched "{prompted[0]}"{end}'
 
 
 async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -84,7 +84,7 @@ def test_a_sentence_holds_if_it_ends_and_quotes_something(sentence: str, holds: 
     assert is_grounded(sentence) is holds
 
 
-def test_what_can_be_quoted_was_told(world: World) -> None:
+def test_what_can_be_quoted_was_prompted(world: World) -> None:
     """Not what the prompt has no room to tell; equal titles once; as it stands in the prompt."""
     contents = load_bundle(world.bundle).model
     contents.catalogue.titles[4:7] = ['the  "red" one', "silent", "silent"]

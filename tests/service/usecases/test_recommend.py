@@ -72,12 +72,12 @@ async def test_a_history_alone_is_enough(client: httpx.AsyncClient) -> None:
 
 
 async def test_an_unknown_user_with_a_history_is_answered_from_it(client: httpx.AsyncClient) -> None:
-    told = [{"item_id": "i1"}, {"item_id": "i2"}]
-    with_id = await ask(client, user_id="nobody", history=told)
-    assert with_id["items"] == (await ask(client, history=told))["items"]
+    sent = [{"item_id": "i1"}, {"item_id": "i2"}]
+    with_id = await ask(client, user_id="nobody", history=sent)
+    assert with_id["items"] == (await ask(client, history=sent))["items"]
 
 
-async def test_told_history_follows_the_stored_one(client: httpx.AsyncClient, bundle: Bundle) -> None:
+async def test_sent_history_follows_the_stored_one(client: httpx.AsyncClient, bundle: Bundle) -> None:
     """A known user with one more item is answered as an anonymous one whose history is all of it."""
     stored = [f"i{item}" for item in bundle.model.histories.of("u0")]
     whole = [{"item_id": item_id} for item_id in [*stored, "i29"]]
@@ -86,7 +86,7 @@ async def test_told_history_follows_the_stored_one(client: httpx.AsyncClient, bu
     assert appended["items"] != (await ask(client, user_id="u0"))["items"]
 
 
-async def test_told_history_is_put_in_order_of_time(client: httpx.AsyncClient) -> None:
+async def test_sent_history_is_put_in_order_of_time(client: httpx.AsyncClient) -> None:
     timed = [
         {"item_id": "i3", "timestamp": "2026-03-01T00:00:00+02:00"},
         {"item_id": "i1", "timestamp": "2026-01-01"},

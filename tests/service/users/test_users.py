@@ -75,7 +75,7 @@ async def test_a_known_users_events_follow_the_history_of_training(client: httpx
     assert after["history"][2:] == before["history"]
 
 
-async def test_an_item_of_training_met_again_is_not_told_twice(client: httpx.AsyncClient) -> None:
+async def test_an_item_of_training_met_again_is_not_shown_twice(client: httpx.AsyncClient) -> None:
     before = [item["item_id"] for item in (await client.get("/users/u10")).json()["history"]]
     await tell(client, {"user_id": "u10", "item_id": before[-1]})
     after = [item["item_id"] for item in (await client.get("/users/u10")).json()["history"]]
@@ -154,7 +154,7 @@ async def test_a_stored_representation_is_the_backbones(world: World, engine: Fa
         store = app.state.runtime.services.store
         contents = load_bundle(world.bundle).model
         history = contents.histories.of("u0")
-        value = await store.vector(representation_key(history, app.state.runtime.services.active.version))
+        value = await store.vector(representation_key(history, app.state.runtime.services.deployments.take().version))
     rows = torch.from_numpy(history.astype(np.int64))[None]
     expected = contents.backbone.represent(rows, contents.cf_vectors)[0]
     assert len(value) == 4 * USER_SIZE
@@ -222,7 +222,7 @@ async def test_a_damaged_entry_in_redis_is_not_used(world: World, engine: FakeEn
         good = await ask(client, "u0")
         store = app.state.runtime.services.store
         history = load_bundle(world.bundle).model.histories.of("u0")
-        key = representation_key(history, app.state.runtime.services.active.version)
+        key = representation_key(history, app.state.runtime.services.deployments.take().version)
         await store.put_vector(key, b"short")
         await ask(client, "u1")
         assert (await ask(client, "u0"))["items"] == good["items"]

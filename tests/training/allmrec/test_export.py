@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from models.alignment.networks import Alignment, AlignmentConfig
+from models.alignment.placement import Placement
 from models.alignment.text_encoder import TextEncoder
+from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.store import load_bundle
 from models.domain import DOMAINS
 from models.prompts.template import PromptConfig
 from tests.tiny import CF_SIZE, JOINT_SIZE, TOKEN_SIZE, tiny_contents, tiny_llm, tiny_split
 from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec.export import HISTORY_ITEMS, assemble, export
-from training.allmrec.stage1 import Aligned
+from training.allmrec.stage1.aligned import Aligned
 from training.data.splits import SequenceSplit
 
 
@@ -36,11 +38,13 @@ def aligned(split: SequenceSplit, encoder: TextEncoder) -> Aligned:
         alignment=Alignment(sizes),
         text_encoder=encoder,
         text_vectors=torch.zeros(len(split.catalogue) + 1, encoder.size),
-        joint_item=contents.joint_item,
-        joint_text=contents.joint_text,
-        cf_vectors=contents.cf_vectors,
-        decoded_item=contents.cf_vectors,
-        decoded_text=contents.cf_vectors,
+        placement=Placement(
+            joint_item=contents.joint_item,
+            joint_text=contents.joint_text,
+            cf_vectors=contents.cf_vectors,
+            decoded_item=contents.cf_vectors,
+            decoded_text=contents.cf_vectors,
+        ),
     )
 
 
@@ -60,8 +64,12 @@ def test_the_llm_is_told_e_and_q_side_by_side(encoder: TextEncoder) -> None:
     split = tiny_split()
     stage1 = aligned(split, encoder)
     contents = assemble(split, stage1, TOKEN_SIZE)
-    assert torch.equal(contents.joint_item, torch.cat([stage1.joint_item, stage1.joint_text], dim=1))
-    assert torch.equal(contents.joint_text, torch.cat([stage1.joint_text, stage1.joint_text], dim=1))
+    assert torch.equal(
+        contents.joint_item, torch.cat([stage1.placement.joint_item, stage1.placement.joint_text], dim=1)
+    )
+    assert torch.equal(
+        contents.joint_text, torch.cat([stage1.placement.joint_text, stage1.placement.joint_text], dim=1)
+    )
     items = split.catalogue.genres["odd"]
     weights = split.catalogue.interactions[items] + 1.0
     expected = (contents.joint_item[items].numpy() * weights[:, None]).sum(axis=0) / weights.sum()
@@ -83,20 +91,14 @@ def test_the_bundle_says_what_it_was_made_of_and_not_where(encoder: TextEncoder,
     split, llm = tiny_split(), tiny_llm()
     contents = assemble(split, aligned(split, encoder), TOKEN_SIZE)
     prompt = PromptConfig(domain=DOMAINS["game"], history_items=5)
-    encoder.name = "embedded"
-    path = export(
-        tmp_path / "home",
-        contents,
-        name="tiny",
-        prompt=prompt,
-        llm=llm,
-        text_encoder=encoder,
-        metrics={"hit@1": 0.25},
-    )
+    record = LLMRecord(name="tiny", fingerprint=llm.fingerprint)
+    metrics = {"stage2": {"hit@1": 0.25}}
+    origin = Origin(name="tiny", prompt=prompt, llm=record, text_encoder="none", metrics=metrics)
+    path = export(tmp_path / "home", contents, origin, encoder)
     bundle = load_bundle(tmp_path / "home")
     assert bundle.path == path
     assert bundle.manifest.prompt == prompt
-    assert bundle.manifest.metrics == {"hit@1": 0.25}
+    assert bundle.manifest.metrics == metrics
     bundle.check_llm(llm.fingerprint, "tiny")
     private = str(tmp_path).encode()
     files = [file for file in path.rglob("*") if file.is_file()]

@@ -1,5 +1,6 @@
 """Favourite genres: the truth, what the LLM is told of a genre, and the agreement."""
 
+import asyncio
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 from models.backbones import represent_all
+from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import Catalogue
 from models.composer import PromptComposer
+from models.engines.transformers import in_process
 from models.llm.law import ExactReader
 from models.llm.loading import LanguageModel
 from models.prompts.template import PromptConfig
@@ -18,11 +21,14 @@ from training.allmrec.genres import (
     MOST_COMMON,
     READ_EXACTLY,
     GenreConfig,
+    GenreQuiz,
+    GenreReader,
     favorite_genres,
     fit_genres,
     genre_agreement,
 )
 from training.data.splits import SequenceSplit
+from training.evaluation.metrics import Estimate
 
 GENRES = ("Comedy", "Drama", "War")
 
@@ -85,9 +91,20 @@ def test_fitted_genres_tell_favourites_from_users(split: SequenceSplit, llm: Lan
             logits = reader.logits(reader.users(users, contents.joint_item, histories), reader.items(genres))
         return float((logits.argmax(dim=1).numpy() == favorites).mean())
 
-    fitted = fit_genres(split, contents, llm.interface, history_items=50, config=GenreConfig())
+    fitted = fit_genres(split, contents, llm.interface, PromptConfig(history_items=50), GenreConfig())
     assert fitted.shape == contents.joint_genre.shape
     assert agreement(fitted) > agreement(contents.joint_genre) + 0.05
+
+
+def agreement_of(
+    split: SequenceSplit, model: CatalogueModel, llm: LanguageModel, composer: PromptComposer
+) -> dict[str, Estimate]:
+    async def ask() -> dict[str, Estimate]:
+        async with in_process(llm) as engine:
+            reader = GenreReader(model, llm.interface)
+            return await genre_agreement(GenreQuiz.of(split, users=1000), model, composer, engine, reader)
+
+    return asyncio.run(ask())
 
 
 def test_agreement_is_measured_on_users_not_learned_from(split: SequenceSplit, llm: LanguageModel) -> None:
@@ -95,7 +112,7 @@ def test_agreement_is_measured_on_users_not_learned_from(split: SequenceSplit, l
     contents = tiny_contents(split)
     config = PromptConfig(history_items=50)
     composer = PromptComposer(contents, config, llm.tokenizer, llm.context_length)
-    shares = genre_agreement(split, contents, llm, composer, users=1000, batch_tokens=4000)
+    shares = agreement_of(split, contents, llm, composer)
     assert shares[COUNTING].mean == 1.0
     taught = favorite_genres(split.catalogue, split.train[::2])
     histories = [np.concatenate([split.train[user], [split.validation[user]]]) for user in range(1, 200, 2)]
@@ -111,5 +128,5 @@ def test_without_genres_there_is_nothing_to_measure(llm: LanguageModel) -> None:
     split = with_genres(tiny_split(), ())
     contents = tiny_contents(split)
     composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
-    assert genre_agreement(split, contents, llm, composer, users=30, batch_tokens=4000) == {}
+    assert agreement_of(split, contents, llm, composer) == {}
     assert len(contents.joint_genre) == 0

@@ -14,10 +14,11 @@ from models.bundle.store import load_bundle
 from models.llm.loading import load_llm
 from tests.tiny import tiny_llm
 from tests.tiny_encoder import write_tiny_encoder
-from training.allmrec import pipeline as fit
+from training.allmrec import pipeline
 from training.cli.main import app
 from training.data.dataset import Dataset
 from training.data.splits import SequenceSplit
+from training.evaluation.evaluate import EvaluationReport
 
 RECIPE = """
 [backbone]
@@ -29,7 +30,7 @@ text_encoder = "{encoder}"
 joint_size = 12
 heads = {{ max_steps = 5 }}
 loop = {{ max_steps = 2 }}
-polish = {{ max_steps = 2 }}
+refit = {{ max_steps = 2 }}
 
 [stage2]
 llm = "{llm}"
@@ -114,7 +115,8 @@ def test_fit_goes_from_raw_files_to_a_bundle_that_loads(ground: Path, fitted: Pa
     assert bundle.manifest.items == 30
     assert bundle.manifest.users == 30
     assert bundle.model.histories.of("u3").tolist() == split.full_history(split.user_ids.index("u3")).tolist()
-    assert set(bundle.manifest.metrics["rankers"]) >= {"SASRec", "LLM-Only", "A-LLMRec", "A-LLMRec (text encoder)"}
+    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "stage2"}
+    assert bundle.manifest.metrics["stage2"]["validation"]["ndcg@10"] > 0
 
 
 def test_every_stage_leaves_its_config_and_metrics(fitted: Path) -> None:
@@ -140,16 +142,34 @@ def test_nothing_runs_again_when_nothing_changed(ground: Path, fitted: Path) -> 
 def test_a_changed_setting_runs_its_stage_and_those_after_it(
     ground: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another number of evaluated users: nothing is trained again, evaluation and export are."""
+    """Another number of evaluated users: nothing is trained or published again, only evaluated."""
     before = done(fitted)
     for stage in ("train_backbone", "train_stage1", "train_stage2"):
-        monkeypatch.setattr(fit, stage, loads_only(getattr(fit, stage)))
+        monkeypatch.setattr(pipeline, stage, loads_only(getattr(pipeline, stage)))
     result = run_fit(ground, fitted, "evaluation.users=8")
     assert result.exit_code == 0, result.output
     after = done(fitted)
-    assert {stage for stage in after if after[stage] != before[stage]} == {"evaluation", "export"}
-    metrics = load_bundle(fitted / "bundle").manifest.metrics
-    assert metrics["ranked_users"] == 8
+    assert {stage for stage in after if after[stage] != before[stage]} == {"evaluation"}
+    report = EvaluationReport.model_validate_json((fitted / "run" / "evaluation" / "report.json").read_text())
+    assert report.ranked_users == 8
+
+
+def test_the_bundle_is_published_before_the_evaluation(
+    ground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who stops the evaluation can serve; the same command then evaluates what is published."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "evaluate", interrupted)
+        assert run_fit(ground, tmp_path).exit_code == 130
+    version = load_bundle(tmp_path / "bundle").version
+    result = run_fit(ground, tmp_path)
+    assert result.exit_code == 0, result.output
+    assert load_bundle(tmp_path / "bundle").version == version
+    assert (tmp_path / "run" / "evaluation" / "report.md").is_file()
 
 
 def loads_only(train):
@@ -192,7 +212,7 @@ def test_ctrl_c_says_how_to_go_on(ground: Path, tmp_path: Path, monkeypatch: pyt
 
     arguments = ("backbone", ground / "shop", "--recipe", ground / "recipe.toml", "--out", tmp_path / "run")
     with monkeypatch.context() as patched:
-        patched.setattr(fit, "train_backbone", interrupted)
+        patched.setattr(pipeline, "train_backbone", interrupted)
         result = allmrec_train(*arguments)
     assert result.exit_code == 130
     assert "The same command goes on" in result.output

@@ -20,7 +20,9 @@ from models.catalogue import Catalogue
 from models.errors import DataError
 from models.rankers.collaborative import candidate_logits
 from tests.tiny_encoder import write_tiny_encoder
-from training.allmrec.stage1 import Stage1Config, Stage1Loss, _Stage1, chosen_positions, ranking_loss, train_stage1
+from training.allmrec.stage1.config import Stage1Config
+from training.allmrec.stage1.loss import Stage1Loss, ranking_loss
+from training.allmrec.stage1.stage import Stage1, chosen_positions, train_stage1
 from training.backbones.train import BackboneTrainingConfig, train_backbone
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
@@ -82,13 +84,13 @@ def make_config(encoder_path: str, **fields: object) -> Stage1Config:
         "head_batch_size": 64,
         "heads": {"max_steps": 300},
         "loop": {"max_steps": 20},
-        "polish": {"max_steps": 30},
+        "refit": {"max_steps": 30},
     }
     return Stage1Config.model_validate(defaults | fields)
 
 
 def make_run(directory: Path, config: Stage1Config) -> StageRun:
-    return StageRun(directory, config, config.seed, {})
+    return StageRun(directory, config, config.seed, {}, Console(quiet=True))
 
 
 def test_loss_by_hand() -> None:
@@ -142,7 +144,7 @@ def hit_rate(split: SequenceSplit, backbone: Backbone, vectors: torch.Tensor, un
     candidates = draw_candidates(split, Holdout.TEST)
     histories = [split.history(int(user), Holdout.TEST) for user in candidates.users]
     scores = candidate_logits(represent_all(backbone, histories), vectors, candidates.items)
-    return mean_metrics(scores[split.catalogue.warm[candidates.items[:, 0]] != unseen])["hit@1"]
+    return mean_metrics(scores[split.catalogue.trained[candidates.items[:, 0]] != unseen])["hit@1"]
 
 
 def test_positions_are_the_last_and_others() -> None:
@@ -161,25 +163,25 @@ def test_positions_are_the_last_and_others() -> None:
 
 
 def test_examples_are_a_positive_and_what_came_before(
-    split: SequenceSplit, backbone: Backbone, encoder_path: str, monkeypatch: pytest.MonkeyPatch
+    split: SequenceSplit, backbone: Backbone, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every x_u is of a prefix that ends before the positive; users who know the whole catalogue have no negative."""
     first, *others = split.train
-    everything = np.concatenate([first, np.flatnonzero(split.catalogue.warm)])
+    everything = np.concatenate([first, np.flatnonzero(split.catalogue.trained)])
     greedy = SequenceSplit(split.user_ids, split.catalogue, [everything, *others], split.validation, split.test)
-    quiet = Console(quiet=True)
-    stage = _Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet)
+    config = make_config(encoder_path, positions=3)
+    stage = Stage1(greedy, backbone, config, make_run(tmp_path, config))
     assert set(stage.users.tolist()) == set(range(1, 300))
     assert len(stage.users) == 3 * 299
     for user, positive, vector_D in zip(stage.users[:30], stage.positives, stage.representations, strict=False):
         items = split.train[user]
         before = represent_all(backbone, [items[:place] for place in range(1, 5) if items[place] == positive])
         assert torch.isclose(before, vector_D, atol=1e-5).all(dim=1).any()
-    monkeypatch.setattr("training.allmrec.stage1.MOST_POSITIONS", 2 * 299)
-    assert len(_Stage1(greedy, backbone, make_config(encoder_path, positions=3), quiet).users) == 2 * 299
+    monkeypatch.setattr("training.allmrec.stage1.stage.MOST_POSITIONS", 2 * 299)
+    assert len(Stage1(greedy, backbone, config, make_run(tmp_path, config)).users) == 2 * 299
 
 
-def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_path: str) -> None:
+def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_path: str, tmp_path: Path) -> None:
     """A known word as every item's category makes all texts longer."""
     plain = make_split()
     old = plain.catalogue
@@ -187,17 +189,15 @@ def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_p
         old.item_ids[1:], old.titles[1:], old.descriptions[1:], [("pink",)] * len(old), old.interactions[1:]
     )
     split = SequenceSplit(plain.user_ids, named, plain.train, plain.validation, plain.test)
-    with_them, without = (
-        _Stage1(split, backbone, make_config(encoder_path, text_categories=read), Console(quiet=True)).tokens
-        for read in (True, False)
-    )
+    configs = [make_config(encoder_path, text_categories=read) for read in (True, False)]
+    with_them, without = (Stage1(split, backbone, config, make_run(tmp_path, config)).tokens for config in configs)
     assert all(len(longer) > len(shorter) for longer, shorter in zip(with_them[1:], without[1:], strict=True))
 
 
 def test_tables_have_their_shapes_and_padding_rows(split: SequenceSplit, frozen) -> None:
     """(N+1, size) each, zeros in row 0."""
     count = len(split.catalogue) + 1
-    shapes = {name: tuple(getattr(frozen, name).shape) for name in frozen.TABLES}
+    shapes = {name: tuple(table.shape) for name, table in frozen.tables.items()}
     assert shapes == {
         "text_vectors": (count, 16),
         "joint_item": (count, 24),
@@ -206,40 +206,44 @@ def test_tables_have_their_shapes_and_padding_rows(split: SequenceSplit, frozen)
         "decoded_item": (count, 12),
         "decoded_text": (count, 12),
     }
-    assert not any(getattr(frozen, name)[0].any() for name in frozen.TABLES)
+    assert not any(table[0].any() for table in frozen.tables.values())
 
 
 def test_warm_items_keep_their_own_vectors_and_cold_ones_get_their_text(
     split: SequenceSplit, backbone: Backbone, frozen
 ) -> None:
     """E and e for items seen in training; f_I_dec(q) and q for the others."""
-    warm, alignment = split.catalogue.warm, frozen.alignment
+    warm, alignment = split.catalogue.trained, frozen.alignment
     cold = ~warm
     cold[0] = False
     assert (warm.sum(), cold.sum()) == (GROUPS * (GROUP_ITEMS - NEW), GROUPS * NEW)
-    assert torch.equal(frozen.cf_vectors[warm], backbone.item_vectors[warm])
-    torch.testing.assert_close(frozen.joint_item[warm], alignment.encode_items(backbone.item_vectors[warm]))
+    assert torch.equal(frozen.placement.cf_vectors[warm], backbone.item_vectors[warm])
+    torch.testing.assert_close(frozen.placement.joint_item[warm], alignment.encode_items(backbone.item_vectors[warm]))
     texts = alignment.encode_texts(frozen.text_vectors)
-    torch.testing.assert_close(frozen.joint_text[1:], texts[1:])
-    torch.testing.assert_close(frozen.joint_item[cold], texts[cold])
-    torch.testing.assert_close(frozen.cf_vectors[cold], alignment.decode_items(texts[cold]))
-    torch.testing.assert_close(frozen.decoded_item[1:], alignment.decode_items(frozen.joint_item[1:]))
-    torch.testing.assert_close(frozen.decoded_text[1:], alignment.decode_items(frozen.joint_text[1:]))
+    torch.testing.assert_close(frozen.placement.joint_text[1:], texts[1:])
+    torch.testing.assert_close(frozen.placement.joint_item[cold], texts[cold])
+    torch.testing.assert_close(frozen.placement.cf_vectors[cold], alignment.decode_items(texts[cold]))
+    torch.testing.assert_close(
+        frozen.placement.decoded_item[1:], alignment.decode_items(frozen.placement.joint_item[1:])
+    )
+    torch.testing.assert_close(
+        frozen.placement.decoded_text[1:], alignment.decode_items(frozen.placement.joint_text[1:])
+    )
 
 
 def test_decoded_items_score_like_the_backbone(split: SequenceSplit, backbone: Backbone, frozen) -> None:
     """For warm items the way through the joint space keeps the users' logits, up to noise."""
     users = represent_all(backbone, split.train)
-    warm = torch.from_numpy(split.catalogue.warm)
-    own, decoded = users @ backbone.item_vectors[warm].T, users @ frozen.decoded_item[warm].T
+    warm = torch.from_numpy(split.catalogue.trained)
+    own, decoded = users @ backbone.item_vectors[warm].T, users @ frozen.placement.decoded_item[warm].T
     assert torch.corrcoef(torch.stack([own.flatten(), decoded.flatten()]))[0, 1] > 0.95
 
 
 def test_unseen_items_are_ranked_by_their_text(split: SequenceSplit, backbone: Backbone, frozen) -> None:
     """The backbone has no idea of them; decoded texts put the right colour first, four times in ten and more."""
     assert hit_rate(split, backbone, backbone.item_vectors, unseen=True) < 0.1
-    assert hit_rate(split, backbone, frozen.cf_vectors, unseen=True) > 0.4
-    assert hit_rate(split, backbone, frozen.decoded_text, unseen=True) > 0.4
+    assert hit_rate(split, backbone, frozen.placement.cf_vectors, unseen=True) > 0.4
+    assert hit_rate(split, backbone, frozen.placement.decoded_text, unseen=True) > 0.4
 
 
 def test_freezing_leaves_the_text_encoder_alone(frozen, encoder_path: str) -> None:
@@ -262,7 +266,7 @@ def test_fine_tuning_changes_the_encoder_and_the_tables_follow(
     torch.testing.assert_close(aligned.text_vectors[1:], aligned.text_encoder.encode(tokens), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(aligned.text_vectors[1:], before.encode(tokens), atol=1e-2)
     metrics = json.loads((run.directory / "metrics.json").read_text())
-    assert {name: phase["steps"] for name, phase in metrics.items()} == {"heads": 20, "text encoder": 20, "polish": 30}
+    assert {name: phase["steps"] for name, phase in metrics.items()} == {"heads": 20, "text encoder": 20, "refit": 30}
     steps = [record["step"] for record in json.loads((run.directory / "curve.json").read_text())]
     assert steps == sorted(steps)
     assert steps[-1] == 70
@@ -273,7 +277,7 @@ def test_an_interruption_changes_nothing(
     split: SequenceSplit, backbone: Backbone, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of fine-tuning and called again, stage 1 leaves what it would have left."""
-    config = make_config(encoder_path, heads={"max_steps": 5}, loop={"max_steps": 6}, polish={"max_steps": 4})
+    config = make_config(encoder_path, heads={"max_steps": 5}, loop={"max_steps": 6}, refit={"max_steps": 4})
     straight = train_stage1(split, backbone, config, make_run(tmp_path / "straight", config))
     call = Stage1Loss.__call__
     calls = []
@@ -292,8 +296,8 @@ def test_an_interruption_changes_nothing(
     assert not run.is_done
     resumed = train_stage1(split, backbone, config, run)
     assert len(calls) == 15
-    for name in resumed.TABLES:
-        torch.testing.assert_close(getattr(resumed, name), getattr(straight, name))
+    for name, table in resumed.tables.items():
+        torch.testing.assert_close(table, straight.tables[name])
 
 
 def test_a_finished_stage_is_loaded_not_trained(
@@ -304,8 +308,8 @@ def test_a_finished_stage_is_loaded_not_trained(
     first = train_stage1(split, backbone, config, make_run(tmp_path / "run", config))
     monkeypatch.setattr(Stage1Loss, "__call__", None)
     second = train_stage1(split, backbone, config, make_run(tmp_path / "run", config))
-    for name in first.TABLES:
-        assert torch.equal(getattr(first, name), getattr(second, name))
+    for name, table in first.tables.items():
+        assert torch.equal(table, second.tables[name])
     assert functional.mse_loss(
         first.alignment.encode_texts(first.text_vectors), second.alignment.encode_texts(first.text_vectors)
     ).item() == pytest.approx(0.0)
@@ -319,4 +323,4 @@ def test_sequences_of_one_item_are_refused(backbone: Backbone, encoder_path: str
     )
     config = make_config(encoder_path, freeze=True)
     with pytest.raises(DataError, match="no training sequence has two items"):
-        train_stage1(short, backbone, config, make_run(tmp_path, config), Console(quiet=True))
+        train_stage1(short, backbone, config, make_run(tmp_path, config))

@@ -130,8 +130,8 @@ def test_a_user_of_the_whole_catalogue_gets_padding() -> None:
     assert sampler.sample_distinct(np.array([0, 1]), 3, rng).tolist() == [[0, 0, 0], [2, 0, 0]]
 
 
-def test_warm_only_negatives_leave_unseen_items_out(split: SequenceSplit) -> None:
-    drawn = split.negative_sampler(warm_only=True).sample(np.zeros(50, dtype=np.int64), 20, np.random.default_rng(1))
+def test_trained_only_negatives_leave_unseen_items_out(split: SequenceSplit) -> None:
+    drawn = split.negative_sampler(trained_only=True).sample(np.zeros(50, dtype=np.int64), 20, np.random.default_rng(1))
     assert set(drawn.ravel().tolist()) == {4, 6}
 
 

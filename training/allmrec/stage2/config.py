@@ -33,7 +33,8 @@ class Stage2Config(Config):
         llm: "embedded", a hub name or a path.
         device: where the LLM and the projections run.
         dtype: of the LLM's weights.
-        training_dtype: of the LLM's forward and backward pass in training; validation keeps to `dtype`.
+        training_dtype: of the LLM's forward and backward pass in training; "auto" is bfloat16 where hardware has it.
+            Validation keeps to `dtype`.
         examples: what the prompts contain.
         loss: on what.
         distillation: share of the choice loss that asks for a teacher's distribution over the candidates instead of
@@ -50,7 +51,7 @@ class Stage2Config(Config):
     llm: str = EMBEDDED
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    training_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    training_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     examples: ExampleConfig = ExampleConfig()
     loss: Loss = Loss.CHOICE
     distillation: float = Field(0.0, ge=0, le=1)

@@ -8,6 +8,7 @@ from enum import StrEnum
 import numpy as np
 from pydantic import Field
 
+from models.batching import consecutive
 from models.catalogue import PADDING_ITEM
 from models.config import Config
 from training.data.splits import SequenceSplit
@@ -93,7 +94,7 @@ class ExampleSampler:
         self._sizes = np.asarray([len(items) for items in split.train])
         self._eligible = np.flatnonzero(self._sizes >= 2)
         # Items without interactions are never a target: as negatives they would only be learned to lose.
-        self._sampler = split.negative_sampler(warm_only=True)
+        self._sampler = split.negative_sampler(trained_only=True)
         self._title_lengths = title_lengths
 
     def batches(self, epoch: int) -> list[Examples]:
@@ -101,16 +102,9 @@ class ExampleSampler:
         rng = epoch_rng(self._seed, epoch)
         examples = self._draw(rng)
         lengths = self._lengths(examples)
-        # Sorted by length, but for some noise that mixes the batches from epoch to epoch.
+        # Some noise mixes the batches from epoch to epoch.
         order = np.argsort(lengths * rng.uniform(0.9, 1.1, len(lengths)), kind="stable")
-        batches, start, longest = [], 0, 0
-        for end, row in enumerate(order):
-            longest = max(longest, int(lengths[row]))
-            if end > start and longest * (end - start + 1) > self._config.batch_tokens:
-                batches.append(examples.take(order[start:end]))
-                start, longest = end, int(lengths[row])
-        if start < len(order):
-            batches.append(examples.take(order[start:]))
+        batches = [examples.take(rows) for rows in consecutive(order, lengths, most_padded=self._config.batch_tokens)]
         return [batches[index] for index in rng.permutation(len(batches))]
 
     def _draw(self, rng: np.random.Generator) -> Examples:

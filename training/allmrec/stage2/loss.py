@@ -10,83 +10,69 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.backbones import represent_all
-from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import PADDING_ITEM
-from models.llm.loading import LanguageModel
+from models.composer import PromptComposer
+from models.precision import training_dtype
 from models.prompts.layout import PromptLayout
-from models.prompts.template import PromptTemplate
-from models.prompts.titles import TitleTokens
 from models.scoring.choices import ChoiceTrie
 from models.scoring.opt_inference import OPTScorer
 from models.scoring.opt_training import PackedReader
 from models.scoring.packing import PackedBatch, hidden_states, node_logits, pack
 from training.allmrec.stage2.config import Loss, Stage2Config
 from training.allmrec.stage2.examples import Examples
+from training.allmrec.stage2.inputs import Stage2Inputs
 from training.allmrec.stage2.teachers import Teacher
-from training.data.splits import SequenceSplit
 
 
 class Stage2Loss:
     """A batch of examples to its loss.
 
     Args:
-        split: the data.
-        contents: tables, backbone and the projector to train.
-        llm: frozen.
-        template: builds the prompts.
-        titles: of all items.
+        inputs: the data, the tables and the frozen LLM; the projector of its model is in training.
+        composer: builds the prompts.
         config: of the stage.
         teach: gives the distributions for distillation.
     """
 
-    def __init__(
-        self,
-        split: SequenceSplit,
-        contents: CatalogueModel,
-        llm: LanguageModel,
-        template: PromptTemplate,
-        titles: TitleTokens,
-        config: Stage2Config,
-        teach: Teacher,
-    ) -> None:
-        self._train, self._contents, self._llm = split.train, contents, llm
-        self._template, self._titles, self._config = template, titles, config
-        self._teach = teach
-        self._reader = _Reader(llm.model, getattr(torch, config.training_dtype))
+    def __init__(self, inputs: Stage2Inputs, composer: PromptComposer, config: Stage2Config, teach: Teacher) -> None:
+        self._train, self._model, self._llm = inputs.split.train, inputs.model, inputs.llm
+        self._template, self._titles = composer.template, composer.titles
+        self._config, self._teach = config, teach
+        llm, model = inputs.llm, inputs.model
+        self._reader = _Reader(llm.model, training_dtype(config.training_dtype, llm.model.device))
         # Item i by its text is row i + N + 1.
-        self._joint = torch.cat([contents.joint_item, contents.joint_text])
-        self._text_offset = len(contents.joint_item)
+        self._joint = torch.cat([model.joint_item, model.joint_text])
+        self._text_offset = len(model.joint_item)
 
     def __call__(self, batch: Examples) -> torch.Tensor:
         """The mean loss of `batch`."""
         candidates = [items[items != PADDING_ITEM] for items in batch.items]
         histories = [self._train[user][:end] for user, end in zip(batch.users, batch.ends, strict=True)]
-        told = [history[max(0, len(history) - self._config.examples.history_items) :] for history in histories]
+        shown = [self._template.config.shown(history) for history in histories]
         layouts = [
             self._template.recommend(self._titles.of(history), self._titles.of(items))
-            for history, items in zip(told, candidates, strict=True)
+            for history, items in zip(shown, candidates, strict=True)
         ]
         tries = [ChoiceTrie(layout.choices, self._template.end_token) for layout in layouts]
-        users_B_D = represent_all(self._contents.backbone, histories, self._contents.cf_vectors)
+        users_B_D = self._model.user_vectors(histories)
         limit = self._config.examples.history_items
-        told_rows = [
+        shown_rows = [
             self._rows(items, flags[limit - len(items) : limit])
-            for items, flags in zip(told, batch.as_text, strict=True)
+            for items, flags in zip(shown, batch.as_text, strict=True)
         ]
         candidate_rows = [
             self._rows(items, flags[limit : limit + len(items)])
             for items, flags in zip(candidates, batch.as_text, strict=True)
         ]
-        soft_T_D = self._contents.projector(
+        soft_T_D = self._model.projector(
             layouts,
             users_B_D,
-            [self._joint[rows] for rows in told_rows],
+            [self._joint[rows] for rows in shown_rows],
             [self._joint[rows] for rows in candidate_rows],
         )
         if self._config.loss is Loss.TITLE:
             return self._title_loss(layouts, batch.answers, soft_T_D)
-        wanted = self._wanted(users_B_D, told_rows, candidate_rows, batch.answers)
+        wanted = self._wanted(users_B_D, shown_rows, candidate_rows, batch.answers)
         return self._choice_loss(layouts, tries, wanted, soft_T_D)
 
     def _rows(self, items: np.ndarray, as_text: np.ndarray) -> torch.Tensor:
@@ -96,7 +82,7 @@ class Stage2Loss:
     def _wanted(
         self,
         users_B_D: torch.Tensor,
-        told: Sequence[torch.Tensor],
+        shown: Sequence[torch.Tensor],
         candidates: Sequence[torch.Tensor],
         answers: np.ndarray,
     ) -> list[np.ndarray]:
@@ -105,7 +91,7 @@ class Stage2Loss:
         wanted = [np.eye(len(rows))[answer] for rows, answer in zip(candidates, answers, strict=True)]
         if share == 0:
             return wanted
-        taught = self._teach(users_B_D, told, candidates)
+        taught = self._teach(users_B_D, shown, candidates)
         return [(1 - share) * target + share * probs for target, probs in zip(wanted, taught, strict=True)]
 
     def _choice_loss(

@@ -9,213 +9,103 @@ Axes: B prompts, C candidates, M branching nodes of all prompts, D CF size, J jo
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import asyncio
+from dataclasses import replace
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from models.backbones import represent_all
+from models.alignment.projection import TokenProjector
 from models.bundle.catalogue_model import CatalogueModel
-from models.composer import PromptComposer
-from models.llm.law import series_table
-from models.llm.loading import LanguageModel
-from models.llm.token_interface import TokenInterface
-from models.prompts.template import PromptConfig
-from models.prompts.titles import TitleTokens
+from models.engines.transformers import in_process
 from models.rankers.collaborative import candidate_logits
-from training.allmrec.genres import fit_genres
+from models.rankers.llm import LLMRanker
+from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.config import Stage2Config
 from training.allmrec.stage2.examples import ExampleSampler
+from training.allmrec.stage2.inputs import Stage2Inputs
 from training.allmrec.stage2.loss import Stage2Loss
-from training.allmrec.stage2.teachers import ItemTexts, collaborative_teacher, token_teacher
-from training.allmrec.stage2.warm_start import (
-    Similarities,
-    fit_coordinates,
-    fit_history_weights,
-    fit_similarities,
-    fit_temperature,
-    history_similarity,
-    plain_start,
-    warm_start,
-)
-from training.data.splits import Holdout, SequenceSplit
-from training.evaluation.candidates import Candidates, draw_candidates
-from training.evaluation.llm_scores import rank_with_llm
+from training.allmrec.stage2.warm_start import fit_temperature
+from training.data.splits import Holdout
+from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import mean_metrics
-from training.runs.loop import Outcome, Task, seed_everything, train
+from training.runs.context import RunContext
+from training.runs.loop import Outcome, Task, seed_everything
 from training.runs.stage_run import StageRun
 
 PROJECTOR_FILE = "projector.safetensors"
 GENRES_FILE = "genres.safetensors"
-WARM_USERS = 20_000
-WEIGHT_USERS = 5_000
 
 
-def train_stage2(
-    split: SequenceSplit,
-    contents: CatalogueModel,
-    texts: ItemTexts,
-    llm: LanguageModel,
-    prompt: PromptConfig,
-    config: Stage2Config,
-    run: StageRun,
-    console: Console | None = None,
-) -> None:
-    """Run the stage on `contents.projector` and `contents.joint_genre`, or load its result into them if it is done.
+def train_stage2(inputs: Stage2Inputs, config: Stage2Config, run: StageRun) -> CatalogueModel:
+    """Run the stage, or load its result if it is done.
 
     Args:
-        split: the data.
-        contents: what stage 1 left; its projector is trained in place.
-        texts: of all items.
-        llm: the frozen LLM.
-        prompt: the prompts, as they will be served.
+        inputs: what stage 1 left, and the LLM.
         config: the stage's config, of which `run` was made.
         run: the stage's directory. Gets `projector.safetensors` and `genres.safetensors`.
-        console: where progress is shown.
+
+    Returns:
+        The model with trained projections, and with what the LLM is told of genres.
 
     Raises:
         Interrupted: by Ctrl-C; the same call goes on.
     """
-    projector = contents.projector
-    if run.is_done:
-        projector.load_state_dict(load_file(run.directory / PROJECTOR_FILE))
-        contents.joint_genre.copy_(load_file(run.directory / GENRES_FILE)["joint_genre"])
-        return
-    run.start()
-    seed_everything(config.seed)
-    start, outcome = fit_projector(split, contents, texts, llm, prompt, config, run.checkpoint, console)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in projector.state_dict().items()},
-        run.directory / PROJECTOR_FILE,
+    if not run.is_done:
+        run.start()
+        seed_everything(config.seed)
+        model, start, outcome = fit_projector(inputs, config, run)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in model.projector.state_dict().items()}
+        save_file(weights, run.directory / PROJECTOR_FILE)
+        genres = approach_of(inputs.llm).genres(inputs, model, config)
+        save_file({"joint_genre": genres.cpu().contiguous()}, run.directory / GENRES_FILE)
+        run.write_curve(outcome.curve, "stage 2")
+        run.finish({"start": start, **outcome.summary})
+    device = inputs.model.cf_vectors.device
+    projector = new_projector(inputs)
+    projector.load_state_dict(load_file(run.directory / PROJECTOR_FILE))
+    return replace(
+        inputs.model,
+        projector=projector.eval().requires_grad_(False),
+        joint_genre=load_file(run.directory / GENRES_FILE)["joint_genre"].to(device),
     )
-    if llm.interface is not None:
-        contents.joint_genre.copy_(fit_genres(split, contents, llm.interface, prompt.history_items, config.genres))
-    save_file({"joint_genre": contents.joint_genre.cpu().contiguous()}, run.directory / GENRES_FILE)
-    run.write_curve(outcome.curve, "stage 2")
-    run.finish(
-        {
-            "start": start,
-            "validation": outcome.best,
-            "best_step": outcome.best_step,
-            "steps": outcome.steps,
-            "epochs": outcome.epochs,
-            "minutes": outcome.minutes,
-            "ended_by": outcome.ended_by,
-        }
-    )
+
+
+def new_projector(inputs: Stage2Inputs) -> TokenProjector:
+    """F_U and F_I with fresh weights."""
+    model = inputs.model
+    sizes = model.cf_vectors.shape[1], model.joint_item.shape[1], inputs.llm.token_size
+    return TokenProjector(*sizes).to(model.cf_vectors.device)
 
 
 def fit_projector(
-    split: SequenceSplit,
-    contents: CatalogueModel,
-    texts: ItemTexts,
-    llm: LanguageModel,
-    prompt: PromptConfig,
-    config: Stage2Config,
-    checkpoint: Path,
-    console: Console | None = None,
-) -> tuple[dict[str, Any], Outcome]:
-    """Train `contents.projector` in place; returns the start's metrics and how training went."""
-    projector = contents.projector.requires_grad_(True)
-    composer = PromptComposer(contents, prompt, llm.tokenizer, llm.context_length)
-    candidates = draw_candidates(split, Holdout.VALIDATION, config.seed).at_most(config.validation_users)
-    histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
-    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    temperature = fit_temperature(candidate_logits(users_E_D, contents.cf_vectors, candidates.items))
-    start = {"temperature": temperature, **_start(split, contents, texts, llm, composer.titles, config, temperature)}
-    teach = (
-        collaborative_teacher(contents, texts, temperature)
-        if llm.interface is None
-        else token_teacher(contents, composer.titles, llm.interface)
-    )
+    inputs: Stage2Inputs, config: Stage2Config, run: RunContext
+) -> tuple[CatalogueModel, dict[str, float], Outcome]:
+    """Train F_U and F_I; returns the model with them, the start's metrics and how training went."""
+    approach = approach_of(inputs.llm)
+    model = replace(inputs.model, projector=new_projector(inputs))
+    inputs = replace(inputs, model=model)
+    held_out = HeldOut.of(inputs.split, Holdout.VALIDATION, config.seed, config.validation_users)
+    users_E_D = model.user_vectors(held_out.users.histories)
+    temperature = fit_temperature(candidate_logits(users_E_D, model.cf_vectors, held_out.candidates.items))
+    start = {"temperature": temperature, **approach.start(inputs, config, temperature)}
 
-    titles = composer.titles
-    loss = Stage2Loss(split, contents, llm, composer.template, titles, config, teach)
-    title_lengths = np.asarray([len(titles[item]) for item in range(len(titles))])
-    sampler = ExampleSampler(split, config.examples, title_lengths, config.seed)
+    composer = inputs.composer(model)
+    loss = Stage2Loss(inputs, composer, config, approach.teacher(inputs, composer.titles, temperature))
+    title_lengths = np.asarray([len(composer.titles[item]) for item in range(len(composer.titles))])
+    sampler = ExampleSampler(inputs.split, config.examples, title_lengths, config.seed)
 
     def validate() -> dict[str, float]:
-        return mean_metrics(rank_with_llm(llm, composer, users_E_D, histories, candidates))
+        return mean_metrics(asyncio.run(score()))
 
+    async def score() -> np.ndarray:
+        async with in_process(inputs.llm) as engine:
+            ranker = LLMRanker("allmrec", "A-LLMRec", engine, composer)
+            return await ranker.score(held_out.users, held_out.candidates.items)
+
+    projector = model.projector.requires_grad_(True)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0)
-    task = Task(projector, optimizer, sampler.batches, loss, validate)
-    outcome = train(task, config.loop, checkpoint, "stage 2", console)
+    outcome = run.train(Task(projector, optimizer, sampler.batches, loss, validate), config.loop, "stage 2")
     projector.requires_grad_(False)
-    return start, outcome
-
-
-def _start(
-    split: SequenceSplit,
-    contents: CatalogueModel,
-    texts: ItemTexts,
-    llm: LanguageModel,
-    titles: TitleTokens,
-    config: Stage2Config,
-    temperature: float,
-) -> dict[str, float]:
-    """Initialise the projector: from the LLM's interface, or plainly if it has none."""
-    rng = np.random.default_rng(config.seed)
-    chosen = rng.permutation(len(split))[:WARM_USERS]
-    histories = [items[: rng.integers(1, len(items) + 1)] for items in (split.train[user] for user in chosen)]
-    users_U_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    warm = torch.from_numpy(np.flatnonzero(contents.catalogue.warm)).to(contents.cf_vectors.device)
-    if llm.interface is None:
-        plain_start(contents.projector, llm.model.get_input_embeddings().weight, users_U_D, contents.joint_item[warm])
-        return {}
-    interface = llm.interface.to(users_U_D.device)
-    coordinates = fit_coordinates(users_U_D, contents.cf_vectors[warm], interface, temperature, config.seed)
-    similarities = fit_similarities(texts.embedded[warm], interface)
-    similarity, series = _history_weights(split, contents, texts, titles, similarities, interface, config, temperature)
-    tables = [
-        (contents.joint_item[1:], contents.cf_vectors[1:], texts.embedded[1:]),
-        (contents.joint_text[1:], texts.decoded[1:], texts.embedded[1:]),
-    ]
-    errors = warm_start(
-        contents.projector,
-        interface,
-        coordinates,
-        similarities.scaled(similarity),
-        series,
-        users_U_D,
-        tables,
-        config.warm_start,
-        config.seed,
-    )
-    return {"similarity_weight": similarity, "series_weight": series, **errors}
-
-
-def _history_weights(
-    split: SequenceSplit,
-    contents: CatalogueModel,
-    texts: ItemTexts,
-    titles: TitleTokens,
-    similarities: Similarities,
-    interface: TokenInterface,
-    config: Stage2Config,
-    temperature: float,
-) -> tuple[float, float]:
-    """The weights of similarity and series beside the tokens' CF logits that predict the validation items best.
-
-    Users who met theirs before are left out: no negative is an item of the history, so these would be recognised by it.
-    """
-    if not config.warm_start.similarity and not config.warm_start.series:
-        return 0.0, 0.0
-    candidates = draw_candidates(split, Holdout.VALIDATION, config.seed).at_most(WEIGHT_USERS)
-    histories = [split.history(int(user), Holdout.VALIDATION) for user in candidates.users]
-    new = [positive not in history for positive, history in zip(candidates.items[:, 0], histories, strict=True)]
-    candidates = Candidates(candidates.users[new], candidates.items[new])
-    histories = [history for history, is_new in zip(histories, new, strict=True) if is_new]
-    if not histories:
-        return 0.0, 0.0
-    users_E_D = represent_all(contents.backbone, histories, contents.cf_vectors)
-    told = [history[max(0, len(history) - config.examples.history_items) :] for history in histories]
-    cf_scores = [
-        candidate_logits(users_E_D, vectors, candidates.items) for vectors in (contents.cf_vectors, texts.decoded)
-    ]
-    likeness_E_C = history_similarity(similarities, interface, texts.embedded, told, candidates.items)
-    series_E_C = series_table(titles, told, candidates.items)
-    cf_logits = [scores / temperature for scores in cf_scores]
-    return fit_history_weights(cf_logits, likeness_E_C, series_E_C, config.warm_start)
+    return model, start, outcome

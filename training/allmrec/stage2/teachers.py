@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,20 +12,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.llm.law import ExactReader, in_series
 from models.llm.token_interface import TokenInterface
 from models.prompts.titles import TitleTokens
-
-
-@dataclass(frozen=True)
-class ItemTexts:
-    """What stage 1 makes of the items' texts.
-
-    Attributes:
-        embedded: (N+1, T) Q, the text encoder's output.
-        decoded: (N+1, D) the same in CF space, by the joint space.
-    """
-
-    embedded: torch.Tensor
-    decoded: torch.Tensor
-
+from training.allmrec.stage2.inputs import ItemTexts
 
 Teacher = Callable[[torch.Tensor, Sequence[torch.Tensor], Sequence[torch.Tensor]], list[np.ndarray]]
 """Of x_u (B, D) and, per prompt, the rows of the items told and of the C candidates: (C,) distributions.
@@ -36,9 +22,9 @@ Rows are those of the item tables, and from N + 1 on of the text tables.
 
 
 @torch.no_grad()
-def collaborative_teacher(contents: CatalogueModel, texts: ItemTexts, temperature: float) -> Teacher:
+def collaborative_teacher(model: CatalogueModel, texts: ItemTexts, temperature: float) -> Teacher:
     """The CF backbone at a temperature: what it says of the vectors that the injected tokens stand for."""
-    vectors = torch.cat([contents.cf_vectors, texts.decoded])
+    vectors = torch.cat([model.cf_vectors, texts.decoded])
 
     def teach(
         users_B_D: torch.Tensor, _: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
@@ -50,10 +36,10 @@ def collaborative_teacher(contents: CatalogueModel, texts: ItemTexts, temperatur
 
 
 @torch.no_grad()
-def token_teacher(contents: CatalogueModel, titles: TitleTokens, interface: TokenInterface) -> Teacher:
+def token_teacher(model: CatalogueModel, titles: TitleTokens, interface: TokenInterface) -> Teacher:
     """What the tokens of the projector as it is now, and the titles, say by the LLM's law."""
-    reader = ExactReader(copy.deepcopy(contents.projector), interface.to(contents.joint_item.device))
-    joint = torch.cat([contents.joint_item, contents.joint_text])
+    reader = ExactReader(copy.deepcopy(model.projector), interface.to(model.joint_item.device))
+    joint = torch.cat([model.joint_item, model.joint_text])
     items_N_K = reader.items(joint)
 
     @torch.no_grad()
@@ -69,6 +55,6 @@ def token_teacher(contents: CatalogueModel, titles: TitleTokens, interface: Toke
         return taught
 
     def titles_of(rows: torch.Tensor) -> list[list[int]]:
-        return titles.of((rows % len(contents.joint_item)).tolist())
+        return titles.of((rows % len(model.joint_item)).tolist())
 
     return teach

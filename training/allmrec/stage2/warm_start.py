@@ -13,7 +13,7 @@ Axes: U users, N items, D CF size, T text embedding size, k and m coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import nn
 
 from models.alignment.projection import Projection, TokenProjector
 from models.config import Config
-from models.llm.law import _history_means
+from models.llm.law import history_means
 from models.llm.token_interface import TokenInterface
 
 TEMPERATURES = np.geomspace(0.05, 20.0, 600)
@@ -179,7 +179,7 @@ def history_similarity(
     """(E, C) logits that the similarity of candidates `items_E_C` with E histories gives; 0 without a history."""
     items = torch.from_numpy(items_E_C).to(texts_N_T.device)
     table_N_m = similarities.items(texts_N_T)
-    means_E_m = _history_means(table_N_m, histories)
+    means_E_m = history_means(table_N_m, histories)
     return (interface.coupling * torch.einsum("em,ecm->ec", means_E_m, table_N_m[items])).cpu().numpy()
 
 
@@ -225,44 +225,61 @@ def fit_temperature(scores_E_C: np.ndarray) -> float:
     return float(min(TEMPERATURES, key=lambda temperature: _surprise(scores_E_C / temperature)))
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """Where the projections are to begin.
+
+    Attributes:
+        interface: the LLM's convention.
+        coordinates: of this catalogue in the interface.
+        similarities: of this catalogue in the interface.
+        series_weight: what a series that the history holds adds to a logit.
+    """
+
+    interface: TokenInterface
+    coordinates: Coordinates
+    similarities: Similarities
+    series_weight: float
+
+    def user_tokens(self, users_U_D: torch.Tensor) -> torch.Tensor:
+        """(U, d_tok) tokens of users x_u (U, D), without their slot type."""
+        weights_U = users_U_D.new_full((len(users_U_D),), self.series_weight / self.interface.coupling)
+        return self.interface.user_tokens(self.coordinates.users(users_U_D), weights_U)
+
+    def item_tokens(self, cf_N_D: torch.Tensor, texts_N_T: torch.Tensor) -> torch.Tensor:
+        """(N, d_tok) tokens of items by CF vectors (N, D) and text embeddings (N, T), without their slot type."""
+        return self.interface.item_tokens(
+            self.coordinates.items(cf_N_D), self.similarities.items(texts_N_T), self.coordinates.popularity(cf_N_D)
+        )
+
+
 def warm_start(
     projector: TokenProjector,
-    interface: TokenInterface,
-    coordinates: Coordinates,
-    similarities: Similarities,
-    series_weight: float,
+    target: WarmStart,
     users_U_D: torch.Tensor,
     items: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     config: WarmStartConfig,
     seed: int = 0,
-    report: Callable[[float], None] | None = None,
 ) -> dict[str, float]:
     """Fit F_U and F_I to the interface's tokens, and take over its slot types.
 
     Args:
         projector: trained in place.
-        interface: the LLM's convention.
-        coordinates: of this catalogue in the interface.
-        similarities: of this catalogue in the interface.
-        series_weight: what a series that the history holds adds to a logit.
+        target: where they begin.
         users_U_D: a sample of x_u.
         items: tables of joint embeddings (N, d') with the CF vectors (N, D) and the text embeddings (N, T) that they
             stand for: e_i with E_i, and q_i with the vector decoded from it.
         config: how long and how fast.
         seed: of the batches.
-        report: called with the share done.
 
     Returns:
         `user_error` and `item_error`: mean squared error as a share of the variance of the tokens.
     """
     joint_N_J, cf_N_D, texts_N_T = (torch.cat(tables) for tables in zip(*items, strict=True))
-    weights_U = users_U_D.new_full((len(users_U_D),), series_weight / interface.coupling)
-    user_tokens_U_D = interface.user_tokens(coordinates.users(users_U_D), weights_U)
-    item_tokens_N_D = interface.item_tokens(
-        coordinates.items(cf_N_D), similarities.items(texts_N_T), coordinates.popularity(cf_N_D)
-    )
+    user_tokens_U_D = target.user_tokens(users_U_D)
+    item_tokens_N_D = target.item_tokens(cf_N_D, texts_N_T)
     with torch.no_grad():
-        projector.slot_types.copy_(interface.slot_types)
+        projector.slot_types.copy_(target.interface.slot_types)
         projector.user.standardise(users_U_D)
         projector.item.standardise(joint_N_J)
         _fit_last_layer(projector.user, users_U_D, user_tokens_U_D, config.ridge)
@@ -275,7 +292,7 @@ def warm_start(
     def sample(size: int) -> torch.Tensor:
         return torch.randint(size, (config.batch_size,), generator=generator).to(users_U_D.device)
 
-    for step in range(config.steps):
+    for _ in range(config.steps):
         rows_B, items_B = sample(len(users_U_D)), sample(len(joint_N_J))
         loss = nn.functional.mse_loss(projector.user(users_U_D[rows_B]), user_tokens_U_D[rows_B])
         loss = loss + nn.functional.mse_loss(projector.item(joint_N_J[items_B]), item_tokens_N_D[items_B])
@@ -283,8 +300,6 @@ def warm_start(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        if report is not None:
-            report((step + 1) / config.steps)
     with torch.no_grad():
         return {
             "user_error": _error(projector.user(users_U_D), user_tokens_U_D),

@@ -12,7 +12,7 @@ import torch
 
 from models.backbones import represent_all
 from models.composer import PromptComposer
-from models.llm.law import ExactReader, in_series, interface_logits
+from models.llm.law import ExactReader, in_series, law_logits
 from models.prompts.template import PromptConfig
 from models.prompts.titles import TitleTokens
 from models.scoring.choices import ChoiceTrie
@@ -20,10 +20,12 @@ from models.scoring.score import score_prompts
 from tests.tiny import CF_SIZE, sequel_split, tiny_contents, tiny_llm, tiny_split
 from training.allmrec.stage2.config import Loss, Stage2Config
 from training.allmrec.stage2.examples import ExampleConfig, Examples, ExampleSampler, Positions
+from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.loss import Stage2Loss, node_masses
 from training.allmrec.stage2.stage import train_stage2
-from training.allmrec.stage2.teachers import ItemTexts, collaborative_teacher, token_teacher
+from training.allmrec.stage2.teachers import collaborative_teacher, token_teacher
 from training.allmrec.stage2.warm_start import (
+    WarmStart,
     WarmStartConfig,
     fit_coordinates,
     fit_history_weights,
@@ -57,7 +59,7 @@ class TestExamples:
             for user, items, answer in zip(batch.users, batch.items, batch.answers, strict=True):
                 negatives = np.delete(items, answer)
                 negatives = negatives[negatives > 0]
-                assert split.catalogue.warm[negatives].all()
+                assert split.catalogue.trained[negatives].all()
                 assert not np.isin(negatives, split.train[user]).any()
 
     def test_the_target_has_no_favourite_place_in_the_prompt(self) -> None:
@@ -114,7 +116,7 @@ class TestLoss:
         config = Stage2Config(training_dtype="float32", **settings)
         texts = ItemTexts(contents.joint_text, torch.zeros_like(contents.cf_vectors))
         teach = collaborative_teacher(contents, texts, temperature=1.0)
-        return Stage2Loss(split, contents, llm, composer.template, composer.titles, config, teach)
+        return Stage2Loss(Stage2Inputs(split, contents, texts, llm, PromptConfig()), composer, config, teach)
 
     def test_the_choice_loss_is_what_serving_says_of_the_target(self) -> None:
         """Mean of -log P(target) as composer and choice scoring compute it, prompt by prompt."""
@@ -126,7 +128,7 @@ class TestLoss:
         for user, end, items, answer in zip(batch.users, batch.ends, batch.items, batch.answers, strict=True):
             history = split.train[user][:end].tolist()
             user_vector = contents.user_vectors([history])[0]
-            question = composer.recommend(user_vector, history, items.tolist())
+            question = composer.recommend(user_vector, history, items, order=np.arange(len(items)))
             (nodes,) = score_prompts(llm, [question.prompt], [question.trie])
             expected.append(-question.trie.log_probs(nodes)[answer])
         loss = self.loss(split, contents, llm)(batch)
@@ -139,7 +141,9 @@ class TestLoss:
         batch = self.examples(split).take(np.arange(1))
         composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
         history = split.train[batch.users[0]][: batch.ends[0]].tolist()
-        question = composer.recommend(contents.user_vectors([history])[0], history, batch.items[0].tolist())
+        question = composer.recommend(
+            contents.user_vectors([history])[0], history, batch.items[0], order=np.arange(len(batch.items[0]))
+        )
         title = [*composer.titles[batch.items[0][batch.answers[0]]], composer.template.end_token]
         tokens = torch.tensor([*question.prompt.token_ids, *title])
         embeds = llm.model.get_input_embeddings()(tokens).clone()
@@ -161,9 +165,9 @@ class TestLoss:
         for user, end, items in zip(batch.users, batch.ends, batch.items, strict=True):
             history = split.train[user][:end].tolist()
             user_vector = contents.user_vectors([history])[0]
-            question = composer.recommend(user_vector, history, items.tolist())
+            question = composer.recommend(user_vector, history, items, order=np.arange(len(items)))
             (nodes,) = score_prompts(llm, [question.prompt], [question.trie])
-            wanted = np.exp(question.cf_scores - question.cf_scores.max())
+            wanted = np.exp(question.tie_scores - question.tie_scores.max())
             cross_entropy.append(-(wanted / wanted.sum()) @ question.trie.log_probs(nodes))
         loss = self.loss(split, contents, llm, distillation=1.0)(batch)
         assert float(loss.detach()) == pytest.approx(np.mean(cross_entropy), abs=1e-4)
@@ -177,9 +181,8 @@ class TestLoss:
         users, told, items = torch.randn(1, CF_SIZE), np.array([1, 4]), np.array([2, 3, 5])
         series = np.array([0.0, 1.0, 0.0])
         np.testing.assert_array_equal(in_series(titles.of(told), titles.of(items)), series)
-        (logits,) = interface_logits(
-            contents.projector, llm.interface, users, contents.joint_item, [told], items[None], series[None]
-        )
+        reader = ExactReader(contents.projector, llm.interface)
+        (logits,) = law_logits(reader, users, contents.joint_item, [told], items[None], series[None])
         with torch.no_grad():
             contents.projector.item.output.weight.zero_()
         (found,) = teach(users, [torch.from_numpy(told)], [torch.from_numpy(items)])
@@ -204,7 +207,9 @@ class TestLoss:
             mean = y[history].mean(axis=0) if len(history) else np.zeros(y.shape[1])
             items = candidates[row]
             expected.append(law.coupling * (z[items] @ u[row] + y[items] @ mean + p[items, 0] + w[row] * series[row]))
-        found = interface_logits(contents.projector, law, users, contents.joint_item, histories, candidates, series)
+        found = law_logits(
+            ExactReader(contents.projector, law), users, contents.joint_item, histories, candidates, series
+        )
         np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-4, atol=1e-4)
 
     def test_items_marked_as_text_are_injected_by_their_text(self) -> None:
@@ -289,15 +294,15 @@ class TestWarmStart:
         similarities = fit_similarities(contents.joint_text[1:], llm.interface)
         tables = [(contents.joint_item[1:], contents.cf_vectors[1:], contents.joint_text[1:])]
         config = WarmStartConfig(steps=400, batch_size=128)
-        errors = warm_start(contents.projector, llm.interface, coordinates, similarities, 1.5, users, tables, config)
+        target = WarmStart(llm.interface, coordinates, similarities, 1.5)
+        errors = warm_start(contents.projector, target, users, tables, config)
         assert errors["user_error"] < 0.05
         assert errors["item_error"] < 0.05
         everything = np.tile(np.arange(1, len(contents.joint_item)), (len(users), 1))
         told = [np.array([1, 2])] * len(users)
         series = np.random.default_rng(0).integers(0, 2, everything.shape)
-        logits = interface_logits(
-            contents.projector, llm.interface, users, contents.joint_item, told, everything, series
-        )
+        reader = ExactReader(contents.projector, llm.interface)
+        logits = law_logits(reader, users, contents.joint_item, told, everything, series)
         wanted = 1.5 * series + (users @ (contents.cf_vectors[1:] - contents.cf_vectors[1:].mean(dim=0)).T).numpy()
         wanted += history_similarity(similarities, llm.interface, contents.joint_text, told, everything)
         correlation = np.corrcoef(logits.ravel(), wanted.ravel())[0, 1]
@@ -376,9 +381,9 @@ class TestTraining:
         run = StageRun(directory, config, config.seed, {"llm": llm.fingerprint})
         frozen = {name: tensor.clone() for name, tensor in llm.model.state_dict().items()}
         texts = ItemTexts(contents.joint_text, contents.cf_vectors)
-        train_stage2(split, contents, texts, llm, PromptConfig(), config, run)
+        trained = train_stage2(Stage2Inputs(split, contents, texts, llm, PromptConfig()), config, run)
         assert all(torch.equal(tensor, frozen[name]) for name, tensor in llm.model.state_dict().items())
-        return contents, run
+        return trained, run
 
     @pytest.mark.parametrize("interface", [True, False])
     def test_only_the_projector_learns(self, tmp_path: Path, interface: bool) -> None:

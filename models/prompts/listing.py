@@ -1,4 +1,4 @@
-"""Which items the LLM ranks, and in which order its prompt lists them."""
+"""In which order a prompt lists its candidates."""
 
 from __future__ import annotations
 

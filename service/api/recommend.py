@@ -1,0 +1,79 @@
+"""`POST /recommend`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+
+from models.errors import ClientError
+from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
+from service.api.problems import responses
+from service.api.schemas.recommend import HistoryEntry, RecommendedItem, RecommendRequest, RecommendResponse
+from service.api.streaming import unless_gone
+from service.deadline import Deadline
+from service.deployments.deployment import Deployment
+from service.usecases.recommend import Query
+
+router = APIRouter()
+
+
+@router.post("/recommend", responses=responses(413), tags=["recommend"])
+async def post_recommend(
+    body: RecommendRequest, request: Request, runtime: RuntimeOf, services: ServicesOf, deployment: DeploymentOf
+) -> RecommendResponse:
+    """Recommend items to a user, known or not, or rank given candidates."""
+    if body.user_id is None and body.history is None:
+        raise ClientError("user_id or history is required: say whom to recommend to")
+    settings = runtime.settings
+    timeout_ms = min(body.timeout_ms or settings.timeout_ms, settings.max_timeout_ms)
+    deadline = Deadline(timeout_ms, request.state.started)
+    query = Query(
+        user_id=body.user_id,
+        history=_in_order(body.history or []),
+        candidates=body.candidates,
+        categories=body.filter.categories,
+        exclude_item_ids=body.filter.exclude_item_ids,
+        exclude_seen=body.filter.exclude_seen,
+        num_results=body.num_results,
+    )
+    answer = await unless_gone(request, services.recommender.recommend(deployment, query, deadline))
+    return RecommendResponse(
+        recommendation_id=uuid.uuid4().hex,
+        items=[
+            RecommendedItem(
+                item_id=deployment.catalogue.item_ids[ranked.item],
+                rank=rank,
+                score=ranked.score,
+                ranker=ranked.ranker,
+                metadata=_metadata(deployment, ranked.item, body.return_metadata),
+            )
+            for rank, ranked in enumerate(answer.items, start=1)
+        ],
+        missing_item_ids=answer.missing,
+        ranker=answer.ranker,
+        fallback=answer.fallback,
+        bundle_version=deployment.version,
+        variant=deployment.variant,
+        took_ms=round(deadline.elapsed_ms(), 3),
+    )
+
+
+def _in_order(history: Sequence[HistoryEntry]) -> list[str]:
+    moments = [entry.timestamp.timestamp() for entry in history if entry.timestamp is not None]
+    if len(moments) < len(history):
+        return [entry.item_id for entry in history]
+    ordered = sorted(zip(moments, history, strict=True), key=lambda pair: pair[0])
+    return [entry.item_id for _, entry in ordered]
+
+
+def _metadata(deployment: Deployment, item: int, fields: Sequence[str]) -> dict[str, str | int | list[str]]:
+    catalogue = deployment.catalogue
+    known: dict[str, str | int | list[str]] = {
+        "title": catalogue.titles[item],
+        "description": catalogue.descriptions[item],
+        "categories": list(catalogue.categories[item]),
+        "interactions": int(catalogue.interactions[item]),
+    }
+    return {name: known[name] for name in fields}

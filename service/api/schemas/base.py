@@ -1,0 +1,36 @@
+"""What requests have in common: ids, times, and that unknown fields are refused."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _only_iso(value: object) -> object:
+    """Numbers are refused: nobody could say whether they are seconds or milliseconds."""
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d{2}-\d{2}", value):
+        raise ValueError("an ISO 8601 time is needed, such as 2026-01-02T03:04:05Z")
+    return value
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_only_iso),
+    AfterValidator(_as_utc),
+    Field(description="ISO 8601; UTC if no offset is given."),
+]
+
+
+class Request(BaseModel):
+    """A part of a request: a field that is not known is refused, so that a typo is not overlooked."""
+
+    model_config = ConfigDict(extra="forbid")

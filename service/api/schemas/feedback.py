@@ -1,0 +1,34 @@
+"""`POST /feedback`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from service.api.schemas.base import Id, Request, Timestamp
+
+MAX_EVENTS = 1000
+
+
+class FeedbackEvent(Request):
+    """A user met an item."""
+
+    user_id: Id
+    item_id: Id
+    type: Literal["view", "click", "purchase", "like"] = "view"
+    timestamp: Timestamp | None = Field(None, description="Now if not given.")
+    recommendation_id: Id | None = Field(None, description="The answer that led there.")
+
+
+class FeedbackRequest(Request):
+    """Events of any number of users."""
+
+    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class FeedbackResponse(BaseModel):
+    """What was stored: all of it."""
+
+    accepted: int
+    missing_item_ids: list[str] = Field(description="Stored, but they count only once a bundle has these items.")

@@ -1,0 +1,34 @@
+"""`GET /users/{user_id}`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from models.errors import NotFoundError
+from service.api.dependencies import DeploymentOf, ServicesOf
+from service.api.problems import responses
+from service.api.schemas.users import HistoryItem, User
+
+router = APIRouter()
+
+
+@router.get("/users/{user_id:path}", responses=responses(404), tags=["users"])
+async def get_user(user_id: str, services: ServicesOf, deployment: DeploymentOf) -> User:
+    """A user's history, as answers see it."""
+    history = await services.histories.of(deployment, user_id)
+    if not history.known:
+        raise NotFoundError(f"user '{user_id}' is unknown: it has no history here")
+    catalogue = deployment.catalogue
+    return User(
+        user_id=user_id,
+        history=[
+            HistoryItem(
+                item_id=catalogue.item_ids[item],
+                title=catalogue.titles[item],
+                categories=list(catalogue.categories[item]),
+            )
+            for item in history.items[::-1]
+        ],
+        live_events=history.live,
+        bundle_version=deployment.version,
+    )

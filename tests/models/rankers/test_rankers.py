@@ -1,0 +1,123 @@
+"""The behaviour suite on every ranker of the package, and what each ranks by."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+
+from models.backbones import represent_all
+from models.composer import PromptComposer
+from models.engines.base import LLMEngine
+from models.engines.transformers import in_process
+from models.prompts.layout import Injection
+from models.prompts.template import PromptConfig
+from models.rankers.base import Audience, Ranker
+from models.rankers.collaborative import CollaborativeRanker
+from models.rankers.llm import LLMRanker
+from models.rankers.simple import PopularityRanker, RandomRanker
+from models.rankers.tokens import TokenRanker
+from tests.models.rankers.suite import RankerSuite, scored
+from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from training.data.splits import Holdout
+from training.evaluation.held_out import HeldOut
+
+
+class PerCall:
+    """An engine that starts for every question asked of it: each test of the suite has an event loop of its own."""
+
+    def __init__(self, interface: bool) -> None:
+        self.llm = tiny_llm(interface)
+
+    async def score(self, *question: object) -> list[np.ndarray]:
+        async with in_process(self.llm) as engine:
+            return await engine.score(*question)
+
+
+def make(name: str) -> Ranker:
+    split, llm = tiny_split(), tiny_llm(interface=True)
+    model = tiny_contents(split)
+    composer = PromptComposer(model, PromptConfig(), llm.tokenizer, llm.context_length)
+    engine: LLMEngine = PerCall(interface=True)
+    rankers = {
+        "random": RandomRanker(),
+        "popularity": PopularityRanker(split.catalogue.interactions),
+        "sasrec": CollaborativeRanker("sasrec", "SASRec", model.backbone),
+        "decoded": CollaborativeRanker("decoded", "Decoded", model.backbone, model.cf_vectors.flip(1)),
+        "tokens": TokenRanker("tokens", "Tokens", composer, llm.interface),
+        "allmrec": LLMRanker("allmrec", "A-LLMRec", engine, composer),
+        "llm_only": LLMRanker("llm_only", "LLM-Only", engine, composer, injection=Injection.NONE),
+        "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, composer, text_only=True),
+    }
+    return rankers[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["random", "popularity", "sasrec", "decoded", "tokens", "allmrec", "llm_only", "allmrec_text"]
+)
+class TestEveryRanker(RankerSuite):
+    @pytest.fixture
+    def ranker(self, name: str) -> Ranker:
+        return make(name)
+
+
+def test_the_backbone_ranks_by_inner_products() -> None:
+    """x_u . E_i, in NumPy."""
+    split = tiny_split()
+    model = tiny_contents(split)
+    held_out = HeldOut.of(split, Holdout.TEST, users=3)
+    users = represent_all(model.backbone, held_out.users.histories).numpy()
+    table = model.backbone.item_vectors.detach().numpy()
+    expected = np.einsum("ed,ecd->ec", users, table[held_out.candidates.items])
+    ranker = CollaborativeRanker("sasrec", "SASRec", model.backbone)
+    np.testing.assert_allclose(scored(ranker, held_out.users, held_out.candidates.items), expected, rtol=1e-4)
+
+
+def test_popularity_counts_interactions() -> None:
+    """More of them are always better; equal counts are told apart, differently for different users."""
+    ranker = PopularityRanker(np.array([0, 5, 5, 5, 9, 0]))
+    users = Audience(["a", "b"] * 50, [np.array([user]) for user in range(100)])
+    logits = scored(ranker, users, np.tile(np.arange(1, 6), (100, 1)))
+    assert (logits[:, 3] > logits[:, :3].max(axis=1)).all()
+    assert (logits[:, :3].min(axis=1) > logits[:, 4]).all()
+    assert set(logits[:, :3].argmax(axis=1)) == {0, 1, 2}
+
+
+def test_random_numbers_are_even() -> None:
+    """Of 20 candidates each is first about as often as any other, over 4,000 users: 200 times, give or take 5 sigma."""
+    users = Audience([""] * 4000, [np.array([user, 7]) for user in range(4000)])
+    logits = scored(RandomRanker(seed=3), users, np.tile(np.arange(1, 21), (4000, 1)))
+    counts = np.bincount(logits.argmax(axis=1), minlength=20)
+    assert np.abs(counts - 200).max() < 5 * np.sqrt(200)
+
+
+def test_the_llm_ranks_by_the_probability_of_titles() -> None:
+    """Log-probabilities: they sum to one over a user's real candidates."""
+    split, llm = tiny_split(), tiny_llm()
+    model = tiny_contents(split)
+    held_out = HeldOut.of(split, Holdout.TEST, users=6)
+    items = held_out.candidates.items.copy()
+    items[0, 15:] = 0
+    composer = PromptComposer(model, PromptConfig(), llm.tokenizer, llm.context_length)
+
+    async def score() -> np.ndarray:
+        async with in_process(llm) as engine:
+            return await LLMRanker("llm", "LLM", engine, composer).score(held_out.users, items)
+
+    logits = asyncio.run(score())
+    np.testing.assert_allclose(np.exp(logits).sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_the_positive_stands_anywhere_in_the_prompt() -> None:
+    """Column 0 of the candidates is not the first title of the prompt, or position would leak the answer."""
+    split, llm = tiny_split(), tiny_llm()
+    model = tiny_contents(split)
+    composer = PromptComposer(model, PromptConfig(), llm.tokenizer, llm.context_length)
+    held_out = HeldOut.of(split, Holdout.TEST)
+    places = [
+        int(np.flatnonzero(composer.recommend(torch.zeros(8), [], items).order == 0)[0])
+        for items in held_out.candidates.items
+    ]
+    assert len(set(places)) > 10

@@ -1,0 +1,94 @@
+"""A-LLMRec as a contender: its rankers, those of its parts, and its retrievers, for an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.index import ItemIndex
+from models.engines.base import LLMEngine
+from models.engines.transformers import in_process
+from models.prompts.layout import Injection
+from models.rankers.base import Ranker
+from models.rankers.collaborative import CollaborativeRanker
+from models.rankers.llm import LLMRanker
+from training.allmrec.genres import GenreQuiz, genre_agreement
+from training.allmrec.stage1.aligned import Aligned
+from training.allmrec.stage2.approach import approach_of
+from training.allmrec.stage2.inputs import Stage2Inputs
+from training.evaluation.evaluate import Field
+from training.evaluation.metrics import Estimate
+from training.evaluation.retrieval import Retriever
+
+
+class Contenders:
+    """What there is to compare once stage 2 is done.
+
+    Args:
+        inputs: what stage 2 started from.
+        aligned: what stage 1 left.
+        model: with trained projections.
+    """
+
+    def __init__(self, inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel) -> None:
+        self._inputs, self._aligned, self._model = inputs, aligned, model
+        self._composer = inputs.composer(model)
+        self._approach = approach_of(inputs.llm)
+
+    @asynccontextmanager
+    async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
+        """All rankers, `others` first, for as long as the LLM's engine runs."""
+        backbone = self._model.backbone
+        readers = self._approach.readers(self._composer)
+        reads = {ranker.id for ranker in readers}
+        async with in_process(self._inputs.llm) as engine:
+            yield Field(
+                rankers=[*others, *self._collaborative(), *readers, *self._llm_variants(engine, reads)],
+                reference=backbone.kind,
+                retrievers=self._retrievers(),
+            )
+
+    async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
+        """How often each way of guessing names a user's favourite genre."""
+        quiz = GenreQuiz.of(self._inputs.split, users, seed)
+        async with in_process(self._inputs.llm) as engine:
+            reader = self._approach.genre_reader(self._model)
+            return await genre_agreement(quiz, self._model, self._composer, engine, reader, seed)
+
+    def _collaborative(self) -> list[Ranker]:
+        """The backbone, with the vectors that it was trained with, and stage 1's vectors in its place.
+
+        Items that the backbone met only as negatives keep its own vectors there: what one would have without stage 1.
+        """
+        model, placement = self._model, self._aligned.placement
+        backbone, device = model.backbone, model.cf_vectors.device
+        by_item, by_text = placement.decoded_item.to(device), placement.decoded_text.to(device)
+        read = model.cf_vectors
+        return [
+            CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone),
+            CollaborativeRanker("stage1_item", "Stage 1 (item encoder)", backbone, by_item, read),
+            CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read),
+        ]
+
+    def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:
+        """The method and its ablations (Table 8)."""
+
+        def reads(name: str) -> str | None:
+            return name if name in readers else None
+
+        parts = engine, self._composer
+        return [
+            LLMRanker("llm_only", "LLM-Only", *parts, injection=Injection.NONE),
+            LLMRanker("allmrec_no_user", "A-LLMRec, no user token", *parts, injection=Injection.ITEMS),
+            LLMRanker("allmrec", "A-LLMRec", *parts, reads=reads("tokens")),
+            LLMRanker("allmrec_text", "A-LLMRec (text encoder)", *parts, text_only=True, reads=reads("tokens_text")),
+        ]
+
+    def _retrievers(self) -> list[Retriever]:
+        model, backbone = self._model, self._model.backbone
+        own = ItemIndex.build(backbone.item_vectors.detach().cpu().numpy())
+        return [
+            Retriever(backbone.kind, type(backbone).__name__, backbone, own),
+            Retriever("index", "Bundle index", backbone, model.index, model.cf_vectors),
+        ]

@@ -1,0 +1,1 @@
+"""Opponents, one module a method; see `training.evaluation.methods`."""

@@ -1,0 +1,121 @@
+"""Commands that train, publish and evaluate on one catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from training.allmrec.recipes import shipped_recipes
+
+if TYPE_CHECKING:
+    from training.allmrec.pipeline import Pipeline
+
+console = Console(stderr=True)
+
+DatasetPath = Annotated[
+    Path,
+    typer.Argument(metavar="DATASET", help="A dataset's folder, or raw files, which are then imported first."),
+]
+RunPath = Annotated[
+    Path | None,
+    typer.Option("--out", help="The run's folder, runs/<name of the data> unless given. Finished stages are kept."),
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"One of {', '.join(shipped_recipes())}, or the path of a TOML file.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting of the recipe. Can be given again."),
+]
+BundlePath = Annotated[
+    Path | None, typer.Option("--bundle", help="The bundle home to publish to. bundles/<name of the run> unless given.")
+]
+
+
+def fit(
+    dataset: DatasetPath,
+    out: RunPath = None,
+    recipe: RecipeName = "default",
+    bundle: BundlePath = None,
+    settings: Settings = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate once the bundle is published.")
+    ] = True,
+) -> None:
+    """Run all stages: backbone, stage 1, stage 2, export, evaluation. The bundle is there before the evaluation."""
+    pipeline = _pipeline(dataset, recipe, settings, out)
+    _publish(pipeline, bundle)
+    if evaluate:
+        _evaluate(pipeline)
+
+
+def backbone(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
+    """Train the collaborative-filtering backbone."""
+    _pipeline(dataset, recipe, settings, out).backbone  # noqa: B018
+
+
+def stage1(
+    dataset: DatasetPath,
+    out: RunPath = None,
+    recipe: RecipeName = "default",
+    settings: Settings = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Leave the text encoder as it is.")] = False,
+) -> None:
+    """Align items with their text; runs what comes before, if need be."""
+    frozen = ["stage1.freeze=true"] if freeze else []
+    _pipeline(dataset, recipe, [*(settings or []), *frozen], out).aligned  # noqa: B018
+
+
+def stage2(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
+    """Align users and items with the frozen LLM; runs what comes before, if need be."""
+    _pipeline(dataset, recipe, settings, out).model  # noqa: B018
+
+
+def export(
+    dataset: DatasetPath,
+    out: RunPath = None,
+    recipe: RecipeName = "default",
+    bundle: BundlePath = None,
+    settings: Settings = None,
+) -> None:
+    """Publish the result as a bundle; runs what comes before, if need be."""
+    _publish(_pipeline(dataset, recipe, settings, out), bundle)
+
+
+def evaluate(
+    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+) -> None:
+    """Compare all rankers on the held-out items, or show the last comparison; runs what comes before, if need be."""
+    _evaluate(_pipeline(dataset, recipe, settings, out))
+
+
+def _publish(pipeline: Pipeline, bundle: Path | None) -> None:
+    home = bundle or Path("bundles") / pipeline.directory.name
+    path = pipeline.export(home)
+    console.print(f"bundle: {path}\nserve it: allmrec-serve --bundle {home}", highlight=False, soft_wrap=True)
+
+
+def _evaluate(pipeline: Pipeline) -> None:
+    from training import baselines  # noqa: PLC0415
+    from training.evaluation.methods import find_methods  # noqa: PLC0415
+
+    pipeline.evaluate(find_methods(baselines))
+
+
+def _pipeline(dataset: Path, recipe: str, settings: list[str] | None, out: Path | None) -> Pipeline:
+    # Seconds of imports that neither help nor importing data needs.
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+    from training.allmrec.pipeline import Pipeline  # noqa: PLC0415
+    from training.allmrec.recipe import load_recipe  # noqa: PLC0415
+
+    transformers_logging.disable_progress_bar()
+    chosen = load_recipe(recipe, settings or ())
+    return Pipeline(dataset, chosen, out or Path("runs") / dataset.resolve().name.split(".")[0], console)
