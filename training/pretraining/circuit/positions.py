@@ -11,7 +11,7 @@ from models.scoring.opt_training import POSITION_OFFSET
 from training.pretraining.circuit.head import Head
 
 FASTEST, SLOWEST = 2.0, 0.01
-"""Radians a token. The fastest tells neighbours apart (its period is 3 tokens), the slowest the ends of prompts: 628."""
+"""Radians a token. The fastest tells neighbours apart (its period is 3 tokens), the slowest ends of prompts (628)."""
 
 
 class PositionCode:

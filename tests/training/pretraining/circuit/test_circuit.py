@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from models.errors import ConfigError
 from models.llm.loading import load_llm
 from models.prompts.layout import Slot
 from models.scoring.packing import child_logits, hidden_states
-from tests.training.pretraining.conftest import SHORT
+from tests.training.pretraining.conftest import SHORT, circuit_of
+from training.pretraining.architecture import Architecture, build_interface, build_model
 from training.pretraining.batch import collate
 from training.pretraining.circuit.beginnings import LocateGains
 from training.pretraining.circuit.copying import FollowGains
@@ -94,3 +97,21 @@ def test_series_count_by_their_weight(constructed, interface, factory, trained):
         raised.append(gain[of_series].mean() - gain[~of_series].mean())
     assert len(raised) > 20
     assert 1.0 < np.mean(raised) < 3.0
+
+
+def test_the_least_position_code_is_enough(tokenizer):
+    """Heads name some frequencies: 24 dimensions have as many, and less is refused before anything runs."""
+    config = PretrainConfig(architecture=Architecture(position_size=24))
+    model = build_model(config.architecture, tokenizer)
+    circuit_of(config, tokenizer, build_interface(config.architecture, 0)).write(model)
+    assert all(weight.isfinite().all() for weight in model.state_dict().values())
+    with pytest.raises(ValidationError, match="position_size"):
+        Architecture(position_size=22)
+
+
+def test_heads_that_are_too_small_are_refused(tokenizer):
+    """An item's 89 coordinates and 7 more have to fit."""
+    config = PretrainConfig(architecture=Architecture(hidden_size=380, head_size=95))
+    circuit = circuit_of(config, tokenizer, build_interface(config.architecture, 0))
+    with pytest.raises(ConfigError, match="95 dimensions are too small"):
+        list(circuit.layers())
