@@ -29,6 +29,7 @@ from training.runs.settings import parse_setting, put_setting
 from training.runs.stage_run import StageRun
 
 WRITTEN_PROMPTS = 200
+"""Fewer than are ranked: writing takes a forward pass a token."""
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
