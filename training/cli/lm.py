@@ -17,14 +17,19 @@ from models.errors import ConfigError
 from models.llm.loading import EMBEDDED, LanguageModel, load_llm, load_tokenizer
 from models.prompts.titles import encode_plain
 from training.pretraining.architecture import build_interface
+from training.pretraining.averaging import average
+from training.pretraining.config import PretrainConfig
 from training.pretraining.evaluate import Measures, measure, measure_writing
-from training.pretraining.pretrain import PretrainConfig, average, draw, pretrain, save
-from training.pretraining.prompts import Mixture, PromptFactory
+from training.pretraining.mixture import Mixture
+from training.pretraining.pretrain import draw, pretrain
+from training.pretraining.prompts import PromptFactory
+from training.pretraining.saving import save
 from training.pretraining.tokenizer import train_tokenizer
 from training.runs.settings import parse_setting, put_setting
 from training.runs.stage_run import StageRun
 
 WRITTEN_PROMPTS = 200
+"""Fewer than are ranked: writing takes a forward pass a token."""
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
@@ -36,7 +41,9 @@ def pretrain_lm(
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings of PretrainConfig.")] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as gains.note=0. Can be given again."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting, such as gains.note.write=0. Can be given again."
+        ),
     ] = None,
     new_tokenizer: Annotated[
         bool, typer.Option("--new-tokenizer", help="Train the tokenizer too, instead of taking the shipped one.")
@@ -98,7 +105,7 @@ def average_lm(
 def evaluate_lm(
     llm: Annotated[str, typer.Argument(help="'embedded', or the folder of an LLM with its interface.")] = EMBEDDED,
     prompts: Annotated[int, typer.Option(min=1, help="Freshly drawn prompts.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Another seed draws other worlds.")] = 1234,
+    seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 1234,
     candidates: Annotated[int | None, typer.Option(min=2, help="This many candidates in every prompt.")] = None,
     sharpness: Annotated[
         float,
@@ -107,15 +114,15 @@ def evaluate_lm(
         ),
     ] = Mixture().sharpness,
 ) -> None:
-    """Measure how much of what can be known an LLM reads, on freshly drawn worlds.
+    """Measure how much of what can be known an LLM reads, on freshly drawn prompts.
 
     Raises:
         ConfigError: the LLM has no interface.
     """
     loaded = load_llm(llm)
     factory = PromptFactory(loaded.tokenizer, loaded.required_interface(), loaded.context_length, seed)
-    range_ = Mixture().candidates if candidates is None else (candidates, candidates)
-    mixture = Mixture(candidates=range_, sharpness=sharpness)
+    candidate_range = Mixture().candidates if candidates is None else (candidates, candidates)
+    mixture = Mixture(candidates=candidate_range, sharpness=sharpness)
     examples = draw(factory, mixture, prompts, seed)
     (close_quote,) = encode_plain(loaded.tokenizer, ['"'])
     console.print(table(measure(loaded.model, examples)))
