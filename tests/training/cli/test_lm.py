@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from models.errors import ConfigError
 from models.llm.loading import load_llm, load_tokenizer
-from training.cli.lm import read_config
 from training.cli.main import app
 from training.pretraining.architecture import Architecture, build_interface
 from training.pretraining.circuit.gains import Gains
 from training.pretraining.circuit.logits import RankingGains
+from training.pretraining.commands import read_config
 from training.pretraining.config import PretrainConfig
 from training.pretraining.evaluate import measure
 from training.pretraining.pretrain import initial_model_of
@@ -129,7 +129,7 @@ def test_the_command_measures_the_prompts_asked_for(monkeypatch):
         seen.extend(examples)
         return measure(model, examples)
 
-    monkeypatch.setattr("training.cli.lm.measure", spy)
+    monkeypatch.setattr("training.pretraining.commands.measure", spy)
     arguments = ["evaluate-lm", "--prompts", "30", "--candidates", "6", "--sharpness", "0.2"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
