@@ -23,7 +23,8 @@ from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage1.loss import Stage1Loss, ranking_loss
 from training.allmrec.stage1.stage import Stage1, chosen_positions, train_stage1
-from training.backbones.train import BackboneTrainingConfig, train_backbone
+from training.backbones.config import BackboneTrainingConfig
+from training.backbones.train import train_backbone
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
 from training.evaluation.metrics import mean_metrics
