@@ -47,7 +47,7 @@ def test_presets_are_chosen_among_by_name() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("backbone.presets=['hybird']", r"'backbone'.*preset 'hybird' is unknown: choose among sasrec_sampled, hybrid"),
+        ("backbone.presets=['hybird']", r"'backbone'.*preset 'hybird' is unknown: choose among sasrec_bce, "),
         ("backbone.learning_rate=3e-3", r"'backbone'.*presets have their own 'learning_rate': give presets = \[\]"),
     ],
 )

@@ -106,6 +106,21 @@ def test_gathering_each_item_once_does_not_change_the_loss() -> None:
     torch.testing.assert_close(loss(batch), torch.stack(terms).mean())
 
 
+@pytest.mark.parametrize("objective", list(Objective))
+def test_gathering_serves_backbones_that_compute_their_vectors(objective: Objective) -> None:
+    """Reading texts or the table made of them, the loss is the same, and training moves the adapter."""
+    split = make_split(users=20)
+    hybrid = create_backbone("hybrid", {"num_items": 40, "embedding_size": 8, "text_size": 3}).eval()
+    hybrid.read_texts(torch.randn(41, 3), torch.from_numpy(split.catalogue.trained))
+    frozen = create_backbone("hybrid", hybrid.config).eval()
+    frozen.load_state_dict(hybrid.weights())
+    windows, batch = Windows(split.train, 30), WindowBatch(np.arange(10), (0, 0, 0))
+    losses = [WindowLoss(each, windows, split, Preset(objective=objective))(batch) for each in (hybrid, frozen)]
+    torch.testing.assert_close(*losses)
+    losses[0].backward()
+    assert hybrid.adapter.weight.grad.any()
+
+
 def test_candidate_scores_are_inner_products_and_padding_is_last() -> None:
     """x_u . E_i by hand; column 2 is padding."""
     users = torch.tensor([[1.0, 2.0]])
