@@ -14,6 +14,7 @@ from models.catalogue import PADDING_ITEM, Catalogue
 from models.errors import DataError
 from training.data.dataset import Dataset
 from training.data.negatives import NegativeSampler
+from training.data.sequences import Sequences
 
 MIN_EVALUATED = 3
 COLD_USER_INTERACTIONS = 3
@@ -65,13 +66,9 @@ class SequenceSplit:
                 " which is not among its items: import it again"
             )
         by_user = joined.group_by("user_id", maintain_order=True).agg("number")
-        sequences = [items.to_numpy() for items in by_user["number"]]
-        train = [items[:-2] if len(items) >= MIN_EVALUATED else items for items in sequences]
-        held_out = np.array(
-            [items[-2:] if len(items) >= MIN_EVALUATED else (PADDING_ITEM, PADDING_ITEM) for items in sequences],
-            dtype=np.int64,
-        )
-        counts = np.bincount(np.concatenate(train), minlength=len(item_ids) + 1)
+        whole = Sequences(by_user["number"].explode().to_numpy(), by_user["number"].list.len().to_numpy())
+        train, held_out = _leave_two_out(whole)
+        counts = np.bincount(train.items, minlength=len(item_ids) + 1)
         catalogue = Catalogue(
             item_ids=item_ids.to_list(),
             titles=dataset.items["title"].to_list(),
@@ -143,10 +140,22 @@ class SequenceSplit:
     def cold_users(self) -> np.ndarray:
         """(U,) bool: users with exactly three interactions, one of them for training (section 5.3.2)."""
         evaluated = self.test != PADDING_ITEM
-        lengths = np.array([len(items) for items in self.train])
+        lengths = Sequences.of(self.train).lengths
         return np.asarray(evaluated & (lengths + 2 == COLD_USER_INTERACTIONS))
 
     def _occurring_by_count(self) -> np.ndarray:
         """Occurring item numbers, fewest training interactions first."""
         occurring = np.flatnonzero(self.occurring_items)
         return occurring[np.argsort(self.catalogue.interactions[occurring], kind="stable")]
+
+
+def _leave_two_out(whole: Sequences) -> tuple[Sequences, np.ndarray]:
+    """The sequences without their last two items, and these (U, 2); short sequences stay whole, with padding there."""
+    evaluated = whole.lengths >= MIN_EVALUATED
+    stops = whole.offsets[1:][evaluated]
+    places = np.column_stack([stops - 2, stops - 1])
+    held_out = np.full((len(whole), 2), PADDING_ITEM, dtype=np.int64)
+    held_out[evaluated] = whole.items[places]
+    kept = np.ones(len(whole.items), dtype=bool)
+    kept[places.ravel()] = False
+    return Sequences(whole.items[kept], whole.lengths - 2 * evaluated), held_out
