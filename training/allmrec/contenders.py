@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
 from models.prompts.layout import Injection
 from models.rankers.base import Ranker
+from models.rankers.blend import BlendRanker, by_id
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
+from models.rankers.of_model import llm_signal, signals_of
+from models.threads import one_thread
+from training.allmrec.blend import BlendConfig, fit_blends
 from training.allmrec.genres import GenreQuiz, genre_agreement
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
@@ -29,10 +35,13 @@ class Contenders:
         inputs: what stage 2 started from.
         aligned: what stage 1 left.
         model: with trained projections.
+        blends: once they are fitted.
     """
 
-    def __init__(self, inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel) -> None:
-        self._inputs, self._aligned, self._model = inputs, aligned, model
+    def __init__(
+        self, inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel, blends: Blends | None = None
+    ) -> None:
+        self._inputs, self._aligned, self._model, self._blends = inputs, aligned, model, blends
         self._composer = inputs.composer(model)
         self._approach = approach_of(inputs.llm)
 
@@ -43,11 +52,23 @@ class Contenders:
         readers = self._approach.readers(self._composer)
         reads = {ranker.id for ranker in readers}
         async with in_process(self._inputs.llm) as engine:
+            llm = self._llm_variants(engine, reads)
             yield Field(
-                rankers=[*others, *self._collaborative(), *readers, *self._llm_variants(engine, reads)],
+                rankers=[*others, *self._collaborative(), *self._signals(), *readers, *llm, *self._blended(llm)],
                 reference=backbone.kind,
                 retrievers=self._retrievers(),
             )
+
+    def fit_blends(self, config: BlendConfig) -> Blends:
+        """Both blends, on validation users."""
+
+        async def fit() -> Blends:
+            async with in_process(self._inputs.llm) as engine:
+                llm = [llm_signal(engine, self._composer)]
+                return await fit_blends(self._inputs.split, signals_of(self._model), llm, config)
+
+        with one_thread():
+            return asyncio.run(fit())
 
     async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
         """How often each way of guessing names a user's favourite genre."""
@@ -69,6 +90,20 @@ class Contenders:
             CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone),
             CollaborativeRanker("stage1_item", "Stage 1 (item encoder)", backbone, by_item, read),
             CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read),
+        ]
+
+    def _signals(self) -> list[Ranker]:
+        """Signals without an LLM, but for the backbone's own vectors, which stand in the table already."""
+        return signals_of(self._model)
+
+    def _blended(self, llm: Sequence[Ranker]) -> list[Ranker]:
+        """The two blends, if they are fitted."""
+        if self._blends is None:
+            return []
+        rankers, interactions = by_id([*self._signals(), *llm]), self._model.catalogue.interactions
+        return [
+            BlendRanker("blend", "Blend without the LLM", self._blends.blend, rankers, interactions),
+            BlendRanker("llm", "Blend with the LLM", self._blends.llm, rankers, interactions),
         ]
 
     def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:
