@@ -72,7 +72,7 @@ class Contenders:
         ]
 
     def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:
-        """The method and its ablations (Table 8)."""
+        """The method and its ablations (Table 9)."""
 
         def reads(name: str) -> str | None:
             return name if name in readers else None

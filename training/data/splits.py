@@ -95,6 +95,10 @@ class SequenceSplit:
             return np.append(self.train[user], self.validation[user])
         return self.train[user]
 
+    def known(self, user: int, holdout: Holdout) -> np.ndarray:
+        """The history of `user` and the item of `holdout`: what no negative may be when that item is predicted."""
+        return np.append(self.history(user, holdout), self.target(holdout)[user])
+
     def full_history(self, user: int) -> np.ndarray:
         """Everything `user` has interacted with, oldest first: what serving starts from."""
         held_out = np.array([self.validation[user], self.test[user]])

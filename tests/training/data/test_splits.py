@@ -94,7 +94,17 @@ def test_candidates_are_the_target_and_distinct_items_the_user_never_met() -> No
     for user, row in zip(candidates.users, candidates.items.tolist(), strict=True):
         assert row[0] == split.validation[user]
         assert len(set(row)) == 20
-        assert not set(row[1:]) & set(split.full_history(user).tolist())
+        assert not set(row[1:]) & set(split.history(user, Holdout.VALIDATION).tolist())
+
+
+def test_a_test_item_may_be_a_negative_of_validation(split: SequenceSplit) -> None:
+    """Of seven items ann has met 1 2 and looks for 3: her test item 4 is among the four that are left, or the
+    validation would know what comes after it. On test, all that came before is met."""
+    on_validation, on_test = (draw_candidates(split, holdout).items[0].tolist() for holdout in Holdout)
+    assert on_validation[0] == 3
+    assert sorted(on_validation[1:5]) == [4, 5, 6, 7]
+    assert on_test[0] == 4
+    assert sorted(on_test[1:4]) == [5, 6, 7]
 
 
 def test_candidates_follow_the_seed() -> None:
