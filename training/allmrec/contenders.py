@@ -13,7 +13,9 @@ from models.prompts.layout import Injection
 from models.rankers.base import Ranker
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
+from models.recommending.serving import Serving
 from training.allmrec.genres import GenreQuiz, genre_agreement
+from training.allmrec.permuted import permuted_aligned, permuted_inputs, permuted_model, text_order
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.inputs import Stage2Inputs
@@ -39,15 +41,22 @@ class Contenders:
     @asynccontextmanager
     async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
         """All rankers, `others` first, for as long as the LLM's engine runs."""
-        backbone = self._model.backbone
-        readers = self._approach.readers(self._composer)
-        reads = {ranker.id for ranker in readers}
         async with in_process(self._inputs.llm) as engine:
             yield Field(
-                rankers=[*others, *self._collaborative(), *readers, *self._llm_variants(engine, reads)],
-                reference=backbone.kind,
+                rankers=[*others, *self._own(engine)],
+                reference=self._model.backbone.kind,
                 retrievers=self._retrievers(),
+                default="allmrec",
+                serving=Serving(self._model, self._fallback()),
+                permuted=lambda: self.permuted()._own(engine),
             )
+
+    def permuted(self, seed: int = 0) -> Contenders:
+        """The same with the texts permuted among the items, nothing trained again."""
+        order = text_order(len(self._model.catalogue), seed)
+        aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order)
+        model = permuted_model(self._model, aligned, order)
+        return Contenders(permuted_inputs(self._inputs, aligned, model), aligned, model)
 
     async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
         """How often each way of guessing names a user's favourite genre."""
@@ -55,6 +64,16 @@ class Contenders:
         async with in_process(self._inputs.llm) as engine:
             reader = self._approach.genre_reader(self._model)
             return await genre_agreement(quiz, self._model, self._composer, engine, reader, seed)
+
+    def _own(self, engine: LLMEngine) -> list[Ranker]:
+        """All of them."""
+        readers = self._approach.readers(self._composer)
+        return [*self._collaborative(), *readers, *self._llm_variants(engine, {ranker.id for ranker in readers})]
+
+    def _fallback(self) -> Ranker:
+        """How serving orders what it retrieved: by the vectors of the bundle's index."""
+        model = self._model
+        return CollaborativeRanker("index", "Bundle index", model.backbone, model.cf_vectors, model.cf_vectors)
 
     def _collaborative(self) -> list[Ranker]:
         """The backbone, with the vectors that it was trained with, and stage 1's vectors in its place.

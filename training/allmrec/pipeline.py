@@ -38,7 +38,7 @@ from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Data
 from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.report import run_import
 from training.data.splits import Holdout, SequenceSplit
-from training.evaluation.evaluate import EvaluationReport, evaluate
+from training.evaluation.evaluate import EvaluationReport, Occasion, evaluate
 from training.evaluation.held_out import HeldOut
 from training.evaluation.methods import Method
 from training.evaluation.report import JSON_FILE, MARKDOWN_FILE, table, write_report
@@ -166,7 +166,8 @@ class Pipeline:
             others += fit(self.split, RunContext(run.directory / name, self._console))
         contenders = Contenders(self._stage2_inputs, self.aligned, self.model)
         everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
-        report = evaluate(everyone, contenders.among(others), config, run)
+        validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
+        report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
         genres = asyncio.run(contenders.genres(config.users, config.seed))
         return report.model_copy(update={"dataset": self.dataset.info.name, "llm": self.llm.name, "genres": genres})
 
