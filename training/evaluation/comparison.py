@@ -150,13 +150,14 @@ def with_orders(
     known = np.where(tables.facts["known"], others, -np.inf)
     reports = {}
     for name, ranker in found.rankers.items():
-        scores, reads = tables.scores(name), entries[name].reads
+        rows, reads = tables.rows(name), entries[name].reads
+        scores = tables.scores(name)[rows]
         reports[name] = ranker.model_copy(
             update={
                 "calibration_error": calibration_error(scores),
-                "rank_correlation": rank_correlation(scores, others),
-                "known_correlation": rank_correlation(scores, known),
-                "reading_correlation": None if reads is None else rank_correlation(scores, tables.scores(reads)),
+                "rank_correlation": rank_correlation(scores, others[rows]),
+                "known_correlation": rank_correlation(scores, known[rows]),
+                "reading_correlation": None if reads is None else rank_correlation(scores, tables.scores(reads)[rows]),
             }
         )
     return reports

@@ -62,8 +62,8 @@ def markdown(evaluation: EvaluationReport) -> str:
     lines += _retrieval_lines(evaluation)
     if evaluation.genres:
         lines += ["", "## Favourite genre, by users whose favourites were not learned from", ""]
-        lines += _head("Guess", ["Agreement"])
-        lines += [_row(name, [_interval(share)]) for name, share in evaluation.genres.items()]
+        lines += markdown_head("Guess", ["Agreement"])
+        lines += [markdown_row(name, [interval(share)]) for name, share in evaluation.genres.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -118,12 +118,12 @@ def _ranking_lines(evaluation: EvaluationReport, group: str) -> list[str]:
     others = _others(evaluation)
     titles = [*(NAMES[name] for name in RANKING_METRICS), *(f"Hit@1 less {title}'s" for title in others.values())]
     titles += ["ECE"] if group == "overall" else []
-    lines = ["", f"## {group.capitalize()}", "", *_head("Ranker", titles)]
+    lines = ["", f"## {group.capitalize()}", "", *markdown_head("Ranker", titles)]
     for _, ranker in strongest_first(evaluation.rankers):
         cells = [*_cells(ranker.groups[group], RANKING_METRICS)]
         cells += [_difference(ranker.differences.get(other), group, "hit@1") for other in others]
         cells += [_number(ranker.calibration_error)] if group == "overall" else []
-        lines.append(_row(ranker.title, cells))
+        lines.append(markdown_row(ranker.title, cells))
     if group == "unseen":
         lines += _below_chance(evaluation)
     return lines
@@ -151,10 +151,10 @@ def _order_lines(evaluation: EvaluationReport) -> list[str]:
     """Whose order whose is like."""
     reference = evaluation.rankers[evaluation.reference].title
     titles = [f"with {reference}'s", "among known items", "with what it reads"]
-    lines = ["", "## Orders alike (Spearman)", "", *_head("Ranker", titles)]
+    lines = ["", "## Orders alike (Spearman)", "", *markdown_head("Ranker", titles)]
     for _, ranker in strongest_first(evaluation.rankers):
         found = (ranker.rank_correlation, ranker.known_correlation, ranker.reading_correlation)
-        lines.append(_row(ranker.title, [_number(value) for value in found]))
+        lines.append(markdown_row(ranker.title, [_number(value) for value in found]))
     return lines
 
 
@@ -164,12 +164,12 @@ def _protocol_lines(evaluation: EvaluationReport, protocol: ProtocolReport) -> l
     titles += [f"NDCG@10 less {title}'s" for title in others.values()]
     chance = "".join(f" Chance has {NAMES[name]} {value:.3f}." for name, value in list(protocol.chance.items())[:1])
     lines = ["", f"## {protocol.title}", "", f"{protocol.users} users; LLMs were asked about fewer.{chance}", ""]
-    lines += _head("Ranker (users)", titles)
+    lines += markdown_head("Ranker (users)", titles)
     for _, ranker in strongest_first(protocol.rankers):
         overall, cold = ranker.groups["overall"], ranker.groups["cold"]
         cells = [*_cells(overall, names), *_cells(cold, ["ndcg@10"])]
         cells += [_difference(ranker.differences.get(other), "overall", "ndcg@10") for other in others]
-        lines.append(_row(f"{ranker.title} ({overall.users})", cells))
+        lines.append(markdown_row(f"{ranker.title} ({overall.users})", cells))
     return lines
 
 
@@ -185,10 +185,12 @@ def _check_lines(evaluation: EvaluationReport) -> list[str]:
         "",
     ]
     checks = evaluation.checks.values()
-    lines += _head("Ranker", [f"{check.title}: {NAMES[name]}" for check in checks for name in ("hit@1", "ndcg@10")])
+    lines += markdown_head(
+        "Ranker", [f"{check.title}: {NAMES[name]}" for check in checks for name in ("hit@1", "ndcg@10")]
+    )
     for name, ranker in strongest_first(evaluation.rankers):
         cells = [_loss(check, name, metric) for check in checks for metric in ("hit@1", "ndcg@10")]
-        lines.append(_row(ranker.title, cells))
+        lines.append(markdown_row(ranker.title, cells))
     return lines
 
 
@@ -196,20 +198,20 @@ def _all_users_lines(evaluation: EvaluationReport) -> list[str]:
     if evaluation.users <= evaluation.ranked_users:
         return []
     lines = ["", f"## All {evaluation.users} users, without the LLM", ""]
-    lines += _head("Ranker", [NAMES[name] for name in RANKING_METRICS])
+    lines += markdown_head("Ranker", [NAMES[name] for name in RANKING_METRICS])
     for name, groups in evaluation.all_users.items():
-        lines.append(_row(evaluation.rankers[name].title, _cells(groups["overall"], RANKING_METRICS)))
+        lines.append(markdown_row(evaluation.rankers[name].title, _cells(groups["overall"], RANKING_METRICS)))
     return lines
 
 
 def _retrieval_lines(evaluation: EvaluationReport) -> list[str]:
     names = ("recall@20", "recall@100")
     lines = ["", f"## Retrieval among all {evaluation.items} items", ""]
-    lines += _head("Vectors, positives", [NAMES[name] for name in names])
+    lines += markdown_head("Vectors, positives", [NAMES[name] for name in names])
     for name, by_group in evaluation.retrieval.items():
         for group, found in by_group.items():
             if found.users:
-                lines.append(_row(f"{evaluation.retrievers[name]}, {group}", _cells(found, names)))
+                lines.append(markdown_row(f"{evaluation.retrievers[name]}, {group}", _cells(found, names)))
     return lines
 
 
@@ -223,24 +225,27 @@ def _metrics_of(protocol: ProtocolReport) -> Iterable[str]:
     return next(iter(protocol.rankers.values())).groups["overall"].metrics
 
 
-def _head(first: str, titles: list[str]) -> list[str]:
-    return [_row(first, titles), "|---|" + "---|" * len(titles)]
+def markdown_head(first: str, titles: list[str]) -> list[str]:
+    """The first two lines of a table."""
+    return [markdown_row(first, titles), "|---|" + "---|" * len(titles)]
 
 
-def _row(first: str, cells: list[str]) -> str:
+def markdown_row(first: str, cells: list[str]) -> str:
+    """A line of a table."""
     return "| " + " | ".join([first, *cells]) + " |"
 
 
 def _cells(found: RankingReport, names: Iterable[str]) -> list[str]:
-    return [_interval(found.metrics[name]) if found.users else "-" for name in names]
+    return [interval(found.metrics[name]) if found.users else "-" for name in names]
 
 
-def _interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
+    """A mean and its interval."""
     return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _difference(found: Differences | None, group: str, metric: str) -> str:
-    return "-" if found is None or group not in found else _interval(found[group][metric])
+    return "-" if found is None or group not in found else interval(found[group][metric])
 
 
 def _loss(check: CheckReport, name: str, metric: str) -> str:

@@ -172,6 +172,20 @@ def test_the_bundle_is_published_before_the_evaluation(
     assert (tmp_path / "run" / "evaluation" / "report.md").is_file()
 
 
+def test_results_are_of_several_seeds_and_go_on(ground: Path, tmp_path: Path) -> None:
+    """Two seeds now, and later a third only; every seed has candidates of its own, and the table says how many."""
+    arguments = ("results", ground / "shop", "--recipe", ground / "recipe.toml", "--runs", tmp_path, "--out", tmp_path)
+    assert (result := allmrec_train(*arguments, "--seeds", 2)).exit_code == 0, result.output
+    assert "2 seeds, 30 items" in (tmp_path / "results.md").read_text()
+    before = (tmp_path / "shop-seed0" / "stage2" / "done").stat().st_mtime_ns
+    assert (result := allmrec_train(*arguments, "--seeds", 3)).exit_code == 0, result.output
+    assert (tmp_path / "shop-seed0" / "stage2" / "done").stat().st_mtime_ns == before
+    assert "3 seeds, 30 items" in (tmp_path / "results.md").read_text()
+    files = [np.load(tmp_path / f"shop-seed{seed}" / "evaluation" / "scores.npz") for seed in range(3)]
+    assert np.array_equal(files[0]["users"], files[1]["users"])
+    assert not np.array_equal(files[0]["candidates"], files[1]["candidates"])
+
+
 def loads_only(train):
     def checked(*arguments):
         run = next(argument for argument in arguments if hasattr(argument, "is_done"))
