@@ -57,10 +57,13 @@ class Pipeline:
         recipe: how.
         directory: of the run; every stage has a folder in it.
         console: where progress is shown.
+        by_time: split the data at one moment for all, in place of each user's last items.
     """
 
-    def __init__(self, source: Path, recipe: Recipe, directory: Path, console: Console) -> None:
-        self.recipe, self.directory = recipe, directory
+    def __init__(
+        self, source: Path, recipe: Recipe, directory: Path, console: Console, *, by_time: bool = False
+    ) -> None:
+        self.recipe, self.directory, self._by_time = recipe, directory, by_time
         self._source, self._console = source, console
 
     @cached_property
@@ -92,7 +95,7 @@ class Pipeline:
     @cached_property
     def split(self) -> SequenceSplit:
         """The data, split."""
-        return SequenceSplit.from_dataset(self.dataset)
+        return SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
 
     @cached_property
     def prompt(self) -> PromptConfig:
@@ -169,7 +172,8 @@ class Pipeline:
         validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
         report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
         genres = asyncio.run(contenders.genres(config.users, config.seed))
-        return report.model_copy(update={"dataset": self.dataset.info.name, "llm": self.llm.name, "genres": genres})
+        names = {"dataset": self.dataset.info.name, "llm": self.llm.name, "by_time": self._by_time}
+        return report.model_copy(update={**names, "genres": genres})
 
     @cached_property
     def _stage2_inputs(self) -> Stage2Inputs:
@@ -194,6 +198,7 @@ class Pipeline:
         digest = hashlib.sha256()
         for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
             digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
+        digest.update(b"split by time" if self._by_time else b"")
         return digest.hexdigest()
 
     @cached_property

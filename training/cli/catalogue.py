@@ -90,10 +90,22 @@ def export(
 
 
 def evaluate(
-    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+    dataset: DatasetPath,
+    out: RunPath = None,
+    recipe: RecipeName = "default",
+    settings: Settings = None,
+    time_split: Annotated[
+        bool,
+        typer.Option(
+            "--time-split",
+            help="Split at one moment for all; trains all stages on what came before, in <out>/time-split.",
+        ),
+    ] = False,
 ) -> None:
     """Compare all rankers on the held-out items, or show the last comparison; runs what comes before, if need be."""
-    evaluate_pipeline(make_pipeline(dataset, recipe, settings, out))
+    if time_split:
+        out = (out or Path("runs") / run_name(dataset)) / "time-split"
+    evaluate_pipeline(make_pipeline(dataset, recipe, settings, out, by_time=time_split))
 
 
 def _publish(pipeline: Pipeline, bundle: Path | None) -> None:
@@ -110,7 +122,9 @@ def evaluate_pipeline(pipeline: Pipeline) -> None:
     pipeline.evaluate(find_methods(baselines))
 
 
-def make_pipeline(dataset: Path, recipe: str, settings: list[str] | None, out: Path | None) -> Pipeline:
+def make_pipeline(
+    dataset: Path, recipe: str, settings: list[str] | None, out: Path | None, *, by_time: bool = False
+) -> Pipeline:
     """The stages of a recipe on a dataset, in the folder `out`."""
     # Seconds of imports that neither help nor importing data needs.
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
@@ -120,7 +134,7 @@ def make_pipeline(dataset: Path, recipe: str, settings: list[str] | None, out: P
 
     transformers_logging.disable_progress_bar()
     chosen = load_recipe(recipe, settings or ())
-    return Pipeline(dataset, chosen, out or Path("runs") / run_name(dataset), console)
+    return Pipeline(dataset, chosen, out or Path("runs") / run_name(dataset), console, by_time=by_time)
 
 
 def run_name(dataset: Path) -> str:

@@ -18,6 +18,9 @@ from training.data.negatives import NegativeSampler
 MIN_EVALUATED = 3
 COLD_USER_INTERACTIONS = 3
 TAIL_SHARE = 0.35
+TEST_SHARE = 0.1
+EARLIEST_DATE = 100_000_000
+"""Seconds; smaller times, before 1973, count rows or steps."""
 
 
 class Holdout(StrEnum):
@@ -53,33 +56,53 @@ class SequenceSplit:
         Raises:
             DataError: it has no interactions, or one of an item that is not among its items.
         """
-        if dataset.interactions.is_empty():
-            raise DataError(f"dataset {dataset.info.name} has no interactions: filter it less")
-        item_ids = dataset.items["item_id"]
-        numbers = pl.DataFrame({"item_id": item_ids, "number": np.arange(1, len(item_ids) + 1)})
-        joined = dataset.interactions.join(numbers, on="item_id", how="left", maintain_order="left")
-        unknown = joined.filter(pl.col("number").is_null())["item_id"]
-        if len(unknown):
-            raise DataError(
-                f"dataset {dataset.info.name} has interactions with item {unknown[0]!r},"
-                " which is not among its items: import it again"
-            )
-        by_user = joined.group_by("user_id", maintain_order=True).agg("number")
-        sequences = [items.to_numpy() for items in by_user["number"]]
+        sequences, _, user_ids = _sequences(dataset)
         train = [items[:-2] if len(items) >= MIN_EVALUATED else items for items in sequences]
         held_out = np.array(
             [items[-2:] if len(items) >= MIN_EVALUATED else (PADDING_ITEM, PADDING_ITEM) for items in sequences],
             dtype=np.int64,
         )
-        counts = np.bincount(np.concatenate(train), minlength=len(item_ids) + 1)
-        catalogue = Catalogue(
-            item_ids=item_ids.to_list(),
-            titles=dataset.items["title"].to_list(),
-            descriptions=dataset.items["description"].to_list(),
-            categories=dataset.items["categories"].to_list(),
-            interactions=counts[1:],
-        )
-        return cls(by_user["user_id"].to_list(), catalogue, train, held_out[:, 0], held_out[:, 1])
+        return cls(user_ids, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1])
+
+    @classmethod
+    def by_time(cls, dataset: Dataset, test_share: float = TEST_SHARE) -> SequenceSplit:
+        """Split `dataset` at one moment for all: nothing is learned from what came after a test item.
+
+        A user's first item after the moment is for test, the last before it for validation, the others before it for
+        training. What else came after is dropped, and with it who came after; items that did so stay, unseen.
+
+        Args:
+            dataset: the data.
+            test_share: of the interactions, at most so many come after the moment.
+
+        Raises:
+            DataError: as `from_dataset`; or the times are no dates, or leave nobody to test.
+        """
+        sequences, times, user_ids = _sequences(dataset)
+        moments = np.concatenate(times)
+        if moments.max() < EARLIEST_DATE:
+            raise DataError(f"dataset {dataset.info.name} has no dates: it cannot be split by time")
+        boundary = np.sort(moments)[int((1 - test_share) * len(moments))]
+        kept: list[str] = []
+        train: list[np.ndarray] = []
+        held_out: list[tuple[int, int]] = []
+        for user_id, items, moment in zip(user_ids, sequences, times, strict=True):
+            known = int(np.searchsorted(moment, boundary))
+            if not known:
+                continue
+            tested = known >= MIN_EVALUATED - 1 and known < len(items)
+            validated = tested or known >= MIN_EVALUATED
+            kept.append(user_id)
+            train.append(items[: known - 1 if validated else known])
+            validation, test = items[known - 1], items[min(known, len(items) - 1)]
+            held_out.append((validation if validated else PADDING_ITEM, test if tested else PADDING_ITEM))
+        pairs = np.asarray(held_out, dtype=np.int64).reshape(-1, 2)
+        if not pairs[:, 1].any():
+            raise DataError(
+                f"dataset {dataset.info.name} cannot be split by time: nobody has two interactions before"
+                f" and one after {boundary} s"
+            )
+        return cls(kept, _catalogue(dataset, train), train, pairs[:, 0], pairs[:, 1])
 
     def __len__(self) -> int:
         """The number of users U."""
@@ -154,3 +177,33 @@ class SequenceSplit:
         """Occurring item numbers, fewest training interactions first."""
         occurring = np.flatnonzero(self.occurring_items)
         return occurring[np.argsort(self.catalogue.interactions[occurring], kind="stable")]
+
+
+def _sequences(dataset: Dataset) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
+    """Of every user the item numbers, oldest first, and their times in seconds; and the users' ids."""
+    if dataset.interactions.is_empty():
+        raise DataError(f"dataset {dataset.info.name} has no interactions: filter it less")
+    item_ids = dataset.items["item_id"]
+    numbers = pl.DataFrame({"item_id": item_ids, "number": np.arange(1, len(item_ids) + 1)})
+    joined = dataset.interactions.join(numbers, on="item_id", how="left", maintain_order="left")
+    unknown = joined.filter(pl.col("number").is_null())["item_id"]
+    if len(unknown):
+        raise DataError(
+            f"dataset {dataset.info.name} has interactions with item {unknown[0]!r},"
+            " which is not among its items: import it again"
+        )
+    by_user = joined.group_by("user_id", maintain_order=True).agg("number", "timestamp")
+    sequences, times = ([values.to_numpy() for values in by_user[name]] for name in ("number", "timestamp"))
+    return sequences, times, by_user["user_id"].to_list()
+
+
+def _catalogue(dataset: Dataset, train: Sequence[np.ndarray]) -> Catalogue:
+    """All items, with the interactions of the training sequences."""
+    counts = np.bincount(np.concatenate(train), minlength=len(dataset.items) + 1)
+    return Catalogue(
+        item_ids=dataset.items["item_id"].to_list(),
+        titles=dataset.items["title"].to_list(),
+        descriptions=dataset.items["description"].to_list(),
+        categories=dataset.items["categories"].to_list(),
+        interactions=counts[1:],
+    )

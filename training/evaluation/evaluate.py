@@ -76,6 +76,7 @@ class Head(Config):
     Attributes:
         dataset: its name.
         llm: its name.
+        by_time: whether the data was split at one moment for all.
         reference: id of the ranker that all are compared with.
         default_ranker: id of the ranker that is served unless told otherwise.
         items: N.
@@ -89,6 +90,7 @@ class Head(Config):
 
     dataset: str = ""
     llm: str = ""
+    by_time: bool = False
     reference: str
     default_ranker: str | None = None
     items: int

@@ -30,6 +30,12 @@ RANKING_METRICS = ("hit@1", "hit@5", "ndcg@10", "mrr")
 GROUPS = ("overall", "warm", "cold", "unseen", "new")
 
 
+POSITIVES = {
+    False: "the user's last item",
+    True: "the user's first item after a moment before which all that was learned happened",
+}
+
+
 def write_report(evaluation: EvaluationReport, directory: Path) -> None:
     """Write `report.json`, `report.md` and `report.png` into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -45,7 +51,8 @@ def markdown(evaluation: EvaluationReport) -> str:
         f"# Evaluation on {evaluation.dataset}",
         "",
         f"{evaluation.ranked_users} of {evaluation.users} users, {evaluation.items} items, LLM `{evaluation.llm}`,"
-        f" seed {evaluation.seed}. One positive (the user's last item) and 19 uniform items that the user had not met;"
+        f" seed {evaluation.seed}. One positive ({POSITIVES[evaluation.by_time]}) and 19 uniform items that the user"
+        " had not met;"
         f" mean and 95 % bootstrap interval. Chance has Hit@1 {evaluation.chance['hit@1']:.3f}.",
         "",
         *_compared_with(evaluation),
@@ -75,7 +82,8 @@ def strongest_first(rankers: Mapping[str, RankerReport], metric: str = "ndcg@10"
 def table(evaluation: EvaluationReport) -> Table:
     """The short form for a terminal of 80 columns, the strongest rankers first; names are whole, if need be folded."""
     shown = Table(
-        title=f"{evaluation.dataset}: {evaluation.ranked_users} users, 1 + 19 candidates",
+        title=f"{evaluation.dataset}{', split by time' if evaluation.by_time else ''}: {evaluation.ranked_users} users,"
+        " 1 + 19 candidates",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
