@@ -1,5 +1,6 @@
 # make run       train on the demo world and serve it on http://127.0.0.1:8000
 # make evaluate  how good the demo's model is, beside its opponents
+# make results   the tables of docs/results.md: RESULTS="DATASET..." with SEEDS=5; it goes on where it was stopped
 # make test      the whole test suite
 # make lint      style, types and import contracts
 # make bench     the benchmarks of docs/performance.md
@@ -8,6 +9,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 8000
+SEEDS  ?= 5
+RESULTS ?= data/demo
 TORCH  ?= torch==2.13.0
 
 BIN     := $(VENV)/bin
@@ -17,13 +20,16 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate test lint bench clean
+.PHONY: run evaluate results test lint bench clean
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
 
 evaluate: $(BUNDLE)
 	$(BIN)/allmrec-train evaluate $(DEMO)
+
+results: | $(VENV)/.run
+	$(BIN)/allmrec-train results $(RESULTS) --seeds $(SEEDS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -21,7 +21,7 @@ class Slot(IntEnum):
 
 
 class Injection(StrEnum):
-    """Which tokens are injected: the method and its ablations (Table 8)."""
+    """Which tokens are injected: the method and its ablations (Table 9)."""
 
     ALL = "all"
     ITEMS = "items"

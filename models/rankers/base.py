@@ -52,12 +52,14 @@ class Ranker(ABC):
         title: for people.
         reads: id of the ranker that reads exactly what this one is told, to be compared with it; None if there is none.
         needs_llm: whether it asks an LLM, and so takes its time.
+        ranks_catalogue: whether it can score all items of a catalogue for thousands of users; see `score_all`.
     """
 
     id: str
     title: str
     reads: str | None = None
     needs_llm: bool = False
+    ranks_catalogue: bool = False
 
     @abstractmethod
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
@@ -67,6 +69,16 @@ class Ranker(ABC):
             users: E users.
             candidates_E_C: int64 item numbers, 0 at padding.
         """
+
+    async def score_all(self, users: Audience, items: int) -> np.ndarray:
+        """(E, N+1) logits of a whole catalogue, -inf at padding; as `score` gives them, perhaps faster.
+
+        Args:
+            users: E users, few enough for a table of this size and what it takes to fill it.
+            items: N.
+        """
+        everything_E_N = np.broadcast_to(np.arange(items + 1, dtype=np.int64), (len(users), items + 1))
+        return await self.score(users, everything_E_N)
 
 
 def mask_padding(logits_E_C: np.ndarray, candidates_E_C: np.ndarray) -> np.ndarray:

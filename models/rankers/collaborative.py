@@ -24,6 +24,8 @@ class CollaborativeRanker(Ranker):
         history_vectors: (N+1, d) what the backbone reads histories with; its own if not given.
     """
 
+    ranks_catalogue = True
+
     def __init__(
         self,
         id: str,  # noqa: A002
@@ -41,6 +43,13 @@ class CollaborativeRanker(Ranker):
         """See `Ranker.score`."""
         users_E_D = represent_all(self._backbone, users.histories, self._history_vectors)
         return candidate_logits(users_E_D, self._item_vectors, candidates_E_C)
+
+    async def score_all(self, users: Audience, items: int) -> np.ndarray:
+        """See `Ranker.score_all`: one product, where `score` would gather every item's vector for every user."""
+        users_E_D = represent_all(self._backbone, users.histories, self._history_vectors)
+        logits_E_N = (users_E_D @ self._item_vectors[: items + 1].T).cpu().numpy()
+        logits_E_N[:, PADDING_ITEM] = -np.inf
+        return logits_E_N
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ class ModelRanker(Ranker):
     """
 
     id = "cf"
+    ranks_catalogue = True
 
     def __init__(self, model: CatalogueModel) -> None:
         self.title = f"CF ({type(model.backbone).__name__})"

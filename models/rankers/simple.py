@@ -17,6 +17,7 @@ class RandomRanker(Ranker):
     """
 
     id, title = "random", "Random"
+    ranks_catalogue = True
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -35,6 +36,7 @@ class PopularityRanker(Ranker):
     """
 
     id, title = "popularity", "Popularity"
+    ranks_catalogue = True
 
     def __init__(self, interactions: np.ndarray, seed: int = 0) -> None:
         self._interactions, self._seed = interactions, seed

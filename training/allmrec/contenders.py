@@ -17,9 +17,11 @@ from models.rankers.blend import BlendRanker, by_id
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
 from models.rankers.of_model import llm_signal, signals_of
+from models.recommending.serving import Serving
 from models.threads import one_thread
 from training.allmrec.blend import BlendConfig, fit_blends
 from training.allmrec.genres import GenreQuiz, genre_agreement
+from training.allmrec.permuted import permuted_aligned, permuted_inputs, permuted_model, text_order
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.inputs import Stage2Inputs
@@ -48,15 +50,14 @@ class Contenders:
     @asynccontextmanager
     async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
         """All rankers, `others` first, for as long as the LLM's engine runs."""
-        backbone = self._model.backbone
-        readers = self._approach.readers(self._composer)
-        reads = {ranker.id for ranker in readers}
         async with in_process(self._inputs.llm) as engine:
-            llm = self._llm_variants(engine, reads)
             yield Field(
-                rankers=[*others, *self._collaborative(), *self._signals(), *readers, *llm, *self._blended(llm)],
-                reference=backbone.kind,
+                rankers=[*others, *self._own(engine)],
+                reference=self._model.backbone.kind,
                 retrievers=self._retrievers(),
+                default="llm" if self._blends is not None else "allmrec",
+                serving=Serving(self._model, self._fallback()),
+                permuted=lambda: self.permuted()._own(engine),
             )
 
     def fit_blends(self, config: BlendConfig) -> Blends:
@@ -70,12 +71,30 @@ class Contenders:
         with one_thread():
             return asyncio.run(fit())
 
+    def permuted(self, seed: int = 0) -> Contenders:
+        """The same with the texts permuted among the items, nothing trained again."""
+        order = text_order(len(self._model.catalogue), seed)
+        aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order)
+        model = permuted_model(self._model, aligned, order)
+        return Contenders(permuted_inputs(self._inputs, aligned, model), aligned, model, self._blends)
+
     async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
         """How often each way of guessing names a user's favourite genre."""
         quiz = GenreQuiz.of(self._inputs.split, users, seed)
         async with in_process(self._inputs.llm) as engine:
             reader = self._approach.genre_reader(self._model)
             return await genre_agreement(quiz, self._model, self._composer, engine, reader, seed)
+
+    def _own(self, engine: LLMEngine) -> list[Ranker]:
+        """All of them."""
+        readers = self._approach.readers(self._composer)
+        llm = self._llm_variants(engine, {ranker.id for ranker in readers})
+        return [*self._collaborative(), *self._signals(), *readers, *llm, *self._blended(llm)]
+
+    def _fallback(self) -> Ranker:
+        """How serving orders what it retrieved: by the vectors of the bundle's index."""
+        model = self._model
+        return CollaborativeRanker("index", "Bundle index", model.backbone, model.cf_vectors, model.cf_vectors)
 
     def _collaborative(self) -> list[Ranker]:
         """The backbone, with the vectors that it was trained with, and stage 1's vectors in its place.
@@ -107,7 +126,7 @@ class Contenders:
         ]
 
     def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:
-        """The method and its ablations (Table 8)."""
+        """The method and its ablations (Table 9)."""
 
         def reads(name: str) -> str | None:
             return name if name in readers else None

@@ -44,7 +44,7 @@ from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Data
 from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.report import run_import
 from training.data.splits import Holdout, SequenceSplit
-from training.evaluation.evaluate import EvaluationReport, evaluate
+from training.evaluation.evaluate import EvaluationReport, Occasion, evaluate
 from training.evaluation.held_out import HeldOut
 from training.evaluation.methods import Method
 from training.evaluation.report import JSON_FILE, MARKDOWN_FILE, table, write_report
@@ -64,10 +64,13 @@ class Pipeline:
         recipe: how.
         directory: of the run; every stage has a folder in it.
         console: where progress is shown.
+        by_time: split the data at one moment for all, in place of each user's last items.
     """
 
-    def __init__(self, source: Path, recipe: Recipe, directory: Path, console: Console) -> None:
-        self.recipe, self.directory = recipe, directory
+    def __init__(
+        self, source: Path, recipe: Recipe, directory: Path, console: Console, *, by_time: bool = False
+    ) -> None:
+        self.recipe, self.directory, self._by_time = recipe, directory, by_time
         self._source, self._console = source, console
 
     @cached_property
@@ -99,7 +102,7 @@ class Pipeline:
     @cached_property
     def split(self) -> SequenceSplit:
         """The data, split."""
-        return SequenceSplit.from_dataset(self.dataset)
+        return SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
 
     @cached_property
     def prompt(self) -> PromptConfig:
@@ -194,9 +197,11 @@ class Pipeline:
             others += fit(self.split, RunContext(run.directory / name, self._console))
         contenders = Contenders(self._stage2_inputs, self.aligned, self.model, self.blends)
         everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
-        report = evaluate(everyone, contenders.among(others), config, run)
+        validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
+        report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
         genres = asyncio.run(contenders.genres(config.users, config.seed))
-        return report.model_copy(update={"dataset": self.dataset.info.name, "llm": self.llm.name, "genres": genres})
+        names = {"dataset": self.dataset.info.name, "llm": self.llm.name, "by_time": self._by_time}
+        return report.model_copy(update={**names, "genres": genres})
 
     @cached_property
     def _stage2_inputs(self) -> Stage2Inputs:
@@ -228,6 +233,7 @@ class Pipeline:
         digest = hashlib.sha256()
         for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
             digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
+        digest.update(b"split by time" if self._by_time else b"")
         return digest.hexdigest()
 
     @cached_property

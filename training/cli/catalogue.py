@@ -46,17 +46,17 @@ def fit(
     ] = True,
 ) -> None:
     """Run all stages: backbone, stage 1, stage 2, export, evaluation. The bundle is there before the evaluation."""
-    pipeline = _pipeline(dataset, recipe, settings, out)
+    pipeline = make_pipeline(dataset, recipe, settings, out)
     _publish(pipeline, bundle)
     if evaluate:
-        _evaluate(pipeline)
+        evaluate_pipeline(pipeline)
 
 
 def backbone(
     dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
 ) -> None:
     """Train the collaborative-filtering backbone."""
-    _pipeline(dataset, recipe, settings, out).backbone  # noqa: B018
+    make_pipeline(dataset, recipe, settings, out).backbone  # noqa: B018
 
 
 def stage1(
@@ -68,14 +68,14 @@ def stage1(
 ) -> None:
     """Align items with their text; runs what comes before, if need be."""
     frozen = ["stage1.freeze=true"] if freeze else []
-    _pipeline(dataset, recipe, [*(settings or []), *frozen], out).aligned  # noqa: B018
+    make_pipeline(dataset, recipe, [*(settings or []), *frozen], out).aligned  # noqa: B018
 
 
 def stage2(
     dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
 ) -> None:
     """Align users and items with the frozen LLM; runs what comes before, if need be."""
-    _pipeline(dataset, recipe, settings, out).model  # noqa: B018
+    make_pipeline(dataset, recipe, settings, out).model  # noqa: B018
 
 
 def export(
@@ -86,14 +86,26 @@ def export(
     settings: Settings = None,
 ) -> None:
     """Publish the result as a bundle; runs what comes before, if need be."""
-    _publish(_pipeline(dataset, recipe, settings, out), bundle)
+    _publish(make_pipeline(dataset, recipe, settings, out), bundle)
 
 
 def evaluate(
-    dataset: DatasetPath, out: RunPath = None, recipe: RecipeName = "default", settings: Settings = None
+    dataset: DatasetPath,
+    out: RunPath = None,
+    recipe: RecipeName = "default",
+    settings: Settings = None,
+    time_split: Annotated[
+        bool,
+        typer.Option(
+            "--time-split",
+            help="Split at one moment for all; trains all stages on what came before, in <out>/time-split.",
+        ),
+    ] = False,
 ) -> None:
     """Compare all rankers on the held-out items, or show the last comparison; runs what comes before, if need be."""
-    _evaluate(_pipeline(dataset, recipe, settings, out))
+    if time_split:
+        out = (out or Path("runs") / run_name(dataset)) / "time-split"
+    evaluate_pipeline(make_pipeline(dataset, recipe, settings, out, by_time=time_split))
 
 
 def _publish(pipeline: Pipeline, bundle: Path | None) -> None:
@@ -102,14 +114,18 @@ def _publish(pipeline: Pipeline, bundle: Path | None) -> None:
     console.print(f"bundle: {path}\nserve it: allmrec-serve --bundle {home}", highlight=False, soft_wrap=True)
 
 
-def _evaluate(pipeline: Pipeline) -> None:
+def evaluate_pipeline(pipeline: Pipeline) -> None:
+    """Compare all rankers that there are, or show the last comparison."""
     from training import baselines  # noqa: PLC0415
     from training.evaluation.methods import find_methods  # noqa: PLC0415
 
     pipeline.evaluate(find_methods(baselines))
 
 
-def _pipeline(dataset: Path, recipe: str, settings: list[str] | None, out: Path | None) -> Pipeline:
+def make_pipeline(
+    dataset: Path, recipe: str, settings: list[str] | None, out: Path | None, *, by_time: bool = False
+) -> Pipeline:
+    """The stages of a recipe on a dataset, in the folder `out`."""
     # Seconds of imports that neither help nor importing data needs.
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
@@ -118,4 +134,9 @@ def _pipeline(dataset: Path, recipe: str, settings: list[str] | None, out: Path 
 
     transformers_logging.disable_progress_bar()
     chosen = load_recipe(recipe, settings or ())
-    return Pipeline(dataset, chosen, out or Path("runs") / dataset.resolve().name.split(".")[0], console)
+    return Pipeline(dataset, chosen, out or Path("runs") / run_name(dataset), console, by_time=by_time)
+
+
+def run_name(dataset: Path) -> str:
+    """What runs on `dataset` are called."""
+    return dataset.resolve().name.split(".")[0]

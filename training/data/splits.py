@@ -19,6 +19,9 @@ from training.data.sequences import Sequences
 MIN_EVALUATED = 3
 COLD_USER_INTERACTIONS = 3
 TAIL_SHARE = 0.35
+TEST_SHARE = 0.1
+EARLIEST_DATE = 100_000_000
+"""Seconds; smaller times, before 1973, count rows or steps."""
 
 
 class Holdout(StrEnum):
@@ -54,29 +57,50 @@ class SequenceSplit:
         Raises:
             DataError: it has no interactions, or one of an item that is not among its items.
         """
-        if dataset.interactions.is_empty():
-            raise DataError(f"dataset {dataset.info.name} has no interactions: filter it less")
-        item_ids = dataset.items["item_id"]
-        numbers = pl.DataFrame({"item_id": item_ids, "number": np.arange(1, len(item_ids) + 1)})
-        joined = dataset.interactions.join(numbers, on="item_id", how="left", maintain_order="left")
-        unknown = joined.filter(pl.col("number").is_null())["item_id"]
-        if len(unknown):
-            raise DataError(
-                f"dataset {dataset.info.name} has interactions with item {unknown[0]!r},"
-                " which is not among its items: import it again"
-            )
-        by_user = joined.group_by("user_id", maintain_order=True).agg("number")
-        whole = Sequences(by_user["number"].explode().to_numpy(), by_user["number"].list.len().to_numpy())
+        whole, _, user_ids = _sequences(dataset)
         train, held_out = _leave_two_out(whole)
-        counts = np.bincount(train.items, minlength=len(item_ids) + 1)
-        catalogue = Catalogue(
-            item_ids=item_ids.to_list(),
-            titles=dataset.items["title"].to_list(),
-            descriptions=dataset.items["description"].to_list(),
-            categories=dataset.items["categories"].to_list(),
-            interactions=counts[1:],
-        )
-        return cls(by_user["user_id"].to_list(), catalogue, train, held_out[:, 0], held_out[:, 1])
+        return cls(user_ids, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1])
+
+    @classmethod
+    def by_time(cls, dataset: Dataset, test_share: float = TEST_SHARE) -> SequenceSplit:
+        """Split `dataset` at one moment for all: nothing is learned from what came after a test item.
+
+        A user's first item after the moment is for test, the last before it for validation, the others before it for
+        training. What else came after is dropped, and with it who came after; items that did so stay, unseen.
+
+        Args:
+            dataset: the data.
+            test_share: of the interactions, at most so many come after the moment.
+
+        Raises:
+            DataError: as `from_dataset`; or the times are no dates, or leave nobody to test.
+        """
+        whole, moments, user_ids = _sequences(dataset)
+        if moments.max() < EARLIEST_DATE:
+            raise DataError(f"dataset {dataset.info.name} has no dates: it cannot be split by time")
+        boundary = np.sort(moments)[int((1 - test_share) * len(moments))]
+        kept: list[str] = []
+        kept_items: list[np.ndarray] = []
+        held_out: list[tuple[int, int]] = []
+        for user, (user_id, items) in enumerate(zip(user_ids, whole, strict=True)):
+            moment = moments[whole.offsets[user] : whole.offsets[user + 1]]
+            known = int(np.searchsorted(moment, boundary))
+            if not known:
+                continue
+            tested = known >= MIN_EVALUATED - 1 and known < len(items)
+            validated = tested or known >= MIN_EVALUATED
+            kept.append(user_id)
+            kept_items.append(items[: known - 1 if validated else known])
+            validation, test = items[known - 1], items[min(known, len(items) - 1)]
+            held_out.append((validation if validated else PADDING_ITEM, test if tested else PADDING_ITEM))
+        pairs = np.asarray(held_out, dtype=np.int64).reshape(-1, 2)
+        if not pairs[:, 1].any():
+            raise DataError(
+                f"dataset {dataset.info.name} cannot be split by time: nobody has two interactions before"
+                f" and one after {boundary} s"
+            )
+        train = Sequences.of(kept_items)
+        return cls(kept, _catalogue(dataset, train), train, pairs[:, 0], pairs[:, 1])
 
     def __len__(self) -> int:
         """The number of users U."""
@@ -91,6 +115,10 @@ class SequenceSplit:
         if holdout is Holdout.TEST and self.validation[user] != PADDING_ITEM:
             return np.append(self.train[user], self.validation[user])
         return self.train[user]
+
+    def known(self, user: int, holdout: Holdout) -> np.ndarray:
+        """The history of `user` and the item of `holdout`: what no negative may be when that item is predicted."""
+        return np.append(self.history(user, holdout), self.target(holdout)[user])
 
     def full_history(self, user: int) -> np.ndarray:
         """Everything `user` has interacted with, oldest first: what serving starts from."""
@@ -159,3 +187,33 @@ def _leave_two_out(whole: Sequences) -> tuple[Sequences, np.ndarray]:
     kept = np.ones(len(whole.items), dtype=bool)
     kept[places.ravel()] = False
     return Sequences(whole.items[kept], whole.lengths - 2 * evaluated), held_out
+
+
+def _sequences(dataset: Dataset) -> tuple[Sequences, np.ndarray, list[str]]:
+    """Of every user the item numbers, oldest first; the times of all of them in seconds; and the users' ids."""
+    if dataset.interactions.is_empty():
+        raise DataError(f"dataset {dataset.info.name} has no interactions: filter it less")
+    item_ids = dataset.items["item_id"]
+    numbers = pl.DataFrame({"item_id": item_ids, "number": np.arange(1, len(item_ids) + 1)})
+    joined = dataset.interactions.join(numbers, on="item_id", how="left", maintain_order="left")
+    unknown = joined.filter(pl.col("number").is_null())["item_id"]
+    if len(unknown):
+        raise DataError(
+            f"dataset {dataset.info.name} has interactions with item {unknown[0]!r},"
+            " which is not among its items: import it again"
+        )
+    by_user = joined.group_by("user_id", maintain_order=True).agg("number", "timestamp")
+    numbers_of, times = (by_user[name].explode().to_numpy() for name in ("number", "timestamp"))
+    return Sequences(numbers_of, by_user["number"].list.len().to_numpy()), times, by_user["user_id"].to_list()
+
+
+def _catalogue(dataset: Dataset, train: Sequences) -> Catalogue:
+    """All items, with the interactions of the training sequences."""
+    counts = np.bincount(train.items, minlength=len(dataset.items) + 1)
+    return Catalogue(
+        item_ids=dataset.items["item_id"].to_list(),
+        titles=dataset.items["title"].to_list(),
+        descriptions=dataset.items["description"].to_list(),
+        categories=dataset.items["categories"].to_list(),
+        interactions=counts[1:],
+    )

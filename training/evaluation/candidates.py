@@ -45,13 +45,29 @@ class Candidates:
 
 
 def draw_candidates(split: SequenceSplit, holdout: Holdout, seed: int = 0, negatives: int = NEGATIVES) -> Candidates:
-    """The candidates of every evaluated user: the target and uniform items that the user never met.
+    """The candidates of every evaluated user: the target and uniform items that the user had not met by then.
 
-    The same seed gives the same candidates, for every ranker that is compared.
+    The same seed gives the same candidates, for every ranker that is compared. What is held out for later counts as
+    not met: on validation the user's test item may be a negative, as it would be if it were not known.
     """
     users = np.flatnonzero(split.target(holdout) != PADDING_ITEM)
-    met = [split.full_history(int(user)) for user in users]
+    met = [split.known(int(user), holdout) for user in users]
     sampler = NegativeSampler(met, np.arange(1, len(split.catalogue) + 1))
     rng = np.random.default_rng([seed, list(Holdout).index(holdout)])
     drawn = sampler.sample_distinct(np.arange(len(users)), negatives, rng)
     return Candidates(users, np.column_stack([split.target(holdout)[users], drawn]))
+
+
+def draw_by_weight(weights: np.ndarray, never: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """At most `count` rows of `weights` (n,) without replacement, none of weight 0 and none of `never`.
+
+    The rows with the first arrivals of exponential clocks that run as fast as the weights: drawing one after the other
+    by weight (Efraimidis and Spirakis, 2006).
+    """
+    weights = weights.copy()
+    weights[never] = 0
+    drawable = np.flatnonzero(weights)
+    arrivals = rng.exponential(size=len(drawable)) / weights[drawable]
+    count = min(count, len(drawable))
+    first = np.argpartition(arrivals, count - 1)[:count] if count else np.zeros(0, dtype=np.int64)
+    return drawable[first[np.argsort(arrivals[first])]]

@@ -6,34 +6,45 @@ Axes: E users, C candidates of which the first is the positive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field as ConfigField
 
 from models.config import Config
-from models.files import written_atomically
 from models.rankers.base import Ranker
+from models.recommending.serving import Serving
 from models.threads import one_thread
-from training.evaluation.held_out import HeldOut
-from training.evaluation.metrics import (
-    Estimate,
-    RankingReport,
-    hit_at,
-    paired_difference,
-    positive_ranks,
-    rank_correlation,
-    report,
+from training.evaluation.comparison import (
+    Bootstrap,
+    CheckReport,
+    Entry,
+    ProtocolReport,
+    RankerReport,
+    check,
+    compare,
+    group_reports,
+    strongest,
+    with_orders,
 )
-from training.evaluation.retrieval import Retriever, recalls
+from training.evaluation.held_out import HeldOut
+from training.evaluation.measures import (
+    ALL_USERS,
+    CHECKS,
+    PERMUTED_TITLES,
+    PROTOCOLS,
+    RETRIEVAL,
+    SHUFFLED_HISTORIES,
+    UNIFORM,
+    VALIDATION,
+)
+from training.evaluation.metrics import Estimate, RankingReport
+from training.evaluation.protocols import FullCatalogue, Protocol, Sampled, Served, ask_all, popular
+from training.evaluation.retrieval import Retriever, retriever_ranks
+from training.evaluation.tables import ScoreTables, facts_of
 from training.runs.context import RunContext
-
-PART = 128
-"""Users that are scored at a time: what an interrupted evaluation loses at most."""
-SCORES_FILE = "scores.npz"
 
 
 class EvaluationConfig(Config):
@@ -41,66 +52,80 @@ class EvaluationConfig(Config):
 
     Attributes:
         users: at most this many users are ranked for, the same by all rankers.
+        llm_users: of these, so many are ranked for with the LLM under the protocols beside the first.
+        check_users: and so many in the checks of what rankers use.
         resamples: of the bootstrap.
         seed: of the candidates and the bootstrap.
     """
 
     users: int = ConfigField(2000, gt=0)
+    llm_users: int = ConfigField(500, gt=0)
+    check_users: int = ConfigField(300, gt=0)
     resamples: int = ConfigField(2000, gt=0)
     seed: int = 0
 
-
-class RankerReport(Config):
-    """How one ranker did.
-
-    Attributes:
-        title: for people.
-        groups: `overall`, and the groups of `HeldOut`.
-        differences: Hit@1 less the reference's, user by user, for every group with users.
-        rank_correlation: mean Spearman correlation with the reference's order of the candidates.
-        known_correlation: that over the candidates with training interactions: of the others a backbone's order says
-            nothing.
-        reading_correlation: that with the order of the ranker that it `reads`, if there is one.
-    """
-
-    title: str
-    groups: dict[str, RankingReport]
-    differences: dict[str, Estimate] = ConfigField(default_factory=dict)
-    rank_correlation: float
-    known_correlation: float | None = None
-    reading_correlation: float | None = None
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """How intervals are found."""
+        return Bootstrap(resamples=self.resamples, seed=self.seed)
 
 
-class EvaluationReport(Config):
-    """`report.json`.
+class Head(Config):
+    """What a report is about; with the saved tables all that its figures follow from.
 
     Attributes:
         dataset: its name.
         llm: its name.
+        by_time: whether the data was split at one moment for all.
         reference: id of the ranker that all are compared with.
+        default_ranker: id of the ranker that is served unless told otherwise.
         items: N.
         users: users who have a test item.
-        ranked_users: how many of them the rankers were compared on.
         seed: of the candidates.
-        rankers: by id.
-        all_users: the rankers that need no LLM on all users, by id and group.
-        retrieval: share of positives among the first 20 and 100 of all items, by retriever, group and `recall@K`.
-        retrievers: their titles by id.
+        bootstrap: how intervals were found.
+        entries: who takes part, by id.
+        retrievers: titles by id.
         genres: how often each way of guessing names the user's favourite genre.
     """
 
     dataset: str = ""
     llm: str = ""
+    by_time: bool = False
     reference: str
+    default_ranker: str | None = None
     items: int
     users: int
-    ranked_users: int
     seed: int
-    rankers: dict[str, RankerReport]
-    all_users: dict[str, dict[str, RankingReport]]
-    retrieval: dict[str, dict[str, dict[str, Estimate]]]
-    retrievers: dict[str, str]
+    bootstrap: Bootstrap
+    entries: dict[str, Entry]
+    retrievers: dict[str, str] = ConfigField(default_factory=dict)
     genres: dict[str, Estimate] = ConfigField(default_factory=dict)
+
+
+class EvaluationReport(Head):
+    """`report.json`.
+
+    Attributes:
+        ranked_users: how many of them the rankers were compared on.
+        opponent: id of the strongest ranker that needs no LLM, the default one left out, by `validation`.
+        validation: NDCG@10 on validation items of the rankers that need no LLM.
+        chance: what a random order of 1 + 19 candidates has.
+        rankers: by id, under the protocol `uniform`.
+        protocols: the others by id.
+        checks: what rankers lose without titles and without order, by id.
+        all_users: the rankers that need no LLM on all users, by id and group.
+        retrieval: share of positives among the first 20 and 100 of all items, by retriever and group.
+    """
+
+    ranked_users: int
+    opponent: str | None = None
+    validation: dict[str, float] = ConfigField(default_factory=dict)
+    chance: dict[str, float]
+    rankers: dict[str, RankerReport]
+    protocols: dict[str, ProtocolReport] = ConfigField(default_factory=dict)
+    checks: dict[str, CheckReport] = ConfigField(default_factory=dict)
+    all_users: dict[str, dict[str, RankingReport]]
+    retrieval: dict[str, dict[str, RankingReport]]
 
 
 @dataclass(frozen=True)
@@ -111,121 +136,135 @@ class Field:
         rankers: their ids are unique.
         reference: id of the ranker that all are compared with.
         retrievers: ways to search the whole catalogue.
+        default: id of the ranker that is served unless told otherwise.
+        serving: how the bundle is served; without it nothing is evaluated as served.
+        permuted: makes the rankers that read item texts, by their ids, with the texts permuted among the items.
     """
 
     rankers: Sequence[Ranker]
     reference: str
     retrievers: Sequence[Retriever] = ()
+    default: str | None = None
+    serving: Serving | None = None
+    permuted: Callable[[], Sequence[Ranker]] | None = None
 
     def __post_init__(self) -> None:
         if len({ranker.id for ranker in self.rankers}) != len(self.rankers):
             raise ValueError(f"rankers with the same id: {sorted(ranker.id for ranker in self.rankers)}")
 
 
+@dataclass(frozen=True)
+class Occasion:
+    """Whom rankers are asked about.
+
+    Attributes:
+        everyone: all users who have a test item. The rankers are compared on `EvaluationConfig.users` of them.
+        validation: users with validation items, on which the strongest opponent is chosen; None: the reference is.
+    """
+
+    everyone: HeldOut
+    validation: HeldOut | None = None
+
+
 def evaluate(
-    everyone: HeldOut, field: AbstractAsyncContextManager[Field], config: EvaluationConfig, run: RunContext
+    occasion: Occasion, field: AbstractAsyncContextManager[Field], config: EvaluationConfig, run: RunContext
 ) -> EvaluationReport:
-    """Evaluate on the held-out items of `everyone`.
+    """Evaluate on held-out items.
 
     Args:
-        everyone: all users who have a held-out item. The rankers are compared on `config.users` of them.
+        occasion: whom rankers are asked about.
         field: what is compared, entered for as long as it takes.
         config: of the stage.
-        run: gets `scores.npz`: users, candidates and the scores of the rankers that are done, from which an interrupted
-            evaluation goes on.
+        run: gets the tables of all that was said, from which an interrupted evaluation goes on, and from which
+            `recompute` finds every figure again.
     """
-    sample = everyone.at_most(config.users)
 
     async def work() -> EvaluationReport:
         async with field as compared:
-            fast = [ranker for ranker in compared.rankers if not ranker.needs_llm]
-            scores = await score_all(compared.rankers, sample, run)
-            for_all = {ranker.id: await ranker.score(everyone.users, everyone.candidates.items) for ranker in fast}
-            return EvaluationReport(
+            tables = await ask_field(occasion, compared, config, run)
+            head = Head(
                 reference=compared.reference,
-                items=len(everyone.catalogue),
-                users=len(everyone),
-                ranked_users=len(sample),
+                default_ranker=compared.default,
+                items=len(occasion.everyone.catalogue),
+                users=len(occasion.everyone),
                 seed=config.seed,
-                rankers=compare(compared, scores, sample, config),
-                all_users={
-                    name: report(values, everyone.groups, config.resamples, config.seed)
-                    for name, values in for_all.items()
-                },
-                retrieval={
-                    retriever.id: recalls(retriever, everyone, config.resamples, config.seed)
-                    for retriever in compared.retrievers
-                },
+                bootstrap=config.bootstrap,
+                entries={ranker.id: Entry.of(ranker) for ranker in compared.rankers},
                 retrievers={retriever.id: retriever.title for retriever in compared.retrievers},
             )
+            return summarise(head, tables)
 
     with one_thread():
         return asyncio.run(work())
 
 
-async def score_all(rankers: Sequence[Ranker], held_out: HeldOut, run: RunContext) -> dict[str, np.ndarray]:
-    """By ranker id the scores (E, C), kept in `scores.npz` of the run's directory as they come."""
-    path = run.directory / SCORES_FILE
-    candidates = {"users": held_out.candidates.users, "candidates": held_out.candidates.items}
-    scores = _load_scores(path, candidates)
-    with run.progress() as bar:
-        task = bar.add_task("ranking", total=len(rankers) * len(held_out))
-        for ranker in rankers:
-            bar.update(task, description=ranker.title)
-            if ranker.id in scores:
-                bar.advance(task, len(held_out))
-                continue
-            parts = []
-            for start in range(0, len(held_out), PART):
-                stop = min(start + PART, len(held_out))
-                parts.append(
-                    await ranker.score(held_out.users.part(start, stop), held_out.candidates.items[start:stop])
-                )
-                bar.advance(task, stop - start)
-            scores[ranker.id] = np.concatenate(parts)
-            with written_atomically(path) as partial, partial.open("wb") as file:
-                np.savez_compressed(file, **{**candidates, **scores})  # type: ignore[arg-type]
-    return {ranker.id: scores[ranker.id] for ranker in rankers}
+async def ask_field(
+    occasion: Occasion, field: Field, config: EvaluationConfig, run: RunContext
+) -> dict[str, ScoreTables]:
+    """All that is asked of all, by the id of the measure."""
+    everyone, sample = occasion.everyone, occasion.everyone.at_most(config.users)
+    rankers = field.rankers
+    fast = [ranker for ranker in rankers if not ranker.needs_llm]
+    tables = [await ask_all(Sampled(UNIFORM, sample), rankers, len(sample), run)]
+    if occasion.validation is not None:
+        tables.append(await ask_all(Sampled(VALIDATION, occasion.validation), fast, 0, run))
+    protocols: list[Protocol] = [popular(sample, config.seed, field.serving), FullCatalogue(sample)]
+    if field.serving is not None:
+        protocols.append(Served(sample, field.serving))
+    for protocol in protocols:
+        tables.append(await ask_all(protocol, rankers, config.llm_users, run))
+    shuffled = Sampled(SHUFFLED_HISTORIES, sample.shuffled(config.seed))
+    tables.append(await ask_all(shuffled, rankers, config.check_users, run))
+    if field.permuted is not None:
+        tables.append(await ask_all(Sampled(PERMUTED_TITLES, sample), field.permuted(), config.check_users, run))
+    tables.append(await ask_all(Sampled(ALL_USERS, everyone), fast, 0, run))
+    tables.append(search_all(field.retrievers, everyone, run))
+    return {table.measure.id: table for table in tables}
 
 
-def _load_scores(path: Path, candidates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What was scored before, for the same users and candidates."""
-    if not path.is_file():
+def search_all(retrievers: Sequence[Retriever], held_out: HeldOut, run: RunContext) -> ScoreTables:
+    """Where retrievers find the positives among all items, kept like what rankers say."""
+    facts = facts_of(held_out.among(held_out.positives[:, None]), 0, run.fingerprint)
+    tables = ScoreTables.open(RETRIEVAL, run.directory, facts)
+    for retriever in retrievers:
+        if retriever.id not in tables:
+            tables.add(retriever.id, retriever_ranks(retriever, held_out))
+    return tables
+
+
+def summarise(head: Head, tables: Mapping[str, ScoreTables]) -> EvaluationReport:
+    """The report: a function of `head` and what rankers said."""
+    entries, bootstrap, uniform = head.entries, head.bootstrap, tables[UNIFORM.id]
+    opponent: str | None = None
+    validation: dict[str, float] = {}
+    if VALIDATION.id in tables:
+        opponent, validation = strongest(tables[VALIDATION.id], entries, [head.default_ranker or ""])
+    others = [head.reference, *([opponent] if opponent else [])]
+    first = compare(uniform, entries, others, bootstrap)
+    beside = [name for name in PROTOCOLS if name != UNIFORM.id and name in tables and tables[name].ranker_ids]
+    return EvaluationReport(
+        **{name: getattr(head, name) for name in Head.model_fields},
+        ranked_users=uniform.users,
+        opponent=opponent,
+        validation=validation,
+        chance=first.chance,
+        rankers=with_orders(first, uniform, entries, head.reference),
+        protocols={name: compare(tables[name], entries, others, bootstrap) for name in beside},
+        checks={name: check(tables[name], uniform, bootstrap) for name in CHECKS if name in tables},
+        all_users=_groups(tables.get(ALL_USERS.id), bootstrap),
+        retrieval=_groups(tables.get(RETRIEVAL.id), bootstrap),
+    )
+
+
+def recompute(report: EvaluationReport, directory: Path) -> EvaluationReport:
+    """The same report, worked out again from the tables in `directory`; from `report` come names and settings only."""
+    measures = [*PROTOCOLS.values(), *CHECKS.values(), VALIDATION, ALL_USERS, RETRIEVAL]
+    kept = [ScoreTables.load(measure, directory) for measure in measures if (directory / measure.file).is_file()]
+    head = Head(**{name: getattr(report, name) for name in Head.model_fields})
+    return summarise(head, {tables.measure.id: tables for tables in kept})
+
+
+def _groups(tables: ScoreTables | None, bootstrap: Bootstrap) -> dict[str, dict[str, RankingReport]]:
+    if tables is None:
         return {}
-    with np.load(path) as saved:
-        if not all(np.array_equal(saved[name], values) for name, values in candidates.items()):
-            return {}
-        return {name: saved[name] for name in saved.files if name not in candidates}
-
-
-def compare(
-    field: Field, scores: Mapping[str, np.ndarray], held_out: HeldOut, config: EvaluationConfig
-) -> dict[str, RankerReport]:
-    """By ranker id how good its scores (E, C) are."""
-    others = scores[field.reference]
-    known = np.where(held_out.catalogue.trained[held_out.candidates.items], others, -np.inf)
-    return {
-        ranker.id: RankerReport(
-            title=ranker.title,
-            groups=report(scores[ranker.id], held_out.groups, config.resamples, config.seed),
-            differences=_differences(scores[ranker.id], others, held_out, config),
-            rank_correlation=rank_correlation(scores[ranker.id], others),
-            known_correlation=rank_correlation(scores[ranker.id], known),
-            reading_correlation=None
-            if ranker.reads is None
-            else rank_correlation(scores[ranker.id], scores[ranker.reads]),
-        )
-        for ranker in field.rankers
-    }
-
-
-def _differences(
-    scores_E_C: np.ndarray, reference_E_C: np.ndarray, held_out: HeldOut, config: EvaluationConfig
-) -> dict[str, Estimate]:
-    """By group Hit@1 less that of the reference."""
-    hits, others = (hit_at(positive_ranks(scores), 1) for scores in (scores_E_C, reference_E_C))
-    return {
-        name: paired_difference(hits[mask], others[mask], config.resamples, config.seed)
-        for name, mask in held_out.all_groups.items()
-        if mask.any()
-    }
+    return {name: group_reports(tables.ranks(name), tables, bootstrap) for name in tables.ranker_ids}

@@ -6,14 +6,16 @@ Axes: E users, C candidates of which the first is the positive.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.catalogue import Catalogue
+from models.catalogue import PADDING_ITEM, Catalogue
 from models.rankers.base import Audience
 from training.data.splits import Holdout, SequenceSplit
-from training.evaluation.candidates import Candidates, draw_candidates
+from training.evaluation.candidates import Candidates, draw_by_weight, draw_candidates
+
+POPULAR_NEGATIVES = 99
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,38 @@ class HeldOut:
         """Those of at most so many users, spread evenly."""
         return self.take(np.isin(self.candidates.users, self.candidates.at_most(users).users))
 
+    def among_popular(self, seed: int = 0, negatives: int = POPULAR_NEGATIVES) -> HeldOut:
+        """The same with negatives drawn without replacement by training interactions, among what a user had not met.
+
+        Popularity tells next to nothing among these. A user's negatives follow from seed and user alone, whoever else
+        is evaluated.
+        """
+        weights = self.catalogue.interactions.astype(np.float64)
+        items = np.full((len(self), 1 + negatives), PADDING_ITEM, dtype=np.int64)
+        items[:, 0] = self.positives
+        for row, (user, history) in enumerate(zip(self.candidates.users, self.users.histories, strict=True)):
+            rng = np.random.default_rng([seed, 1, int(user)])
+            drawn = draw_by_weight(weights, np.append(history, items[row, 0]), negatives, rng)
+            items[row, 1 : 1 + len(drawn)] = drawn
+        return self.among(items)
+
+    def among(self, items: np.ndarray) -> HeldOut:
+        """The same with other candidates (E, C'), the held-out item first."""
+        return replace(self, candidates=Candidates(self.candidates.users, items))
+
+    def shuffled(self, seed: int) -> HeldOut:
+        """The same with every history in a random order."""
+        rng = np.random.default_rng(seed)
+        histories = [rng.permutation(history) for history in self.users.histories]
+        return replace(self, users=Audience(self.users.user_ids, histories))
+
+    def part(self, start: int, stop: int) -> HeldOut:
+        """The users from row `start` up to `stop`."""
+        return self.take(np.arange(start, min(stop, len(self))))
+
     def take(self, mask: np.ndarray) -> HeldOut:
-        """Those of some users, by a mask (E,)."""
-        rows = np.flatnonzero(mask).tolist()
+        """Those of some users, by a mask (E,) or by row numbers."""
+        rows = (np.flatnonzero(mask) if mask.dtype == bool else mask).tolist()
         users = Audience([self.users.user_ids[row] for row in rows], [self.users.histories[row] for row in rows])
         groups = {name: group[rows] for name, group in self.groups.items()}
         return HeldOut(self.catalogue, self.candidates.take(np.asarray(rows, dtype=np.int64)), users, groups)

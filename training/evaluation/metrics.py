@@ -6,7 +6,7 @@ is the histogram of ranks. Axes: U users, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -79,19 +79,51 @@ def reciprocal(ranks: np.ndarray) -> np.ndarray:
     return 1.0 / ranks
 
 
-METRICS = {
+METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "hit@1": lambda ranks: hit_at(ranks, 1),
     "hit@5": lambda ranks: hit_at(ranks, 5),
     "hit@10": lambda ranks: hit_at(ranks, 10),
     "ndcg@10": lambda ranks: ndcg_at(ranks, 10),
     "mrr": reciprocal,
+    "recall@20": lambda ranks: hit_at(ranks, 20),
+    "recall@100": lambda ranks: hit_at(ranks, 100),
 }
+CANDIDATE_METRICS = ("hit@1", "hit@5", "hit@10", "ndcg@10", "mrr")
+"""Of a positive among sampled candidates; recall is of a whole catalogue, where hit@20 is called so."""
+CALIBRATION_BINS = 15
 
 
 def mean_metrics(scores_U_C: np.ndarray) -> dict[str, float]:
     """The plain means, for validation while training."""
     ranks = positive_ranks(scores_U_C)
-    return {name: float(metric(ranks).mean()) for name, metric in METRICS.items()}
+    return {name: float(METRICS[name](ranks).mean()) for name in CANDIDATE_METRICS}
+
+
+def chance_metrics(choices_U: np.ndarray, names: Sequence[str] = CANDIDATE_METRICS) -> dict[str, float]:
+    """What a random order of so many choices (U,), the positive among them, has on average."""
+    ranks = np.arange(1, int(choices_U.max(initial=1)) + 1)
+    means = {name: np.cumsum(METRICS[name](ranks)) / ranks for name in names}
+    return {name: float(values[choices_U - 1].mean()) if len(choices_U) else 0.0 for name, values in means.items()}
+
+
+def calibration_error(scores_U_C: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error of the softmax of logits (Guo et al., 2017, equation 3).
+
+    The first candidate's probability against how often the first is the positive, in bins of equal width, weighted by
+    how many users each has. 0 is best; chance that says so has 0.
+
+    Args:
+        scores_U_C: logits, the positive in column 0, -inf at padding.
+        bins: how many.
+    """
+    if not len(scores_U_C):
+        return 0.0
+    exponents_U_C = np.exp(scores_U_C.astype(np.float64) - scores_U_C.max(axis=1, keepdims=True))
+    confidence_U = exponents_U_C.max(axis=1) / exponents_U_C.sum(axis=1)
+    hits_U = hit_at(positive_ranks(scores_U_C), 1)
+    bin_U = np.clip(np.ceil(confidence_U * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_U, weights=hits_U - confidence_U, minlength=bins)
+    return float(np.abs(gaps).sum() / len(scores_U_C))
 
 
 def report_ranks(
@@ -99,6 +131,7 @@ def report_ranks(
     groups: Mapping[str, np.ndarray] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    names: Sequence[str] = CANDIDATE_METRICS,
 ) -> dict[str, RankingReport]:
     """Summarise the positives' ranks.
 
@@ -107,12 +140,13 @@ def report_ranks(
         groups: name to (U,) bool mask, such as `warm` and `cold`; `overall` is always reported.
         resamples: bootstrap resamples.
         seed: of the bootstrap.
+        names: of the metrics.
 
     Returns:
         A report per group, `overall` first.
     """
     masks = {"overall": np.ones(len(ranks), dtype=bool), **(groups or {})}
-    return {name: _report(ranks[mask], resamples, np.random.default_rng(seed)) for name, mask in masks.items()}
+    return {name: _report(ranks[mask], resamples, np.random.default_rng(seed), names) for name, mask in masks.items()}
 
 
 def report(
@@ -125,15 +159,15 @@ def report(
     return report_ranks(positive_ranks(scores_U_C), groups, resamples, seed)
 
 
-def _report(ranks: np.ndarray, resamples: int, rng: np.random.Generator) -> RankingReport:
+def _report(ranks: np.ndarray, resamples: int, rng: np.random.Generator, names: Sequence[str]) -> RankingReport:
     if not len(ranks):
         return RankingReport(users=0, metrics={})
     distinct, counts = np.unique(ranks, return_counts=True)
     # Resampling users with replacement is a multinomial draw over the ranks they have.
     weights_R_D = rng.multinomial(len(ranks), counts / len(ranks), size=resamples) / len(ranks)
     metrics = {}
-    for name, metric in METRICS.items():
-        values_D = metric(distinct)
+    for name in names:
+        values_D = METRICS[name](distinct)
         low, high = np.percentile(weights_R_D @ values_D, [2.5, 97.5])
         mean = values_D @ counts / len(ranks)
         metrics[name] = Estimate(mean=float(mean), low=float(low), high=float(high))
@@ -145,10 +179,18 @@ def rank_correlation(scores_E_C: np.ndarray, reference_E_C: np.ndarray) -> float
 
     Equal scores rank in the order of the columns.
     """
-    values = []
-    for scores, reference in zip(scores_E_C, reference_E_C, strict=True):
-        real = np.isfinite(reference)
-        if real.sum() > 1:
-            first, second = (np.argsort(np.argsort(table[real], kind="stable")) for table in (scores, reference))
-            values.append(float(np.corrcoef(first, second)[0, 1]))
-    return float(np.mean(values)) if values else 0.0
+    real_E_C = np.isfinite(reference_E_C)
+    counts_E = real_E_C.sum(axis=1)
+    first, second = (_places(table, real_E_C) for table in (scores_E_C, reference_E_C))
+    # Places are 0..n-1 in both tables, so both have a variance of (n^2 - 1) / 12.
+    mean_E = (counts_E - 1) / 2
+    covariance_E = (first * second * real_E_C).sum(axis=1) / np.maximum(counts_E, 1) - mean_E**2
+    told_E = counts_E > 1
+    values = covariance_E[told_E] * 12 / (counts_E[told_E] ** 2 - 1.0)
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _places(scores_E_C: np.ndarray, real_E_C: np.ndarray) -> np.ndarray:
+    """(E, C) the places from 0 of what is real in each row, lowest score first; what is not has places below 0."""
+    order_E_C = np.lexsort((scores_E_C, real_E_C), axis=1)
+    return np.argsort(order_E_C, axis=1) - (~real_E_C).sum(axis=1, keepdims=True)

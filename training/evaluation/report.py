@@ -1,22 +1,39 @@
-"""The evaluation report on paper: Markdown, a chart, and a table for the terminal."""
+"""The evaluation report on paper: Markdown, and a table for the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
-from training.evaluation.evaluate import EvaluationReport, RankerReport
+from training.evaluation.chart import plot
+from training.evaluation.comparison import CheckReport, Differences, ProtocolReport, RankerReport
+from training.evaluation.evaluate import EvaluationReport
 from training.evaluation.metrics import Estimate, RankingReport
 
 JSON_FILE = "report.json"
 MARKDOWN_FILE = "report.md"
 CHART_FILE = "report.png"
 
-RANKING_METRICS = {"hit@1": "Hit@1", "hit@5": "Hit@5", "ndcg@10": "NDCG@10", "mrr": "MRR"}
-DIFFERENCE = "Hit@1 less {}'s"
-SHORT_GROUPS = ("overall", "warm", "cold", "unseen")
-GROUPS = (*SHORT_GROUPS, "new")
+NAMES = {
+    "hit@1": "Hit@1",
+    "hit@5": "Hit@5",
+    "hit@10": "Hit@10",
+    "ndcg@10": "NDCG@10",
+    "mrr": "MRR",
+    "recall@20": "Recall@20",
+    "recall@100": "Recall@100",
+}
+RANKING_METRICS = ("hit@1", "hit@5", "ndcg@10", "mrr")
+GROUPS = ("overall", "warm", "cold", "unseen", "new")
+
+
+POSITIVES = {
+    False: "the user's last item",
+    True: "the user's first item after a moment before which all that was learned happened",
+}
 
 
 def write_report(evaluation: EvaluationReport, directory: Path) -> None:
@@ -28,114 +45,229 @@ def write_report(evaluation: EvaluationReport, directory: Path) -> None:
 
 
 def markdown(evaluation: EvaluationReport) -> str:
-    """The report with all metrics and their 95 % intervals."""
+    """The report with all metrics and their 95 % intervals, the strongest rankers first."""
     sizes = {group: found.users for group, found in next(iter(evaluation.rankers.values())).groups.items()}
     lines = [
         f"# Evaluation on {evaluation.dataset}",
         "",
         f"{evaluation.ranked_users} of {evaluation.users} users, {evaluation.items} items, LLM `{evaluation.llm}`,"
-        f" seed {evaluation.seed}. One positive (the user's last item) and 19 uniform non-interacted items;"
-        " mean and 95 % bootstrap interval.",
+        f" seed {evaluation.seed}. One positive ({POSITIVES[evaluation.by_time]}) and 19 uniform items that the user"
+        " had not met;"
+        f" mean and 95 % bootstrap interval. Chance has Hit@1 {evaluation.chance['hit@1']:.3f}.",
         "",
+        *_compared_with(evaluation),
         "Users by their positive: " + ", ".join(f"{group} {sizes[group]}" for group in GROUPS) + ".",
     ]
     for group in GROUPS:
         if sizes[group]:
             lines += _ranking_lines(evaluation, group)
-    if evaluation.users > evaluation.ranked_users:
-        lines += ["", f"## All {evaluation.users} users, without the LLM", ""]
-        lines += _head("Ranker", list(RANKING_METRICS.values()))
-        for name, groups in evaluation.all_users.items():
-            lines.append(_row(evaluation.rankers[name].title, _cells(groups["overall"])))
-    lines += ["", f"## Retrieval among all {evaluation.items} items", ""]
-    lines += _head("Vectors, positives", ["Recall@20", "Recall@100"])
-    for name, by_group in evaluation.retrieval.items():
-        for group, recalls in by_group.items():
-            lines.append(
-                _row(
-                    f"{evaluation.retrievers[name]}, {group}",
-                    [_interval(recalls[key]) for key in ("recall@20", "recall@100")],
-                )
-            )
+    lines += _order_lines(evaluation)
+    for protocol in evaluation.protocols.values():
+        lines += _protocol_lines(evaluation, protocol)
+    lines += _check_lines(evaluation)
+    lines += _all_users_lines(evaluation)
+    lines += _retrieval_lines(evaluation)
     if evaluation.genres:
         lines += ["", "## Favourite genre, by users whose favourites were not learned from", ""]
-        lines += _head("Guess", ["Agreement"])
-        lines += [_row(name, [_interval(share)]) for name, share in evaluation.genres.items()]
+        lines += markdown_head("Guess", ["Agreement"])
+        lines += [markdown_row(name, [interval(share)]) for name, share in evaluation.genres.items()]
     return "\n".join(lines) + "\n"
 
 
-def _ranking_lines(evaluation: EvaluationReport, group: str) -> list[str]:
-    """The table of one group; that of all users also has the correlations."""
-    reference = evaluation.rankers[evaluation.reference].title
-    titles = [*RANKING_METRICS.values(), DIFFERENCE.format(reference)]
-    if group == "overall":
-        titles += [f"Spearman with {reference}", "among known items", "with what it reads"]
-    lines = ["", f"## {group.capitalize()}", "", *_head("Ranker", titles)]
-    for ranker in evaluation.rankers.values():
-        cells = [*_cells(ranker.groups[group]), _interval(ranker.differences[group])]
-        if group == "overall":
-            cells += [f"{found:.3f}" if found is not None else "-" for found in _correlations(ranker)]
-        lines.append(_row(ranker.title, cells))
-    return lines
+def strongest_first(rankers: Mapping[str, RankerReport], metric: str = "ndcg@10") -> list[tuple[str, RankerReport]]:
+    """By the mean over all users, best first."""
+    return sorted(rankers.items(), key=lambda entry: -_overall(entry[1], metric))
 
 
 def table(evaluation: EvaluationReport) -> Table:
-    """The short form for a terminal of 80 columns: Hit@1 by group, NDCG@10, rank correlation with the reference."""
-    shown = Table(title=f"{evaluation.dataset}: {evaluation.ranked_users} users, 1 + 19 candidates")
-    shown.add_column("ranker", no_wrap=True)
-    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG", "order"):
-        shown.add_column(column, justify="right")
-    for ranker in evaluation.rankers.values():
-        hits = [_mean(ranker.groups[group], "hit@1") for group in SHORT_GROUPS]
-        ndcg = _mean(ranker.groups["overall"], "ndcg@10")
-        shown.add_row(ranker.title, *hits, ndcg, f"{ranker.rank_correlation:.2f}")
-    reference = evaluation.rankers[evaluation.reference].title
-    shown.caption = f"NDCG at 10; order: Spearman with {reference}'s"
+    """The short form for a terminal of 80 columns, the strongest rankers first; names are whole, if need be folded."""
+    shown = Table(
+        title=f"{evaluation.dataset}{', split by time' if evaluation.by_time else ''}: {evaluation.ranked_users} users,"
+        " 1 + 19 candidates",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("ranker", overflow="fold")
+    beside = [name for name in ("full", "served") if name in evaluation.protocols]
+    for column in ("Hit@1", "warm", "cold", "unseen", "NDCG", *beside):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for name, ranker in strongest_first(evaluation.rankers):
+        hits = [_mean(ranker.groups[group], "hit@1") for group in ("overall", "warm", "cold", "unseen")]
+        others = [evaluation.protocols[protocol].rankers.get(name) for protocol in beside]
+        cells = ["-" if other is None else _mean(other.groups["overall"], "ndcg@10") for other in others]
+        style = "bold" if name == evaluation.default_ranker else None
+        shown.add_row(ranker.title, *hits, _mean(ranker.groups["overall"], "ndcg@10"), *cells, style=style)
+    chance = f"chance has Hit@1 {evaluation.chance['hit@1']:.3f}"
+    shown.caption = f"NDCG at 10{''.join(f', {name}: NDCG {WHERE[name]}' for name in beside)}; {chance}"
     return shown
 
 
-def plot(evaluation: EvaluationReport, path: Path) -> None:
-    """Hit@1 of every ranker by group, with intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 3, sharey=True)
-    rankers = list(evaluation.rankers.values())[::-1]
-    names = [ranker.title for ranker in rankers]
-    for axes, group in zip(panels, ("overall", "warm", "cold"), strict=True):
-        reports = [ranker.groups[group] for ranker in rankers]
-        if not reports[0].users:
-            continue
-        hits = [found.metrics["hit@1"] for found in reports]
-        below = [hit.mean - hit.low for hit in hits]
-        above = [hit.high - hit.mean for hit in hits]
-        axes.barh(names, [hit.mean for hit in hits], xerr=[below, above], color="tab:blue", ecolor="black")
-        axes.set(title=f"{group} ({reports[0].users} users)", xlabel="Hit@1")
-    figure.suptitle(evaluation.dataset)
-    figure.savefig(path, dpi=120)
+WHERE = {"full": "among all items", "served": "end to end"}
 
 
-def _head(first: str, titles: list[str]) -> list[str]:
-    return [_row(first, titles), "|---|" + "---|" * len(titles)]
+def _compared_with(evaluation: EvaluationReport) -> list[str]:
+    """Who is held against whom, and how the opponent was chosen."""
+    titles = {name: ranker.title for name, ranker in evaluation.rankers.items()}
+    lines = []
+    if evaluation.default_ranker in titles:
+        lines += [f"Served unless told otherwise: {titles[evaluation.default_ranker]}.", ""]
+    if evaluation.opponent is not None:
+        figure = evaluation.validation[evaluation.opponent]
+        lines += [
+            f"Strongest without an LLM: {titles[evaluation.opponent]}, chosen by its NDCG@10 on validation items"
+            f" ({figure:.3f}).",
+            "",
+        ]
+    return lines
 
 
-def _row(first: str, cells: list[str]) -> str:
+def _ranking_lines(evaluation: EvaluationReport, group: str) -> list[str]:
+    """The table of one group under the first protocol."""
+    others = _others(evaluation)
+    titles = [*(NAMES[name] for name in RANKING_METRICS), *(f"Hit@1 less {title}'s" for title in others.values())]
+    titles += ["ECE"] if group == "overall" else []
+    lines = ["", f"## {group.capitalize()}", "", *markdown_head("Ranker", titles)]
+    for _, ranker in strongest_first(evaluation.rankers):
+        cells = [*_cells(ranker.groups[group], RANKING_METRICS)]
+        cells += [_difference(ranker.differences.get(other), group, "hit@1") for other in others]
+        cells += [_number(ranker.calibration_error)] if group == "overall" else []
+        lines.append(markdown_row(ranker.title, cells))
+    if group == "unseen":
+        lines += _below_chance(evaluation)
+    return lines
+
+
+def _below_chance(evaluation: EvaluationReport) -> list[str]:
+    """A sentence on those who are worse than chance on items without interactions."""
+    chance = evaluation.chance["hit@1"]
+    below = [
+        f"{ranker.title} ({ranker.groups['unseen'].metrics['hit@1'].mean:.3f})"
+        for _, ranker in strongest_first(evaluation.rankers)
+        if ranker.groups["unseen"].metrics["hit@1"].high < chance
+    ]
+    if not below:
+        return []
+    return [
+        "",
+        f"Chance has {chance:.3f} here. Below it: {', '.join(below)}. To count interactions, or to have met an item"
+        " only as a negative, is worse than to know nothing of it, so being ahead of these on cold and unseen items"
+        " says little; the fair opponents there are those that read texts.",
+    ]
+
+
+def _order_lines(evaluation: EvaluationReport) -> list[str]:
+    """Whose order whose is like."""
+    reference = evaluation.rankers[evaluation.reference].title
+    titles = [f"with {reference}'s", "among known items", "with what it reads"]
+    lines = ["", "## Orders alike (Spearman)", "", *markdown_head("Ranker", titles)]
+    for _, ranker in strongest_first(evaluation.rankers):
+        found = (ranker.rank_correlation, ranker.known_correlation, ranker.reading_correlation)
+        lines.append(markdown_row(ranker.title, [_number(value) for value in found]))
+    return lines
+
+
+def _protocol_lines(evaluation: EvaluationReport, protocol: ProtocolReport) -> list[str]:
+    others, names = _others(evaluation), list(_metrics_of(protocol))
+    titles = [*(NAMES[name] for name in names), "cold: NDCG@10"]
+    titles += [f"NDCG@10 less {title}'s" for title in others.values()]
+    chance = "".join(f" Chance has {NAMES[name]} {value:.3f}." for name, value in list(protocol.chance.items())[:1])
+    lines = ["", f"## {protocol.title}", "", f"{protocol.users} users; LLMs were asked about fewer.{chance}", ""]
+    lines += markdown_head("Ranker (users)", titles)
+    for _, ranker in strongest_first(protocol.rankers):
+        overall, cold = ranker.groups["overall"], ranker.groups["cold"]
+        cells = [*_cells(overall, names), *_cells(cold, ["ndcg@10"])]
+        cells += [_difference(ranker.differences.get(other), "overall", "ndcg@10") for other in others]
+        lines.append(markdown_row(f"{ranker.title} ({overall.users})", cells))
+    return lines
+
+
+def _check_lines(evaluation: EvaluationReport) -> list[str]:
+    """What every ranker loses by every check."""
+    if not evaluation.checks:
+        return []
+    lines = [
+        "",
+        "## What rankers use",
+        "",
+        "What is lost of Hit@1 and NDCG@10, user by user, when nothing else changes.",
+        "",
+    ]
+    checks = evaluation.checks.values()
+    lines += markdown_head(
+        "Ranker", [f"{check.title}: {NAMES[name]}" for check in checks for name in ("hit@1", "ndcg@10")]
+    )
+    for name, ranker in strongest_first(evaluation.rankers):
+        cells = [_loss(check, name, metric) for check in checks for metric in ("hit@1", "ndcg@10")]
+        lines.append(markdown_row(ranker.title, cells))
+    return lines
+
+
+def _all_users_lines(evaluation: EvaluationReport) -> list[str]:
+    if evaluation.users <= evaluation.ranked_users:
+        return []
+    lines = ["", f"## All {evaluation.users} users, without the LLM", ""]
+    lines += markdown_head("Ranker", [NAMES[name] for name in RANKING_METRICS])
+    for name, groups in evaluation.all_users.items():
+        lines.append(markdown_row(evaluation.rankers[name].title, _cells(groups["overall"], RANKING_METRICS)))
+    return lines
+
+
+def _retrieval_lines(evaluation: EvaluationReport) -> list[str]:
+    names = ("recall@20", "recall@100")
+    lines = ["", f"## Retrieval among all {evaluation.items} items", ""]
+    lines += markdown_head("Vectors, positives", [NAMES[name] for name in names])
+    for name, by_group in evaluation.retrieval.items():
+        for group, found in by_group.items():
+            if found.users:
+                lines.append(markdown_row(f"{evaluation.retrievers[name]}, {group}", _cells(found, names)))
+    return lines
+
+
+def _others(evaluation: EvaluationReport) -> dict[str, str]:
+    """Titles of those that all are compared with, by id."""
+    names = dict.fromkeys([evaluation.reference, *([evaluation.opponent] if evaluation.opponent else [])])
+    return {name: evaluation.rankers[name].title for name in names}
+
+
+def _metrics_of(protocol: ProtocolReport) -> Iterable[str]:
+    return next(iter(protocol.rankers.values())).groups["overall"].metrics
+
+
+def markdown_head(first: str, titles: list[str]) -> list[str]:
+    """The first two lines of a table."""
+    return [markdown_row(first, titles), "|---|" + "---|" * len(titles)]
+
+
+def markdown_row(first: str, cells: list[str]) -> str:
+    """A line of a table."""
     return "| " + " | ".join([first, *cells]) + " |"
 
 
-def _cells(found: RankingReport) -> list[str]:
-    return [_interval(found.metrics[name]) for name in RANKING_METRICS]
+def _cells(found: RankingReport, names: Iterable[str]) -> list[str]:
+    return [interval(found.metrics[name]) if found.users else "-" for name in names]
 
 
-def _interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
+    """A mean and its interval."""
     return f"{estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _correlations(ranker: RankerReport) -> list[float | None]:
-    return [ranker.rank_correlation, ranker.known_correlation, ranker.reading_correlation]
+def _difference(found: Differences | None, group: str, metric: str) -> str:
+    return "-" if found is None or group not in found else interval(found[group][metric])
+
+
+def _loss(check: CheckReport, name: str, metric: str) -> str:
+    return _difference(check.losses.get(name), "overall", metric)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _mean(found: RankingReport, name: str) -> str:
     return f"{found.metrics[name].mean:.3f}" if found.users else "-"
+
+
+def _overall(ranker: RankerReport, metric: str) -> float:
+    found = ranker.groups["overall"]
+    return found.metrics[metric].mean if found.users else 0.0

@@ -13,7 +13,6 @@ import torch
 from models.backbones import Backbone, represent_all
 from models.bundle.index import ItemIndex
 from training.evaluation.held_out import HeldOut
-from training.evaluation.metrics import Estimate, share_estimate
 
 CUTOFFS = (20, 100)
 SEARCH_ROWS = 1024
@@ -38,15 +37,10 @@ class Retriever:
     history_vectors: torch.Tensor | None = None
 
 
-def recalls(retriever: Retriever, held_out: HeldOut, resamples: int, seed: int) -> dict[str, dict[str, Estimate]]:
-    """By group the share of positives among the first 20 and 100 of all items, `recall@20` and `recall@100`."""
+def retriever_ranks(retriever: Retriever, held_out: HeldOut) -> np.ndarray:
+    """(E,) the positives' ranks; see `retrieval_ranks`."""
     users_E_D = represent_all(retriever.backbone, held_out.users.histories, retriever.history_vectors)
-    ranks = retrieval_ranks(retriever.index, users_E_D.cpu().numpy(), held_out)
-    return {
-        group: {f"recall@{cutoff}": share_estimate(ranks[mask] <= cutoff, resamples, seed) for cutoff in CUTOFFS}
-        for group, mask in held_out.all_groups.items()
-        if mask.any()
-    }
+    return retrieval_ranks(retriever.index, users_E_D.cpu().numpy(), held_out)
 
 
 def retrieval_ranks(index: ItemIndex, users_E_D: np.ndarray, held_out: HeldOut) -> np.ndarray:

@@ -23,7 +23,12 @@ class RunContext:
     Args:
         directory: its own; checkpoints and results go there.
         console: for progress and results; standard error if not given.
+
+    Attributes:
+        fingerprint: of all that the run is made from; empty where nobody has it.
     """
+
+    fingerprint: str = ""
 
     def __init__(self, directory: Path, console: Console | None = None) -> None:
         self.directory = directory

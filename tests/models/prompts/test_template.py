@@ -59,7 +59,7 @@ def test_the_recommendation_prompt_reads_as_in_the_paper():
 
 
 def test_the_ablations_leave_out_slots():
-    """Table 8: without the user's token, and without any."""
+    """Table 9: without the user's token, and without any."""
     history, candidates = tokens_of(["A"]), tokens_of(["E", "F"])
     without_user = template().recommend(history, candidates, Injection.ITEMS)
     assert without_user.slot_kinds.tolist() == [Slot.HISTORY, Slot.CANDIDATE, Slot.CANDIDATE]

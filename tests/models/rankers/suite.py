@@ -73,6 +73,15 @@ class RankerSuite:
         nothing = scored(ranker, held_out.users.part(0, 1), np.zeros((1, 3), dtype=np.int64))
         assert np.isneginf(nothing).all()
 
+    def test_a_whole_catalogue_is_scored_as_candidates_are(self, ranker: Ranker, held_out: HeldOut) -> None:
+        """Whoever ranks it gives every item the logit that it has among candidates, and padding none."""
+        if not ranker.ranks_catalogue:
+            pytest.skip("it does not rank whole catalogues")
+        items = np.tile(np.arange(31), (6, 1))
+        whole = asyncio.run(ranker.score_all(held_out.users, 30))
+        assert np.isneginf(whole[:, 0]).all()
+        np.testing.assert_allclose(whole[:, 1:], scored(ranker, held_out.users, items)[:, 1:], atol=1e-4)
+
     def test_ties_are_the_same_whoever_stands_first(self, ranker: Ranker, held_out: HeldOut) -> None:
         """Of the same candidate twice neither place is better."""
         items = held_out.candidates.items[:, :4].copy()

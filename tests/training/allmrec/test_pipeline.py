@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -183,6 +185,37 @@ def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     assert torch.equal(model.cf_vectors, model.backbone.item_vectors)
     report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
     assert report.reference == "hybrid"
+
+
+def test_results_are_of_several_seeds_and_go_on(ground: Path, tmp_path: Path) -> None:
+    """Two seeds now, and later a third only; every seed has candidates of its own, and the table says how many."""
+    arguments = ("results", ground / "shop", "--recipe", ground / "recipe.toml", "--runs", tmp_path, "--out", tmp_path)
+    assert (result := allmrec_train(*arguments, "--seeds", 2)).exit_code == 0, result.output
+    assert "2 seeds, 30 items" in (tmp_path / "results.md").read_text()
+    before = (tmp_path / "shop-seed0" / "stage2" / "done").stat().st_mtime_ns
+    assert (result := allmrec_train(*arguments, "--seeds", 3)).exit_code == 0, result.output
+    assert (tmp_path / "shop-seed0" / "stage2" / "done").stat().st_mtime_ns == before
+    assert "3 seeds, 30 items" in (tmp_path / "results.md").read_text()
+    files = [np.load(tmp_path / f"shop-seed{seed}" / "evaluation" / "scores.npz") for seed in range(3)]
+    assert np.array_equal(files[0]["users"], files[1]["users"])
+    assert not np.array_equal(files[0]["candidates"], files[1]["candidates"])
+
+
+def test_a_split_by_time_has_a_chain_of_its_own(ground: Path, fitted: Path, tmp_path: Path) -> None:
+    """In a folder beside the others, none of which is touched; row numbers for times are refused in a line."""
+    arguments = ("evaluate", "--recipe", ground / "recipe.toml", "--time-split", "--out", tmp_path)
+    refused = allmrec_train(*arguments, ground / "shop")
+    assert (refused.exit_code, "has no dates" in refused.output) == (2, True)
+    dataset = Dataset.load(fitted / "run" / "data" / "dataset")
+    moments = 1_500_000_000 + 1000 * pl.col("timestamp") + pl.col("user_id").hash(0) % 7000
+    dated = dataset.interactions.with_columns(timestamp=moments.cast(pl.Int64)).sort("user_id", "timestamp")
+    replace(dataset, interactions=dated).save(tmp_path / "dated")
+    result = allmrec_train(*arguments, tmp_path / "dated")
+    assert result.exit_code == 0, result.output
+    report = EvaluationReport.model_validate_json((tmp_path / "time-split" / "evaluation" / "report.json").read_text())
+    assert report.by_time
+    assert 0 < report.users < 30
+    assert not (tmp_path / "backbone").exists()
 
 
 def loads_only(train):

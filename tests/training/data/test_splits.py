@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -94,7 +95,17 @@ def test_candidates_are_the_target_and_distinct_items_the_user_never_met() -> No
     for user, row in zip(candidates.users, candidates.items.tolist(), strict=True):
         assert row[0] == split.validation[user]
         assert len(set(row)) == 20
-        assert not set(row[1:]) & set(split.full_history(user).tolist())
+        assert not set(row[1:]) & set(split.history(user, Holdout.VALIDATION).tolist())
+
+
+def test_a_test_item_may_be_a_negative_of_validation(split: SequenceSplit) -> None:
+    """Of seven items ann has met 1 2 and looks for 3: her test item 4 is among the four that are left, or the
+    validation would know what comes after it. On test, all that came before is met."""
+    on_validation, on_test = (draw_candidates(split, holdout).items[0].tolist() for holdout in Holdout)
+    assert on_validation[0] == 3
+    assert sorted(on_validation[1:5]) == [4, 5, 6, 7]
+    assert on_test[0] == 4
+    assert sorted(on_test[1:4]) == [5, 6, 7]
 
 
 def test_candidates_follow_the_seed() -> None:
@@ -150,6 +161,46 @@ def test_distinct_negatives_are_as_many_as_there_can_be(interacted: list[list[in
         drawn = [item for item in row if item]
         assert len(set(drawn)) == len(drawn) == min(count, len(free))
         assert set(drawn) <= free
+
+
+DAY = 86_400
+START = 1_500_000_000
+
+
+def dated(times: dict[str, list[int]]) -> Dataset:
+    """Users who met items a, b, c, ... on these days."""
+    dataset = dataset_of({user: "abcdefgh"[: len(days)] for user, days in times.items()}, list("abcdefgh"))
+    days = [day for user in times for day in times[user]]
+    return replace(dataset, interactions=dataset.interactions.with_columns(timestamp=pl.Series(days) * DAY + START))
+
+
+class TestByTime:
+    def test_what_came_after_is_not_learned(self) -> None:
+        """Of twelve interactions the last four are on day 9 or later, the boundary. ann's first after it is d, bob's c;
+        cy has nothing after, di too little before, and ed came after."""
+        times = {"ann": [0, 1, 2, 9, 10], "bob": [3, 4, 9], "cy": [5, 6], "di": [7], "ed": [11]}
+        split = SequenceSplit.by_time(dated(times), test_share=0.3)
+        assert split.user_ids == ["ann", "bob", "cy", "di"]
+        assert [items.tolist() for items in split.train] == [[1, 2], [1], [1, 2], [1]]
+        assert split.validation.tolist() == [3, 2, 0, 0]
+        assert split.test.tolist() == [4, 3, 0, 0]
+        assert split.history(0, Holdout.TEST).tolist() == [1, 2, 3]
+        assert split.catalogue.interactions[1:6].tolist() == [4, 2, 0, 0, 0]
+
+    def test_users_of_before_alone_validate(self) -> None:
+        """Three interactions before the boundary are enough to hold the last out, whoever comes after."""
+        times = {"ann": [0, 1, 2, 3, 4, 5], "bob": [6, 7, 9]}
+        split = SequenceSplit.by_time(dated(times), test_share=0.1)
+        assert split.validation.tolist() == [6, 2]
+        assert split.test.tolist() == [0, 3]
+
+    def test_rows_are_no_dates(self) -> None:
+        with pytest.raises(DataError, match="no dates"):
+            SequenceSplit.by_time(dataset_of({"ann": ["a", "b", "c"]}, list("abc")))
+
+    def test_somebody_has_to_be_tested(self) -> None:
+        with pytest.raises(DataError, match="cannot be split by time"):
+            SequenceSplit.by_time(dated({"ann": [0, 1], "bob": [2, 3]}), test_share=0.5)
 
 
 def test_a_dataset_without_interactions_is_refused() -> None:

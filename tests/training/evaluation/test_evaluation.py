@@ -19,7 +19,7 @@ from models.catalogue import Catalogue
 from models.prompts.template import PromptConfig
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.llm import LLMRanker
-from tests.tiny import CF_SIZE, sequel_split, tiny_contents, tiny_llm, tiny_split
+from tests.tiny import CF_SIZE, JOINT_SIZE, sequel_split, tiny_contents, tiny_llm, tiny_split
 from training import baselines
 from training.allmrec.contenders import Contenders
 from training.allmrec.stage1.aligned import Aligned
@@ -27,7 +27,8 @@ from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation import methods
 from training.evaluation.candidates import Candidates
-from training.evaluation.evaluate import EvaluationConfig, EvaluationReport, Field, RankerReport, evaluate
+from training.evaluation.comparison import RankerReport
+from training.evaluation.evaluate import EvaluationConfig, EvaluationReport, Field, Occasion, evaluate, recompute
 from training.evaluation.held_out import HeldOut
 from training.evaluation.methods import find_methods
 from training.evaluation.metrics import rank_correlation
@@ -35,7 +36,7 @@ from training.evaluation.report import JSON_FILE, markdown, table, write_report
 from training.evaluation.retrieval import retrieval_ranks
 from training.runs.context import RunContext
 
-SIZES = AlignmentConfig(cf_size=CF_SIZE, text_size=CF_SIZE, joint_size=CF_SIZE)
+SIZES = AlignmentConfig(cf_size=CF_SIZE, text_size=CF_SIZE, joint_size=JOINT_SIZE // 2)
 
 
 class TestRankCorrelation:
@@ -94,8 +95,9 @@ def tiny_report(directory: Path, **options: Any) -> EvaluationReport:
     run = RunContext(directory, Console(quiet=True))
     directory.mkdir(exist_ok=True)
     others = [ranker for name in ("chance", "popularity") for ranker in find_methods(baselines)[name](split, run)]
-    config = EvaluationConfig(users=25, resamples=200)
-    report = evaluate(HeldOut.of(split, Holdout.TEST), contenders.among(others), config, run)
+    config = EvaluationConfig(users=25, llm_users=10, check_users=8, resamples=200)
+    occasion = Occasion(HeldOut.of(split, Holdout.TEST), HeldOut.of(split, Holdout.VALIDATION, users=25))
+    report = evaluate(occasion, contenders.among(others), config, run)
     genres = asyncio.run(contenders.genres(config.users, config.seed))
     return report.model_copy(update={"dataset": "tiny", "llm": "tiny", "genres": genres})
 
@@ -127,7 +129,23 @@ def test_an_interrupted_evaluation_goes_on(
     with pytest.raises(KeyboardInterrupt):
         tiny_report(tmp_path)
     assert tiny_report(tmp_path) == report
-    assert calls == ["llm_only", "allmrec_no_user", "allmrec", "allmrec", "allmrec_text"]
+    assert calls[:5] == ["llm_only", "allmrec_no_user", "allmrec", "allmrec", "allmrec_text"]
+
+
+def test_every_figure_follows_from_the_saved_tables(tmp_path: Path) -> None:
+    """Worked out again from files, and by hand from the arrays: Hit@1, NDCG@10 and what permuted titles cost."""
+    report = tiny_report(tmp_path, interface=True)
+    assert recompute(report, tmp_path) == report
+    with np.load(tmp_path / "scores.npz") as saved, np.load(tmp_path / "scores-permuted-titles.npz") as permuted:
+        scores, rows = saved["tokens"], permuted["fewer"]
+        hits = saved["allmrec"][:, 1:].max(axis=1) < saved["allmrec"][:, 0]
+        without = permuted["allmrec"][:, 1:].max(axis=1) < permuted["allmrec"][:, 0]
+    ranks = 1 + (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
+    gains = np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
+    assert report.rankers["tokens"].groups["overall"].metrics["ndcg@10"].mean == pytest.approx(gains.mean())
+    assert report.rankers["allmrec"].groups["overall"].metrics["hit@1"].mean == pytest.approx(hits.mean())
+    loss = report.checks["permuted_titles"].losses["allmrec"]["overall"]["hit@1"]
+    assert loss.mean == pytest.approx(hits[rows].mean() - without.mean())
 
 
 def test_scores_of_other_candidates_are_not_gone_on_from(tmp_path: Path) -> None:
@@ -139,7 +157,7 @@ def test_scores_of_other_candidates_are_not_gone_on_from(tmp_path: Path) -> None
         chance = find_methods(baselines)["popularity"](split, run)
         field = nullcontext(Field(chance, "popularity"))
         config = EvaluationConfig(users=60, resamples=50, seed=seed)
-        return evaluate(HeldOut.of(split, Holdout.TEST, seed), field, config, run).rankers["popularity"]
+        return evaluate(Occasion(HeldOut.of(split, Holdout.TEST, seed)), field, config, run).rankers["popularity"]
 
     assert hits(0) != hits(1)
 
@@ -163,7 +181,8 @@ def test_a_new_ranker_changes_no_other_file(tmp_path: Path, monkeypatch: pytest.
     run = RunContext(tmp_path, Console(quiet=True))
     rankers = [ranker for fit in dict(methods.METHODS).values() for ranker in fit(split, run)]
     config = EvaluationConfig(users=60, resamples=50)
-    found = evaluate(HeldOut.of(split, Holdout.TEST), nullcontext(Field(rankers, "most_recent")), config, run)
+    occasion = Occasion(HeldOut.of(split, Holdout.TEST))
+    found = evaluate(occasion, nullcontext(Field(rankers, "most_recent")), config, run)
     assert found.rankers["most_recent"].groups["overall"].metrics["hit@1"].mean == pytest.approx(0.5)
     write_report(found, tmp_path)
     assert "| Most recent |" in (tmp_path / "report.md").read_text()
@@ -173,6 +192,63 @@ def test_two_rankers_of_one_id_are_refused() -> None:
     """A report could not tell them apart."""
     with pytest.raises(ValueError, match="same id"):
         Field([MostRecent(), MostRecent()], "most_recent")
+
+
+class TestChecks:
+    """What rankers lose says what they use."""
+
+    def test_the_backbone_does_not_read_titles_but_order(self, report: EvaluationReport) -> None:
+        """Permuted titles change nothing of it, for any user; shuffled histories may."""
+        titles, order = (
+            report.checks[name].losses["sasrec"]["overall"] for name in ("permuted_titles", "shuffled_histories")
+        )
+        assert (titles["hit@1"].low, titles["hit@1"].high) == (0.0, 0.0)
+        assert (order["ndcg@10"].low, order["ndcg@10"].high) != (0.0, 0.0)
+
+    def test_rankers_without_texts_are_left_out_of_the_titles(self, report: EvaluationReport) -> None:
+        """Nobody made them with permuted texts; with shuffled histories all are asked."""
+        assert set(report.checks["shuffled_histories"].losses) == set(report.rankers)
+        assert set(report.rankers) - set(report.checks["permuted_titles"].losses) == {"random", "popularity"}
+
+    def test_llms_are_asked_about_fewer_users(self, report: EvaluationReport) -> None:
+        """10 of 25 under other protocols, and it is on paper."""
+        popular = report.protocols["popular"].rankers
+        assert popular["allmrec"].groups["overall"].users == 10
+        assert popular["sasrec"].groups["overall"].users == 25
+        assert "| A-LLMRec (10) |" in markdown(report)
+
+
+class TestOpponent:
+    def test_it_is_the_best_without_an_llm_on_validation(self, report: EvaluationReport) -> None:
+        """By NDCG@10 there, whatever it has on test items."""
+        without = {name for name, entry in report.entries.items() if not entry.needs_llm}
+        assert set(report.validation) == without
+        assert report.validation[report.opponent] == max(report.validation.values())
+        assert report.default_ranker == "allmrec"
+        assert report.opponent in report.rankers["allmrec"].differences
+
+
+class TestProtocols:
+    def test_each_has_its_metrics_for_all_who_can(self, report: EvaluationReport) -> None:
+        """LLMs are not asked about whole catalogues; whoever is asked has an interval."""
+        assert set(report.protocols) == {"popular", "full", "served"}
+        assert (
+            set(report.protocols["popular"].rankers) == set(report.protocols["served"].rankers) == set(report.rankers)
+        )
+        full = report.protocols["full"].rankers
+        assert {"random", "popularity", "sasrec", "stage1_item"} <= set(full)
+        assert not {name for name in full if report.entries[name].needs_llm}
+        assert set(full["sasrec"].groups["overall"].metrics) == {"ndcg@10", "hit@1", "recall@20", "recall@100"}
+
+    def test_chance_is_said(self, report: EvaluationReport) -> None:
+        """One of 20 in all, or of what the tiny catalogue has left."""
+        assert report.chance["hit@1"] == pytest.approx(1 / 20)
+        assert "chance has Hit@1 0.050" in str(table(report).caption)
+        assert "Chance has 0.050 here. Below it:" in markdown(report)
+
+    def test_probabilities_have_a_calibration(self, report: EvaluationReport) -> None:
+        """Every ranker's, between 0 and 1."""
+        assert all(0 <= ranker.calibration_error <= 1 for ranker in report.rankers.values())
 
 
 class TestTokens:
@@ -238,7 +314,7 @@ class TestEvaluate:
         """With the backbone, among known items, with what is read."""
         found = with_interface.rankers["allmrec"]
         expected = (found.rank_correlation, found.known_correlation, found.reading_correlation)
-        overall = markdown(with_interface).split("## ")[1]
+        (overall,) = [part for part in markdown(with_interface).split("## ") if part.startswith("Orders alike")]
         (row,) = [line for line in overall.splitlines() if line.startswith("| A-LLMRec |")]
         assert row.endswith("".join(f"| {value:.3f} " for value in expected) + "|")
 
@@ -253,16 +329,20 @@ class TestEvaluate:
         assert groups["warm"].users + groups["cold"].users <= 25
         assert groups["new"].users == 25
 
-    def test_differences_are_those_of_hit_at_1(self, report: EvaluationReport) -> None:
+    def test_differences_are_those_of_the_means(self, report: EvaluationReport) -> None:
         """To the backbone, in every group that has users; it differs from itself by nothing."""
         backbone = report.rankers["sasrec"]
         for ranker in report.rankers.values():
-            assert set(ranker.differences) == {name for name, found in ranker.groups.items() if found.users}
-            for name, difference in ranker.differences.items():
-                hits = [found.groups[name].metrics["hit@1"].mean for found in (ranker, backbone)]
-                assert difference.mean == pytest.approx(hits[0] - hits[1])
-                assert difference.low <= difference.mean <= difference.high
-        assert {found.high - found.low for found in backbone.differences.values()} == {0.0}
+            assert set(ranker.differences) == {"sasrec", report.opponent}
+            differences = ranker.differences["sasrec"]
+            assert set(differences) == {name for name, found in ranker.groups.items() if found.users}
+            for name, difference in differences.items():
+                for metric, estimate in difference.items():
+                    means = [found.groups[name].metrics[metric].mean for found in (ranker, backbone)]
+                    assert estimate.mean == pytest.approx(means[0] - means[1])
+                    assert estimate.low <= estimate.mean <= estimate.high
+        widths = {found["hit@1"].high - found["hit@1"].low for found in backbone.differences["sasrec"].values()}
+        assert widths == {0.0}
 
     def test_a_positive_of_the_history_is_not_new(self) -> None:
         """Users whose test item repeats their first are left out."""
@@ -275,7 +355,8 @@ class TestEvaluate:
     def test_recall_grows_with_the_cutoff(self, report: EvaluationReport) -> None:
         """All 30 items are among the first 100."""
         for groups in report.retrieval.values():
-            assert groups["overall"]["recall@20"].mean <= groups["overall"]["recall@100"].mean == 1.0
+            metrics = groups["overall"].metrics
+            assert metrics["recall@20"].mean <= metrics["recall@100"].mean == 1.0
 
     def test_the_report_says_it_on_paper_and_in_the_terminal(self, report: EvaluationReport, tmp_path: Path) -> None:
         """JSON that reads back, Markdown and table with every ranker and the very numbers, and a picture."""

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import mean_metrics, paired_difference, positive_ranks, report, report_ranks
+from training.evaluation.metrics import (
+    calibration_error,
+    chance_metrics,
+    mean_metrics,
+    paired_difference,
+    positive_ranks,
+    report,
+    report_ranks,
+)
 
 
 def test_ranks_count_what_scores_higher() -> None:
@@ -93,3 +101,30 @@ def test_reports_are_reproducible() -> None:
     ranks = np.random.default_rng(0).integers(1, 21, size=200)
     assert report_ranks(ranks, seed=1) == report_ranks(ranks, seed=1)
     assert report_ranks(ranks, seed=1) != report_ranks(ranks, seed=2)
+
+
+def test_chance_is_the_mean_over_all_places() -> None:
+    """Among 2 and 4 choices: Hit@1 is (1/2 + 1/4) / 2; the reciprocal rank is (3/4 + 25/48) / 2."""
+    found = chance_metrics(np.array([2, 4]))
+    assert found["hit@1"] == pytest.approx(3 / 8)
+    assert found["hit@5"] == 1.0
+    assert found["mrr"] == pytest.approx((3 / 4 + 25 / 48) / 2)
+
+
+def test_calibration_compares_probability_and_hits() -> None:
+    """Four users for whom the first has .8, which is right for two: off by .3. Saying .5 would be right."""
+    right, wrong = np.log([0.8, 0.2]), np.log([0.2, 0.8])
+    assert calibration_error(np.stack([right, wrong, right, wrong])) == pytest.approx(0.3)
+    fair = np.log([[0.5001, 0.4999], [0.4999, 0.5001]])
+    assert calibration_error(fair) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_calibration_weighs_bins_by_users() -> None:
+    """Three of .9 that are all right (off by .1), and one of .6 that is wrong (off by .6): (3 * .1 + .6) / 4."""
+    sure, unsure = np.log([0.9, 0.1]), np.log([0.4, 0.6])
+    assert calibration_error(np.stack([sure, sure, sure, unsure])) == pytest.approx(0.225)
+
+
+def test_padding_has_no_probability() -> None:
+    """One real candidate is certain and right."""
+    assert calibration_error(np.array([[0.3, -np.inf]])) == pytest.approx(0.0)

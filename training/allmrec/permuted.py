@@ -1,0 +1,83 @@
+"""A-LLMRec with the items' texts permuted among them: what it then loses, it owes to what the texts say.
+
+Nothing is trained again, and what is known of items by their interactions stays theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from models.alignment.placement import place
+from models.bundle.catalogue_model import CatalogueModel
+from models.bundle.index import ItemIndex
+from models.catalogue import PADDING_ITEM, Catalogue
+from training.allmrec.stage1.aligned import Aligned
+from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
+
+T = TypeVar("T")
+
+
+def text_order(items: int, seed: int) -> np.ndarray:
+    """(N+1,) whose text each item gets; padding keeps its own."""
+    order = np.arange(items + 1)
+    order[1:] = 1 + np.random.default_rng(seed).permutation(items)
+    return order
+
+
+def permuted_catalogue(catalogue: Catalogue, order: np.ndarray) -> Catalogue:
+    """Titles, descriptions and categories of other items; ids and interactions stay."""
+    rows = order[1:].tolist()
+
+    def taken(column: Sequence[T]) -> list[T]:
+        return [column[row] for row in rows]
+
+    return Catalogue(
+        item_ids=catalogue.item_ids[1:],
+        titles=taken(catalogue.titles),
+        descriptions=taken(catalogue.descriptions),
+        categories=taken(catalogue.categories),
+        interactions=catalogue.interactions[1:],
+    )
+
+
+def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray) -> Aligned:
+    """Stage 1's tables, with Q of other items.
+
+    Args:
+        aligned: what stage 1 left.
+        trained: (N+1,) items that the backbone was trained on.
+        order: whose text each item gets.
+    """
+    text_vectors = aligned.text_vectors[torch.from_numpy(order)]
+    own = aligned.placement.cf_vectors
+    placement = place(aligned.alignment, text_vectors, own, torch.from_numpy(trained))
+    tables = {name: table.clone() for name, table in vars(placement).items()}
+    for table in tables.values():
+        table[PADDING_ITEM] = 0
+    return replace(aligned, text_vectors=text_vectors, placement=replace(placement, **tables))
+
+
+def permuted_model(model: CatalogueModel, aligned: Aligned, order: np.ndarray) -> CatalogueModel:
+    """The trained `model` with the tables of `aligned`, whose texts are in `order`."""
+    placement, device = aligned.placement, model.cf_vectors.device
+    return replace(
+        model,
+        catalogue=permuted_catalogue(model.catalogue, order),
+        cf_vectors=placement.cf_vectors.to(device),
+        joint_item=placement.token_item.to(device),
+        joint_text=placement.token_text.to(device),
+        index=ItemIndex.build(placement.cf_vectors.cpu().numpy()),
+        signals=model.signals.with_texts_of(order),
+    )
+
+
+def permuted_inputs(inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel) -> Stage2Inputs:
+    """What stage 2 started from, with the texts of `aligned`."""
+    device = model.cf_vectors.device
+    texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
+    return replace(inputs, split=replace(inputs.split, catalogue=model.catalogue), model=model, texts=texts)

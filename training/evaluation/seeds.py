@@ -1,0 +1,195 @@
+"""Several fits that differ by their seeds alone: means over all, intervals over users and seeds.
+
+Axes: S seeds, U users, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from models.config import Config
+from models.errors import DataError
+from training.evaluation.comparison import COMPARED_METRICS, Bootstrap, Differences, Entry
+from training.evaluation.evaluate import EvaluationReport
+from training.evaluation.measures import PROTOCOLS
+from training.evaluation.metrics import METRICS, Estimate
+from training.evaluation.report import JSON_FILE
+from training.evaluation.tables import ScoreTables
+
+
+class SeedRanker(Config):
+    """One ranker over all seeds.
+
+    Attributes:
+        title: for people.
+        needs_llm: whether it asks an LLM.
+        users: how many it was asked about.
+        groups: by group and metric; groups without users are left out.
+        by_seed: the means of each seed over all users, by metric.
+        lead: of the default ranker over this one, user by user, by group and metric.
+    """
+
+    title: str
+    needs_llm: bool
+    users: int
+    groups: Differences
+    by_seed: dict[str, list[float]]
+    lead: Differences = Field(default_factory=dict)
+
+
+class SeedProtocol(Config):
+    """One protocol over all seeds.
+
+    Attributes:
+        title: for people.
+        rankers: by id.
+    """
+
+    title: str
+    rankers: dict[str, SeedRanker]
+
+
+class SeedReport(Config):
+    """The results on one dataset.
+
+    Attributes:
+        dataset: its name.
+        llm: its name.
+        seeds: how many.
+        items: N.
+        users: that were ranked for, by group.
+        default_ranker: id of the ranker that is served unless told otherwise.
+        opponent: id of the strongest that needs no LLM, by its mean NDCG@10 on validation items.
+        chance: Hit@1 of a random order of 1 + 19.
+        protocols: by id.
+    """
+
+    dataset: str
+    llm: str
+    seeds: int
+    items: int
+    users: dict[str, int]
+    default_ranker: str | None
+    opponent: str | None
+    chance: float
+    protocols: dict[str, SeedProtocol]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often each seed and each user of a group is drawn in R resamples: both are drawn with replacement.
+
+    Attributes:
+        seeds: (R, S) shares.
+        users: by group (R, U) shares, 0 of users outside.
+    """
+
+    seeds: np.ndarray
+    users: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, seeds: int, groups: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Resampling:
+        """For (U,) masks by group; groups without users are left out."""
+        rng = np.random.default_rng(bootstrap.seed)
+        drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=bootstrap.resamples) / seeds
+        users = {}
+        for name, mask in groups.items():
+            if count := int(mask.sum()):
+                users[name] = np.zeros((bootstrap.resamples, len(mask)), dtype=np.float32)
+                users[name][:, mask] = rng.multinomial(count, np.full(count, 1 / count), bootstrap.resamples) / count
+        return cls(drawn, users)
+
+    def estimate(self, values_S_U: np.ndarray, group: str) -> Estimate:
+        """The mean over seeds and the users of a group, and its interval over both."""
+        shares_R_U = self.users[group]
+        means_R = (self.seeds * (shares_R_U @ values_S_U.T.astype(np.float32))).sum(axis=1)
+        low, high = np.percentile(means_R, [2.5, 97.5])
+        inside = shares_R_U.any(axis=0)
+        return Estimate(mean=float(values_S_U[:, inside].mean()), low=float(low), high=float(high))
+
+
+def aggregate(directories: Sequence[Path], bootstrap: Bootstrap) -> SeedReport:
+    """The results of the evaluations in `directories`, one a seed.
+
+    Raises:
+        DataError: they are not of the same users.
+    """
+    reports = [EvaluationReport.model_validate_json((path / JSON_FILE).read_text("utf-8")) for path in directories]
+    first = reports[0]
+    opponents = {name: np.mean([report.validation.get(name, 0.0) for report in reports]) for name in first.validation}
+    opponents.pop(first.default_ranker or "", None)
+    return SeedReport(
+        dataset=first.dataset,
+        llm=first.llm,
+        seeds=len(reports),
+        items=first.items,
+        users={name: found.users for name, found in next(iter(first.rankers.values())).groups.items()},
+        default_ranker=first.default_ranker,
+        opponent=max(opponents, key=lambda name: opponents[name], default=None),
+        chance=float(np.mean([report.chance["hit@1"] for report in reports])),
+        protocols={
+            measure.id: _protocol([ScoreTables.load(measure, path) for path in directories], first, bootstrap)
+            for measure in PROTOCOLS.values()
+            if all((path / measure.file).is_file() for path in directories)
+        },
+    )
+
+
+def _protocol(tables: Sequence[ScoreTables], report: EvaluationReport, bootstrap: Bootstrap) -> SeedProtocol:
+    first = tables[0]
+    if not all(np.array_equal(first.facts["users"], other.facts["users"]) for other in tables):
+        raise DataError(f"{first.measure.title}: the seeds were evaluated on different users: evaluate them again")
+    names = [name for name in report.entries if all(name in table for table in tables)]
+    ranks = {name: np.stack([table.ranks(name) for table in tables]) for name in names}
+    fewer = np.isin(np.arange(first.users), first.facts["fewer"])
+    groups = {True: {name: mask & fewer for name, mask in first.groups.items()}, False: first.groups}
+    # Rankers with an LLM may have been asked about fewer users, and then all about the same.
+    resamplings = {partly: Resampling.of(len(tables), masks, bootstrap) for partly, masks in groups.items()}
+    best = report.default_ranker
+    rankers = {}
+    for name, ranks_S_U in ranks.items():
+        entry = _ranker(report.entries[name], first, ranks_S_U, resamplings[_is_partial(ranks_S_U)])
+        if best in ranks and name != best:
+            partly = _is_partial(ranks_S_U) or _is_partial(ranks[best])
+            entry = entry.model_copy(update={"lead": _lead(ranks[best], ranks_S_U, resamplings[partly])})
+        rankers[name] = entry
+    return SeedProtocol(title=first.measure.title, rankers=rankers)
+
+
+def _is_partial(ranks_S_U: np.ndarray) -> bool:
+    return bool(np.isnan(ranks_S_U).any())
+
+
+def _ranker(entry: Entry, tables: ScoreTables, ranks_S_U: np.ndarray, resampling: Resampling) -> SeedRanker:
+    asked = ~np.isnan(ranks_S_U[0])
+    values = {name: _values(name, ranks_S_U) for name in tables.measure.metrics}
+    return SeedRanker(
+        title=entry.title,
+        needs_llm=entry.needs_llm,
+        users=int(asked.sum()),
+        groups={
+            group: {name: resampling.estimate(table, group) for name, table in values.items()}
+            for group in resampling.users
+        },
+        by_seed={name: table[:, asked].mean(axis=1).tolist() for name, table in values.items()},
+    )
+
+
+def _lead(ranks_S_U: np.ndarray, others_S_U: np.ndarray, resampling: Resampling) -> Differences:
+    return {
+        group: {
+            name: resampling.estimate(_values(name, ranks_S_U) - _values(name, others_S_U), group)
+            for name in COMPARED_METRICS
+        }
+        for group in resampling.users
+    }
+
+
+def _values(name: str, ranks_S_U: np.ndarray) -> np.ndarray:
+    """(S, U) the metric, 0 where a user was not asked about: such users have no share in any resample."""
+    return np.where(np.isnan(ranks_S_U), 0.0, METRICS[name](np.nan_to_num(ranks_S_U, nan=1.0)))
