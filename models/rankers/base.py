@@ -81,6 +81,18 @@ class Ranker(ABC):
         return await self.score(users, everything_E_N)
 
 
+class LocalRanker(Ranker):
+    """A ranker that computes its scores here and now, so that code outside an event loop can have them too."""
+
+    @abstractmethod
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+        """As `score`."""
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+        """See `Ranker.score`."""
+        return self.compute(users, candidates_E_C)
+
+
 def mask_padding(logits_E_C: np.ndarray, candidates_E_C: np.ndarray) -> np.ndarray:
     """`logits_E_C` in float64 with -inf where there is no candidate."""
     return np.where(candidates_E_C != PADDING_ITEM, logits_E_C, -np.inf).astype(np.float64)

@@ -8,12 +8,12 @@ from torch.nn import functional
 
 from models.backbones import Backbone, represent_all
 from models.catalogue import PADDING_ITEM
-from models.rankers.base import Audience, Ranker
+from models.rankers.base import Audience, LocalRanker
 
 SCORED_ROWS = 4096
 
 
-class CollaborativeRanker(Ranker):
+class CollaborativeRanker(LocalRanker):
     """`x_u . E_i` with a table of item vectors.
 
     Args:
@@ -39,7 +39,7 @@ class CollaborativeRanker(Ranker):
         self._item_vectors = backbone.item_vectors.detach() if item_vectors is None else item_vectors
         self._history_vectors = history_vectors
 
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         users_E_D = represent_all(self._backbone, users.histories, self._history_vectors)
         return candidate_logits(users_E_D, self._item_vectors, candidates_E_C)
@@ -57,7 +57,7 @@ def candidate_logits(users_E_D: torch.Tensor, item_vectors: torch.Tensor, items_
     """(E, C) logits `x_u . E_i` of every user's candidates, -inf at padding, by batches of users."""
     scores = []
     for start in range(0, len(items_E_C), SCORED_ROWS):
-        items_B_C = torch.from_numpy(items_E_C[start : start + SCORED_ROWS]).to(item_vectors.device)
+        items_B_C = torch.tensor(items_E_C[start : start + SCORED_ROWS], device=item_vectors.device)
         users_B_D = users_E_D[start : start + SCORED_ROWS]
         scores_B_C = torch.einsum("bd,bcd->bc", users_B_D, functional.embedding(items_B_C, item_vectors))
         scores.append(scores_B_C.masked_fill(items_B_C == PADDING_ITEM, -torch.inf).cpu().numpy())

@@ -8,7 +8,7 @@ import torch
 from models.bundle.catalogue_model import CatalogueModel
 from models.composer import PromptComposer
 from models.engines.base import LLMEngine
-from models.rankers.base import Audience, Ranker
+from models.rankers.base import Audience, LocalRanker
 from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
 from models.rankers.signals import signal_rankers
@@ -17,7 +17,7 @@ LLM_SIGNAL = "allmrec"
 """The one ranker whose scores need the LLM."""
 
 
-class ModelRanker(Ranker):
+class ModelRanker(LocalRanker):
     """`x_u . E_i` as the bundle has them: what retrieval ranks by.
 
     Args:
@@ -31,7 +31,7 @@ class ModelRanker(Ranker):
         self.title = f"CF ({type(model.backbone).__name__})"
         self._model = model
 
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         return candidate_logits(user_vectors(self._model, users), self._model.cf_vectors, candidates_E_C)
 
@@ -41,7 +41,7 @@ def user_vectors(model: CatalogueModel, users: Audience) -> torch.Tensor:
     return model.user_vectors(users.histories, users.user_ids) if users.vectors is None else users.vectors
 
 
-def signals_of(model: CatalogueModel) -> list[Ranker]:
+def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
     return [ModelRanker(model), *signal_rankers(model.signals)]
 

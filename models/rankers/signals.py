@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from models.bundle.signal_tables import NO_WORD, SignalTables
-from models.rankers.base import Audience, Ranker, mask_padding
+from models.rankers.base import Audience, LocalRanker, mask_padding
 
 LATEST = 10
 """History items that texts are compared with."""
@@ -27,7 +27,7 @@ UserSignal = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of a history (H,), oldest first, and candidates (C,): their scores (C,)."""
 
 
-class SignalRanker(Ranker):
+class SignalRanker(LocalRanker):
     """A score of history and candidate.
 
     Args:
@@ -42,7 +42,7 @@ class SignalRanker(Ranker):
         self.id, self.title = id, title
         self._signal = signal
 
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         scores_E_C = np.zeros(candidates_E_C.shape)
         for row, history in enumerate(users.histories):

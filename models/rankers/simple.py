@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.rankers.base import Audience, Ranker, mask_padding
+from models.rankers.base import Audience, LocalRanker, mask_padding
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-class RandomRanker(Ranker):
+class RandomRanker(LocalRanker):
     """Chance: a number that is drawn once for every user and item.
 
     Args:
@@ -22,12 +22,12 @@ class RandomRanker(Ranker):
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
 
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         return mask_padding(drawn_numbers(users, candidates_E_C, self._seed), candidates_E_C)
 
 
-class PopularityRanker(Ranker):
+class PopularityRanker(LocalRanker):
     """log(interactions + 1); equal counts are told apart at random, by less than one interaction.
 
     Args:
@@ -41,7 +41,7 @@ class PopularityRanker(Ranker):
     def __init__(self, interactions: np.ndarray, seed: int = 0) -> None:
         self._interactions, self._seed = interactions, seed
 
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         noise_E_C = drawn_numbers(users, candidates_E_C, self._seed)
         return mask_padding(np.log(self._interactions[candidates_E_C] + 1 + noise_E_C), candidates_E_C)

@@ -10,10 +10,10 @@ import numpy as np
 from models.composer import PromptComposer
 from models.llm.law import ExactReader, law_logits, series_table
 from models.llm.token_interface import TokenInterface
-from models.rankers.base import Audience, Ranker, mask_padding
+from models.rankers.base import Audience, LocalRanker, mask_padding
 
 
-class TokenRanker(Ranker):
+class TokenRanker(LocalRanker):
     """The law's logits of the tokens that `LLMRanker` injects.
 
     Args:
@@ -37,7 +37,7 @@ class TokenRanker(Ranker):
         self._composer, self._interface = composer, interface
         self._joint = composer.model.joint_text if text_only else composer.model.joint_item
 
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         users_E_D = self._composer.model.user_vectors(users.histories, users.user_ids)
         shown = [self._composer.template.config.shown(history) for history in users.histories]

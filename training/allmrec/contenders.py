@@ -111,7 +111,7 @@ class Contenders:
             CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read),
         ]
 
-    def _signals(self) -> list[Ranker]:
+    def _signals(self) -> Sequence[Ranker]:
         """Signals without an LLM, but for the backbone's own vectors, which stand in the table already."""
         return signals_of(self._model)
 

@@ -118,14 +118,14 @@ def test_fit_goes_from_raw_files_to_a_bundle_that_loads(ground: Path, fitted: Pa
     assert bundle.manifest.items == 30
     assert bundle.manifest.users == 30
     assert bundle.model.histories.of("u3").tolist() == split.full_history(split.user_ids.index("u3")).tolist()
-    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "stage2"}
+    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "stage2", "blend"}
     assert bundle.manifest.metrics["stage2"]["validation"]["ndcg@10"] > 0
 
 
 def test_every_stage_leaves_its_config_and_metrics(fitted: Path) -> None:
     """And curves where something was trained."""
     run = fitted / "run"
-    for stage in ("data", "backbone", "stage1", "stage2", "evaluation", "export"):
+    for stage in ("data", "backbone", "stage1", "stage2", "blend", "evaluation", "export"):
         assert {"config.json", "environment.json", "metrics.json"} <= {path.name for path in (run / stage).iterdir()}
     for stage in ("backbone", "stage1", "stage2"):
         assert (run / stage / "curve.png").is_file()
@@ -137,7 +137,7 @@ def test_nothing_runs_again_when_nothing_changed(ground: Path, fitted: Path) -> 
     before, versions = done(fitted), sorted(os.listdir(fitted / "bundle"))
     result = run_fit(ground, fitted)
     assert result.exit_code == 0, result.output
-    assert result.output.count("done before, unchanged") == 6
+    assert result.output.count("done before, unchanged") == 7
     assert done(fitted) == before
     assert sorted(os.listdir(fitted / "bundle")) == versions
 

@@ -1,0 +1,85 @@
+"""From retrieved items to a ranked list: the blend without the LLM first, then, where it is asked, the one with it.
+
+Serving, evaluation and batch jobs all rank so.
+
+Axes: C items in question, W of them in the LLM's window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.bundle.blend import Blends
+from models.bundle.catalogue_model import CatalogueModel
+from models.rankers.base import Audience, LocalRanker
+from models.rankers.of_model import LLM_SIGNAL, signals_of
+from models.recommending.merge import merge_window
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Items in question, best first by the blend without the LLM.
+
+    Attributes:
+        items: (C,) item numbers.
+        logits: (C,) of the blend without the LLM.
+        scores: by signal id (C,) of both blends.
+    """
+
+    items: np.ndarray
+    logits: np.ndarray
+    scores: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """How many items."""
+        return len(self.items)
+
+
+class ListRanker:
+    """Ranks items for one user at a time, by a bundle's blends.
+
+    Args:
+        model: of the catalogue.
+        blends: what each signal weighs.
+    """
+
+    def __init__(self, model: CatalogueModel, blends: Blends) -> None:
+        self._blends, self._interactions = blends, model.catalogue.interactions
+        weighed = {signal.id for blend in (blends.blend, blends.llm) for signal in blend.signals}
+        self._signals: list[LocalRanker] = [signal for signal in signals_of(model) if signal.id in weighed]
+
+    @torch.inference_mode()
+    def shortlist(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Shortlist:
+        """Items (C,), ordered by the blend without the LLM.
+
+        Args:
+            user_vector: (d,) x_u.
+            history: item numbers, oldest first.
+            items: (C,) in any order, each once.
+        """
+        user = Audience([""], [history], user_vector[None])
+        scores = {signal.id: signal.compute(user, items[None])[0] for signal in self._signals}
+        logits = self._blends.blend.logits(_rows(scores), self._interactions[items][None])[0]
+        order = np.argsort(-logits, kind="stable")
+        return Shortlist(items[order], logits[order], {name: values[order] for name, values in scores.items()})
+
+    def with_llm(self, shortlist: Shortlist, log_probs_W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The order (C,) as positions of `shortlist`, best first, and the scores (C,) in that order.
+
+        Args:
+            shortlist: of which the LLM ranked the first W.
+            log_probs_W: what it said of them.
+        """
+        window = len(log_probs_W)
+        scores = {name: values[:window] for name, values in shortlist.scores.items()} | {LLM_SIGNAL: log_probs_W}
+        interactions_W = self._interactions[shortlist.items[:window]]
+        logits_W = self._blends.llm.logits(_rows(scores), interactions_W[None])[0]
+        return merge_window(shortlist.logits, logits_W)
+
+
+def _rows(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As those of an audience of one."""
+    return {name: values[None] for name, values in scores.items()}
