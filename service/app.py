@@ -157,6 +157,7 @@ async def _build(
         RecommendConfig(
             window=settings.window,
             retrieve=settings.retrieve,
+            ranker=settings.ranker,
             max_candidates=settings.max_candidates,
             reserve_ms=settings.reserve_ms,
             floor_ms=settings.floor_ms,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Ranker = Literal["llm", "cf", "popularity"]
-"""Who placed an item, or the best that took part in an answer."""
+Ranker = Literal["llm", "blend", "popularity"]
+"""Who placed an item, or the best that took part in an answer: the blend with the LLM, that without it, or nobody who
+knows the user."""
 
 Fallback = Literal["timeout", "overload", "llm_error", "cold_user"]
 """Why the LLM did not rank."""

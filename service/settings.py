@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         None, gt=0, description="Threads of one torch operation; torch's choice if not set."
     )
 
-    window: int = Field(20, ge=1, le=100, description="How many items the LLM ranks: the CF's best.")
+    ranker: Literal["llm", "blend"] = Field(
+        "llm", description="Who ranks: the blend with the LLM, or that without it, which saves the LLM's cost."
+    )
+    window: int = Field(20, ge=1, le=100, description="How many items the LLM ranks: the best by the blend without it.")
     retrieve: int = Field(100, ge=1, le=1000, description="How many items are retrieved and ranked.")
     max_candidates: int = Field(1000, ge=1, description="Candidates a client may send; more are refused with 422.")
     timeout_ms: int = Field(1000, gt=0, description="Time to answer if the request does not say.")

@@ -10,7 +10,6 @@ Axes: E users, C candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -121,6 +120,11 @@ class Blends(Config):
     llm: Blend
     llm_lift: Lift
 
-    def of(self, ranker: Literal["llm", "blend"]) -> Blend:
-        """The blend of that name."""
-        return self.llm if ranker == "llm" else self.blend
+    @property
+    def llm_in_words(self) -> str:
+        """One line for people: what the LLM is worth here, and what saves its cost if that is nothing."""
+        mean, low, high = self.llm_lift.ndcg
+        line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
+        if self.llm_lift.is_certain:
+            return line
+        return f"{line}: no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"

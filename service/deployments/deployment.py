@@ -12,6 +12,7 @@ from models.bundle.store import Bundle
 from models.catalogue import Catalogue
 from models.composer import PromptComposer
 from models.engines.base import LLMEngine
+from models.recommending.shortlist import ListRanker
 
 SAMPLE_HISTORY = 5
 
@@ -23,18 +24,20 @@ class Deployment:
     Attributes:
         bundle: verified and fitting the engine's LLM.
         composer: asks about its users and items.
+        lists: ranks what was retrieved for a user.
         variant: its name in answers and metrics.
     """
 
     bundle: Bundle
     composer: PromptComposer
+    lists: ListRanker
     variant: str
 
     @classmethod
     def build(cls, bundle: Bundle, engine: LLMEngine, variant: str) -> Deployment:
         """Derive from `bundle` what answering with `engine` needs."""
         composer = PromptComposer(bundle.model, bundle.manifest.prompt, engine.tokenizer, engine.context_length)
-        return cls(bundle, composer, variant)
+        return cls(bundle, composer, ListRanker(bundle.model, bundle.manifest.blends), variant)
 
     @property
     def version(self) -> str:

@@ -157,7 +157,7 @@ class Explainer:
                 )
                 probabilities = softmax(log_probs)
             except FallbackError as error:
-                ranker, fallback = "cf", error.reason
+                ranker, fallback = "blend", error.reason
                 probabilities = softmax(deployment.composer.genre_cf_scores(vector))
         if fallback is not None:
             self._metrics.fallbacks.labels(fallback).inc()

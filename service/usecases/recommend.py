@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from models.config import Config
 from models.errors import ClientError
-from models.recommending.merge import merge_window, popularity, softmax
+from models.recommending.merge import popularity, softmax
 from models.recommending.retrieve import Pool, most_popular, retrieve
+from models.recommending.shortlist import Shortlist
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
 from service.llm_gate import FallbackError, LLMGate
@@ -21,9 +23,6 @@ from service.metrics import Metrics
 from service.outcome import Fallback, RankedItem, Ranker, Recommendation
 from service.users.histories import Histories
 from service.users.representations import Representations
-
-INLINE_ITEMS = 20_000
-"""Up to here a search (0.4 ms) takes less than handing it to a thread under load, and does not burden the loop."""
 
 
 class RecommendConfig(Config):
@@ -33,6 +32,7 @@ class RecommendConfig(Config):
     retrieve: int = 100
     max_candidates: int = 1000
     num_results: int = 10
+    ranker: Literal["llm", "blend"] = "llm"
     reserve_ms: float = 10
     floor_ms: float = 25
 
@@ -117,34 +117,44 @@ class Recommender:
                 if user_vector is None:
                     return self._by_popularity(deployment, query, pool, missing, "cold_user")
                 with self._metrics.stage("retrieve"):
-                    items, cf_scores = await self._retrieve(deployment, pool, user_vector)
+                    shortlist = await self._shortlist(deployment, pool, user_vector, history.items)
         except TimeoutError:
             pool = self._pool(deployment, query, candidates, np.asarray(sent_items, dtype=np.int64))
             return self._by_popularity(deployment, query, pool, missing, "timeout")
-        if len(items) == 0:
+        if not len(shortlist):
             return Recommendation(missing=missing)
+        ranked, fallback = await self._rank(deployment, shortlist, user_vector, history.items, deadline)
+        return Recommendation(ranked[: self._num_results(query)], missing, ranked[0].ranker, fallback)
 
-        window = items[: self._config.window]
-        vector, prompted = user_vector, deployment.prompted(history.items).tolist()
+    async def _rank(
+        self,
+        deployment: Deployment,
+        shortlist: Shortlist,
+        user_vector: torch.Tensor,
+        history: np.ndarray,
+        deadline: Deadline,
+    ) -> tuple[list[RankedItem], Fallback | None]:
+        """All of the shortlist, its window by the blend with the LLM where that is wanted and can be had."""
+        window = shortlist.items[: self._config.window]
         fallback: Fallback | None = None
-        try:
-            log_probs = await self._llm.choose(
-                lambda: deployment.composer.recommend(vector, prompted, window),
-                deadline.remaining(self._config.reserve_ms),
-            )
-        except FallbackError as error:
-            fallback = self._fell_back(error.reason)
-            rankers: list[Ranker] = ["cf"] * len(items)
-            scores = softmax(cf_scores)
-        else:
-            order, scores = merge_window(cf_scores, log_probs)
-            items = items[order]
-            rankers = ["llm" if place < len(window) else "cf" for place in range(len(items))]
+        order, scores, by_llm = np.arange(len(shortlist)), softmax(shortlist.logits), 0
+        if self._config.ranker == "llm":
+            shown = deployment.prompted(history).tolist()
+            try:
+                log_probs = await self._llm.choose(
+                    lambda: deployment.composer.recommend(user_vector, shown, window),
+                    deadline.remaining(self._config.reserve_ms),
+                )
+            except FallbackError as error:
+                fallback = self._fell_back(error.reason)
+            else:
+                by_llm = len(window)
+                order, scores = deployment.lists.with_llm(shortlist, log_probs)
         ranked = [
-            RankedItem(int(item), float(score), ranker)
-            for item, score, ranker in zip(items, scores, rankers, strict=True)
+            RankedItem(int(item), float(score), "llm" if place < by_llm else "blend")
+            for place, (item, score) in enumerate(zip(shortlist.items[order], scores, strict=True))
         ]
-        return Recommendation(ranked[: self._num_results(query)], missing, rankers[0], fallback)
+        return ranked, fallback
 
     def _check_candidates(self, query: Query) -> None:
         if query.candidates is not None and len(query.candidates) > self._config.max_candidates:
@@ -153,14 +163,16 @@ class Recommender:
                 " at a time: send fewer, or leave them out to have the service retrieve"
             )
 
-    async def _retrieve(
-        self, deployment: Deployment, pool: Pool, user_vector: torch.Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if len(deployment.catalogue) <= INLINE_ITEMS:
-            return retrieve(deployment.model, pool, user_vector)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, retrieve, deployment.model, pool, user_vector
-        )
+    async def _shortlist(
+        self, deployment: Deployment, pool: Pool, user_vector: torch.Tensor, history: np.ndarray
+    ) -> Shortlist:
+        """Retrieved or given items, in the order of the blend without the LLM."""
+
+        def find() -> Shortlist:
+            items, _ = retrieve(deployment.model, pool, user_vector)
+            return deployment.lists.shortlist(user_vector, history, items)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, find)
 
     def _pool(self, deployment: Deployment, query: Query, candidates: list[int] | None, history: np.ndarray) -> Pool:
         catalogue = deployment.catalogue

@@ -284,12 +284,3 @@ def worth(blends: Blends) -> dict[str, Any]:
     """For `metrics.json`: what each signal is worth, the LLM first, and the blends' validation metrics."""
     lifts = {signal.id: signal.lift.ndcg for signal in blends.blend.signals if signal.lift is not None}
     return {"lift_ndcg": {"llm": blends.llm_lift.ndcg, **lifts}, "validation": blends.blend.validation}
-
-
-def in_words(blends: Blends) -> str:
-    """One line for people: what the LLM is worth here, and what saves its cost if that is nothing."""
-    mean, low, high = blends.llm_lift.ndcg
-    line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
-    if blends.llm_lift.is_certain:
-        return line
-    return f"{line}: no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"

@@ -29,7 +29,7 @@ from models.domain import DOMAINS
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
-from training.allmrec.blend import in_words, worth
+from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
 from training.allmrec.recipe import Recipe
@@ -150,7 +150,7 @@ class Pipeline:
                 fitted = Contenders(self._stage2_inputs, self.aligned, model).fit_blends(self.recipe.blend)
                 run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
                 run.finish(worth(fitted))
-                run.say(in_words(fitted))
+                run.say(fitted.llm_in_words)
             return Blends.model_validate_json((run.directory / BLENDS_FILE).read_text(encoding="utf-8"))
 
     @cached_property

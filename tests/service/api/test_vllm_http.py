@@ -121,6 +121,6 @@ async def test_without_its_engine_the_service_answers_by_cf(on_vllm: httpx.Async
     assert {answer.json()["fallback"] for answer in answers} <= {None, "llm_error"}
 
     after = (await on_vllm.post("/recommend", json=question("u1"))).json()
-    assert (after["ranker"], after["fallback"], len(after["items"])) == ("cf", "llm_error", 20)
+    assert (after["ranker"], after["fallback"], len(after["items"])) == ("blend", "llm_error", 20)
     assert (await on_vllm.get("/health/ready")).status_code == 503
     assert (await on_vllm.get("/health/live")).status_code == 200

@@ -32,8 +32,8 @@ async def value(client: httpx.AsyncClient, series: str) -> float:
 
 
 def assert_cf(answer: dict[str, Any], reason: str) -> None:
-    assert (answer["ranker"], answer["fallback"]) == ("cf", reason)
-    assert {item["ranker"] for item in answer["items"]} == {"cf"}
+    assert (answer["ranker"], answer["fallback"]) == ("blend", reason)
+    assert {item["ranker"] for item in answer["items"]} == {"blend"}
     assert len(answer["items"]) == 10
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)

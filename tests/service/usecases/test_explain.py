@@ -140,7 +140,7 @@ async def test_a_streamed_sentence_follows_the_genres_and_is_summed_up(
 async def test_without_an_llm_the_facts_make_the_sentence(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.failure = broken()
     answer = await explain(faked, "u0", top_k=4)
-    assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("cf", "llm_error", "template")
+    assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("blend", "llm_error", "template")
     assert sum(share["probability"] for share in answer["genres"]) == pytest.approx(1)
     titles = [item["title"] for item in answer["genres"][0]["evidence"][:3]][::-1]
     if titles:
@@ -224,4 +224,4 @@ async def test_a_late_llm_is_not_waited_for(world: World, engine: FakeEngine, tm
     async with serving(world.settings_for(tmp_path, explain_timeout_ms=200), engine) as (client, _):
         engine.seconds = 3600
         answer = await explain(client, "u0")
-        assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("cf", "timeout", "template")
+        assert (answer["ranker"], answer["fallback"], answer["sentence_source"]) == ("blend", "timeout", "template")

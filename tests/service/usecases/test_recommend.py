@@ -130,7 +130,7 @@ async def test_two_hundred_candidates_are_ranked_whole(client: httpx.AsyncClient
     candidates = [f"i{number}" for number in range(1, 201)]
     answer = await ask(client, user_id="u0", candidates=candidates, num_results=200)
     assert len(answer["missing_item_ids"]) == 170
-    assert [item["ranker"] for item in answer["items"]] == ["llm"] * 20 + ["cf"] * 10
+    assert [item["ranker"] for item in answer["items"]] == ["llm"] * 20 + ["blend"] * 10
     history = bundle.model.histories.of("u0")[None]
     user_vector = bundle.model.backbone.represent(_tensor(history), bundle.model.cf_vectors)[0]
     by_cf = (-(bundle.model.cf_vectors[1:] @ user_vector).numpy()).argsort() + 1
