@@ -2,6 +2,7 @@
 # make evaluate  how good the demo's model is, beside its opponents
 # make test      the whole test suite
 # make lint      style, types and import contracts
+# make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
 # make bench     the benchmarks of docs/performance.md
 # make clean     remove the demo's data, runs and bundles
 
@@ -17,7 +18,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate test lint bench clean
+.PHONY: run evaluate test lint alerts bench clean
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -33,6 +34,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+alerts:
+	promtool check config deploy/prometheus/prometheus.yml
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
 
 bench: $(VENV)/.test $(BUNDLE)
 	$(BIN)/python -m benchmarks
