@@ -155,6 +155,6 @@ def test_the_image_runs_as_nobody_and_writes_to_data_alone() -> None:
         users = [line for line in lines[start:end] if line.startswith("USER ")]
         assert users == ["USER 10001:10001"]
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", "\n".join(lines), re.MULTILINE)
-    places = re.findall(r"\b(HOME|\w+_HOME|\w+_CACHE_ROOT|\w+_CACHE_DIR|ALLMREC_REDIS_DIR)=(\S+)", "\n".join(lines))
+    places = re.findall(r"\b(HOME|\w+_HOME|\w+_CACHE_ROOT|\w+_CACHE_DIR|ALLMREC_REDIS_DIR)=(/\S+)", "\n".join(lines))
     assert len(places) >= 6
     assert {place.split("/")[1] for _, place in places} == {"data"}
