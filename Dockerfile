@@ -3,14 +3,20 @@
 #   docker build --target gpu -t allmrec:gpu .     vLLM and FAISS on NVIDIA GPUs
 # A bundle is mounted at /bundles: train one with `allmrec-train`, or set ALLMREC_BUNDLE.
 
-FROM python:3.11-slim AS base
+# The full version, and a digest where you have one: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
+FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN apt-get update && apt-get install --yes --no-install-recommends curl libgomp1 libnuma1 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 10001 allmrec \
-    && mkdir /bundles /data && chown allmrec /data
+    && groupadd --gid 10001 allmrec \
+    && useradd --no-create-home --home-dir /data --shell /usr/sbin/nologin --uid 10001 --gid 10001 allmrec \
+    && mkdir /bundles /data && chown allmrec:allmrec /data
 WORKDIR /app
-ENV ALLMREC_HOST=0.0.0.0 ALLMREC_BUNDLE=/bundles ALLMREC_REDIS_DIR=/data/redis HF_HOME=/data/huggingface
+ENV ALLMREC_HOST=0.0.0.0 ALLMREC_BUNDLE=/bundles ALLMREC_REDIS_DIR=/data/redis
+# The root may be read-only: whatever is written goes into the volume /data, or into /tmp.
+ENV HOME=/data HF_HOME=/data/huggingface XDG_CACHE_HOME=/data/cache VLLM_CACHE_ROOT=/data/cache/vllm \
+    TRITON_CACHE_DIR=/data/cache/triton TORCHINDUCTOR_CACHE_DIR=/data/cache/inductor PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8000
 # Not ready means "send no traffic", not "restart": the engine restarts itself. So liveness is what is checked.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=180s CMD curl --fail --silent http://127.0.0.1:8000/health/live
@@ -26,7 +32,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 RUN pip install --constraint requirements/constraints.txt ".[cpu]"
-USER allmrec
+USER 10001:10001
 
 FROM base AS gpu
 # vLLM compiles some kernels when it starts.
@@ -37,4 +43,4 @@ COPY models models
 COPY service service
 RUN pip install --constraint requirements/gpu.txt ".[gpu]"
 ENV ALLMREC_ENGINE=vllm
-USER allmrec
+USER 10001:10001

@@ -3,6 +3,7 @@
 # make results   the tables of docs/results.md: RESULTS="DATASET..." with SEEDS=5; it goes on where it was stopped
 # make test      the whole test suite
 # make lint      style, types and import contracts
+# make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
 # make bench     the benchmarks of docs/performance.md
 # make clean     remove the demo's data, runs and bundles
 
@@ -20,7 +21,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results test lint bench clean
+.PHONY: run evaluate results test lint bench clean alerts
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -39,6 +40,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+alerts:
+	promtool check config deploy/prometheus/prometheus.yml
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
 
 bench: $(VENV)/.test $(BUNDLE)
 	$(BIN)/python -m benchmarks

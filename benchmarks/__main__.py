@@ -15,10 +15,12 @@ import typer
 from benchmarks import backbone_scale as backbone_scale_benchmark
 from benchmarks import backbones as backbones_benchmark
 from benchmarks import explanations as explanations_benchmark
+from benchmarks import filters as filters_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks.questions import Asked, Questionnaire
 from benchmarks.results import markdown, save
+from models.bundle.index import IndexKind
 from models.llm.loading import EMBEDDED
 from training.backbones.config import PRESETS
 from training.runs.loop import LoopConfig
@@ -39,6 +41,7 @@ def every(context: typer.Context) -> None:
         ranking()
         service()
         explanations()
+        filters()
 
 
 @app.command()
@@ -155,6 +158,26 @@ def backbone_scale(
     torch.set_num_threads(1)
     rows = backbone_scale_benchmark.measure(interactions, items, presets.split(","), steps, validation_users, seed)
     typer.echo(markdown(rows))
+
+
+@app.command()
+def filters(
+    sizes: Annotated[str, typer.Option(help="Items of each catalogue, comma-separated.")] = "100000,1000000",
+    kinds: Annotated[str, typer.Option(help="Comma-separated.")] = "flat,hnsw,ivf",
+    largest_graph: Annotated[int, typer.Option(help="Items up to which a graph is built: that takes long.")] = 100_000,
+    queries: Annotated[int, typer.Option(help="Users that ask under each filter.")] = 30,
+    seen: Annotated[int, typer.Option(help="A user's best items, left out in every second row.")] = 3000,
+    seed: SeedOption = 0,
+) -> None:
+    """Recall and latency of retrieval under category filters and exclusions."""
+    rows = []
+    for items in (int(size) for size in sizes.split(",")):
+        chosen = [IndexKind(kind) for kind in kinds.split(",")]
+        chosen = [kind for kind in chosen if kind != IndexKind.HNSW or items <= largest_graph]
+        rows += filters_benchmark.measure(items, chosen, 64, queries, seen, seed)
+    summary = filters_benchmark.summary(rows)
+    save("filters", {"embedding_size": 64, "queries": queries, "seen": seen, "seed": seed}, rows, summary)
+    typer.echo(markdown(summary))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,14 @@ RESULTS = Path(__file__).parent / "results"
 PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
-def save(name: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **more: Any) -> Path:
-    """Write `results/<name>.json`, and its table into the document."""
+def save(
+    name: str,
+    settings: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    summary: Sequence[Mapping[str, Any]] | None = None,
+    **more: Any,
+) -> Path:
+    """Write `results/<name>.json`, and `summary`, or else its rows, as a table into the document."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     result = {
@@ -31,7 +37,7 @@ def save(name: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         **more,
     }
     path.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
-    write_table(name, rows)
+    write_table(name, summary or rows)
     return path
 
 

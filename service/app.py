@@ -102,15 +102,19 @@ def create_app(
                     logger.exception("start_failed")
                     on_failure(error)
                 else:
+                    runtime.metrics.ready.set(1)
                     logger.info("ready", bundle_version=runtime.services.deployments.take().version)
                     on_ready(runtime.services)
 
+            lag = asyncio.create_task(runtime.metrics.watch_event_loop(), name="event-loop-lag")
             starting = asyncio.create_task(start(), name="start")
             app.state.starting = starting
             yield
-            starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await starting
+            for task in (starting, lag):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            runtime.metrics.ready.set(0)
             runtime.services = None
 
     app = FastAPI(
@@ -148,6 +152,7 @@ async def _build(
     histories = Histories(store, settings.user_cache_size)
     representations = Representations(store, executor, metrics, settings.user_cache_size)
     llm_gate = LLMGate(engine, executor, metrics, settings.max_inflight)
+    _watch(metrics, engine, llm_gate)
     recommender = Recommender(
         histories,
         representations,
@@ -173,6 +178,14 @@ async def _build(
     await _warm_up(deployment, engine, settings.window)
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
     return Services(Deployments(deployment), engine, store, histories, recommender, explainer)
+
+
+def _watch(metrics: Metrics, engine: LLMEngine, llm_gate: LLMGate) -> None:
+    """Let metrics see the state of the LLM."""
+    metrics.watch_engine(lambda: engine.healthy)
+    metrics.watch_queue(llm_gate.load)
+    if isinstance(engine, TransformersEngine):
+        engine.on_batch = metrics.batch
 
 
 async def _warm_up(deployment: Deployment, engine: LLMEngine, window: int) -> None:

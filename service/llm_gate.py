@@ -44,7 +44,12 @@ class LLMGate:
         self._executor = executor
         self._metrics = metrics
         self._max_inflight = max_inflight
-        self._inflight = 0
+        self._arrivals: list[float] = []
+
+    def load(self) -> tuple[int, float]:
+        """How many requests are at the LLM, and how long the oldest has been there, in seconds."""
+        now = time.perf_counter()
+        return len(self._arrivals), max((now - arrival for arrival in self._arrivals), default=0.0)
 
     async def choose(self, compose: Callable[[], Question], seconds: float) -> np.ndarray:
         """The (K,) log-probabilities of the choices of a question.
@@ -56,8 +61,7 @@ class LLMGate:
         Raises:
             FallbackError: the LLM is late, down or has too much to do.
         """
-        self._admit(seconds)
-        self._inflight += 1
+        arrival = self._admit(seconds)
         try:
             async with asyncio.timeout(seconds):
                 with self._metrics.stage("prompt"):
@@ -68,7 +72,7 @@ class LLMGate:
         except Exception as error:
             raise self._fallback(error) from error
         finally:
-            self._inflight -= 1
+            self._arrivals.remove(arrival)
         self._metrics.candidates_scored.inc(len(log_probs))
         return log_probs
 
@@ -78,9 +82,8 @@ class LLMGate:
         Raises:
             FallbackError: as `choose`; pieces may have been given before.
         """
-        self._admit(seconds)
-        due = time.perf_counter() + seconds
-        self._inflight += 1
+        arrival = self._admit(seconds)
+        due = arrival + seconds
         try:
             with self._metrics.stage("explain"):
                 draft = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
@@ -94,16 +97,19 @@ class LLMGate:
         except Exception as error:
             raise self._fallback(error) from error
         finally:
-            self._inflight -= 1
+            self._arrivals.remove(arrival)
 
-    def _admit(self, seconds: float) -> None:
+    def _admit(self, seconds: float) -> float:
+        """Take a place; says since when it is taken."""
         if seconds <= 0:
             raise FallbackError("timeout")
         if not self._engine.healthy:
             raise FallbackError("llm_error")
-        if self._inflight >= self._max_inflight:
+        if len(self._arrivals) >= self._max_inflight:
             self._metrics.shed.labels("llm_inflight").inc()
             raise FallbackError("overload")
+        self._arrivals.append(time.perf_counter())
+        return self._arrivals[-1]
 
     def _fallback(self, error: Exception) -> FallbackError:
         """Whatever an engine does wrong, the answer goes on without it."""

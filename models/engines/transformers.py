@@ -72,7 +72,7 @@ class _Request:
 
 
 class TransformersEngine:
-    """`LLMEngine` on a transformers model in this process.
+    """`LLMEngine` on a transformers model in this process. `on_batch` is told how many requests each batch has.
 
     Args:
         config: of the engine.
@@ -96,6 +96,7 @@ class TransformersEngine:
         self._waiting: deque[_Request] = deque()
         self._changed = asyncio.Event()
         self._batches: asyncio.Task[None] | None = None
+        self.on_batch: Callable[[int], None] = lambda _: None
 
     @property
     def healthy(self) -> bool:
@@ -179,6 +180,7 @@ class TransformersEngine:
     async def _answer(self, batch: list[_Request]) -> None:
         prompts = [request.prompt for request in batch]
         tries = [request.trie for request in batch]
+        self.on_batch(len(batch))
         try:
             results = await self._run(lambda: score_prompts(self._model, prompts, tries))
         except Exception as error:

@@ -47,6 +47,8 @@ async def get_genre(
     narration = services.explainer.narrate(deployment, answer, deadline)
 
     def response() -> GenreResponse:
+        if narration.source is not None and deadline.remaining() < 0:
+            runtime.metrics.deadline_missed("/explain/genre")
         return _response(deployment, user_id, answer, narration, deadline)
 
     async def events() -> AsyncIterator[str]:

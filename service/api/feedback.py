@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
 from service.api.problems import responses
 from service.api.schemas.feedback import FeedbackRequest, FeedbackResponse
-from service.stores.port import Event
+from service.stores.port import Event, StoreError
 
 router = APIRouter()
 
@@ -20,13 +20,14 @@ async def post_feedback(
 ) -> FeedbackResponse:
     """Tell what users did. Their next answers reflect it. Sending an event twice changes nothing."""
     now = time.time()
-    await services.histories.record(
-        deployment,
-        [
-            Event(sent.user_id, sent.item_id, sent.timestamp.timestamp() if sent.timestamp else now)
-            for sent in body.events
-        ],
-    )
+    events = [
+        Event(sent.user_id, sent.item_id, sent.timestamp.timestamp() if sent.timestamp else now) for sent in body.events
+    ]
+    try:
+        await services.histories.record(deployment, events)
+    except StoreError:
+        runtime.metrics.feedback_refused(len(events))
+        raise
     for sent in body.events:
         runtime.metrics.feedback_events.labels(sent.type).inc()
     _, missing = deployment.catalogue.indices_of(dict.fromkeys(sent.item_id for sent in body.events))

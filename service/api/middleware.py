@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import BodyTooLargeError
@@ -114,4 +116,18 @@ class LimitBody:
 def route_of(scope: Scope) -> str:
     """The route's path template, so that metrics stay few whatever clients ask for."""
     route = scope.get("route")
+    if route is None and "app" in scope:
+        # Refused before it was routed.
+        found = (each for each in routes_in(scope["app"].routes) if each.matches(scope)[0] is not Match.NONE)
+        route = next(found, None)
     return getattr(route, "path_format", "unmatched")
+
+
+def routes_in(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Every route, those of included routers too: FastAPI keeps a router whole. None of ours has a prefix."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from routes_in(router.routes)

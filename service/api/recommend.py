@@ -39,6 +39,8 @@ async def post_recommend(
         num_results=body.num_results,
     )
     answer = await unless_gone(request, services.recommender.recommend(deployment, query, deadline))
+    if deadline.remaining() < 0:
+        runtime.metrics.deadline_missed("/recommend")
     return RecommendResponse(
         recommendation_id=uuid.uuid4().hex,
         items=[

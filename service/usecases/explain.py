@@ -160,7 +160,7 @@ class Explainer:
                 ranker, fallback = "blend", error.reason
                 probabilities = softmax(deployment.composer.genre_cf_scores(vector))
         if fallback is not None:
-            self._metrics.fallbacks.labels(fallback).inc()
+            self._metrics.fell_back("/explain/genre", fallback)
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         shares = [
             GenreShare(genres[row], float(probabilities[row]), _evidence(deployment, history.items, genres[row]))

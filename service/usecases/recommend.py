@@ -202,5 +202,5 @@ class Recommender:
         return Recommendation(ranked[: self._num_results(query)], missing, ranker, reason)
 
     def _fell_back(self, reason: Fallback) -> Fallback:
-        self._metrics.fallbacks.labels(reason).inc()
+        self._metrics.fell_back("/recommend", reason)
         return reason

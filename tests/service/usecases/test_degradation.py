@@ -44,7 +44,7 @@ async def test_a_late_llm_is_not_waited_for(faked: httpx.AsyncClient, engine: Fa
     engine.seconds = AN_HOUR
     assert_cf(await ask(faked, timeout_ms=1000), "timeout")
     assert engine.cancelled == 1
-    assert await value(faked, 'allmrec_fallbacks_total{reason="timeout"}') == 1
+    assert await value(faked, 'allmrec_fallbacks_total{reason="timeout",route="/recommend"}') == 1
 
 
 async def test_a_timeout_shorter_than_any_llm_still_gives_the_cf_ranking(
@@ -59,7 +59,7 @@ async def test_a_timeout_shorter_than_any_llm_still_gives_the_cf_ranking(
 async def test_a_broken_llm_gives_the_cf_ranking(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.failure = broken()
     assert_cf(await ask(faked), "llm_error")
-    assert await value(faked, 'allmrec_fallbacks_total{reason="llm_error"}') == 1
+    assert await value(faked, 'allmrec_fallbacks_total{reason="llm_error",route="/recommend"}') == 1
 
 
 async def test_even_a_mistake_inside_an_engine_is_no_500(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
