@@ -51,14 +51,14 @@ class IdColumn:
         elif kind is not str and kind is not int and value is not None:
             raise self._bad("unusable", f"is {_shown(value)}, which is no id; give a text or a whole number")
         text = "" if value is None else str(value).strip()
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise self._bad("broken", f"{text!r} holds half a character (a lone surrogate); mend it")
         if _is_nothing(text) or not is_visible(text):
             raise self._bad("missing", f"is missing{f' ({text!r})' if text else ''}; fill it in")
         if self.bent:
             text = self._straight(text)
         if len(text) > MAX_ID_LENGTH:
             raise self._bad("long", f"has {len(text)} characters, more than {MAX_ID_LENGTH}; shorten it")
-        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise self._bad("broken", f"{text!r} holds half a character (a lone surrogate); mend it")
         return text
 
     def described(self) -> str | None:

@@ -81,7 +81,7 @@ class ParquetTable(Table):
     def _settle_binary(self, block: pl.DataFrame) -> None:
         for name in (name for name, kind in block.schema.items() if kind == pl.Binary and name not in self._uuids):
             values = block[name].drop_nulls()
-            texts = values.cast(pl.String, strict=False)
+            texts = _decoded(values)
             if texts.null_count() == 0:
                 self._uuids[name] = False
             elif len(values) and (values.bin.size() == UUID_BYTES).all():
@@ -99,7 +99,7 @@ class ParquetTable(Table):
                 texts = [None if raw is None else str(uuid.UUID(bytes=raw)) for raw in column]
                 column = pl.Series(name, texts, dtype=pl.String)
             elif column.dtype == pl.Binary:
-                column = column.cast(pl.String, strict=False)
+                column = _decoded(column)
             columns.append(column.alias(str(len(columns))))
         return pl.DataFrame(columns)
 
@@ -129,9 +129,25 @@ def refusal(kind: pl.DataType | None, role: str) -> str | None:
     return None
 
 
+def _decoded(column: pl.Series) -> pl.Series:
+    """Binary values as text; null where one is not UTF-8."""
+    try:
+        return column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        texts = [_text(raw) for raw in column]
+        return pl.Series(column.name, texts, dtype=pl.String)
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
 def _damaged(column: pl.Series) -> frozenset[int]:
     """The places of values that are not UTF-8."""
-    texts = column.cast(pl.String, strict=False)
+    texts = _decoded(column)
     return frozenset((texts.is_null() & column.is_not_null()).arg_true().to_list())
 
 
