@@ -1,4 +1,4 @@
-"""`allmrec-train import` and `allmrec-train demo`."""
+"""`allmrec-train import`, `allmrec-train inspect` and `allmrec-train demo`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from training.data.importing.dialect import Quoting
 from training.data.importing.importer import Format, ImportConfig, prepare
 from training.data.importing.ledger import OnBadRow
 from training.data.importing.report import run_import
+from training.data.inspection import draw, inspect_dataset, show
 
 app = typer.Typer(help="Make datasets.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -119,10 +120,28 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
             separator=categories_separator,
         ),
     )
-    planned = prepare(config)
-    dataset = run_import(planned, console)
-    dataset.save(out)
+    try:
+        dataset = run_import(prepare(config), console)
+        dataset.save(out)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: nothing was written to {out}", markup=False, highlight=False)
+        raise typer.Exit(130) from None
     _summarise(dataset, out)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw it as PNG; NAME.png in the working folder unless given.")
+    ] = None,
+) -> None:
+    """Show what is in a dataset: counts, lengths, time span, what is cold, sample rows, and a picture."""
+    loaded = Dataset.load(dataset)
+    show(loaded, inspect_dataset(loaded), console)
+    path = picture or Path(f"{dataset.resolve().name}.png")
+    draw(loaded, path)
+    console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
