@@ -15,6 +15,9 @@ from training.data.importing.filtering import first_of_pairs, k_core
 from training.data.importing.ledger import BadRowError, Ledger, OnBadRow
 from training.data.importing.times import MICROSECONDS
 
+PARTED = "\x1f"
+"""No text holds it: it counts as a space."""
+
 
 class FilterConfig(Config):
     """Which good rows stay.
@@ -186,15 +189,17 @@ class DatasetBuilder:
 
     def _catalogue(self) -> pl.DataFrame:
         titles, descriptions, categories = zip(*self._texts, strict=True)
-        return pl.DataFrame(
+        frame = pl.DataFrame(
             {
                 "item_id": list(self.item_codes),
                 "title": titles,
                 "description": descriptions,
-                "categories": [list(names) for names in categories],
+                "categories": [PARTED.join(names) or None for names in categories],
             },
-            schema=dict(ITEMS_SCHEMA),
+            schema=dict.fromkeys(ITEMS_SCHEMA, pl.String),
         )
+        # One text an item, parted at once: a list for each would be built one by one.
+        return frame.with_columns(pl.col("categories").str.split(PARTED).fill_null([]))
 
     def _keep(self, rows: np.ndarray, keep: np.ndarray, reason: str) -> np.ndarray:
         self.interactions.drop(reason, int((~keep).sum()))

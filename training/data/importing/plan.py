@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from training.data.importing.text import Text
 SUFFIXES = (
     *(".csv", ".tsv", ".tab", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".inter", ".item"),
 )
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,9 @@ def _kind(table: Table, columns: Columns) -> str:
         return "orders"
     if order is not None and item is not None:
         return "lines"
-    titled = find(table, columns, "title") is not None and user is None
-    return "items" if titled and find(table, columns, "item_id") is not None else "other"
+    title, item_id = find(table, columns, "title"), find(table, columns, "item_id")
+    # Where ids are the titles for want of text, a table that has nothing else to say is none of items.
+    return "items" if user is None and item_id is not None and title not in {None, item_id} else "other"
 
 
 def _joined(config: ImportConfig, kinds: dict[str, list[Table]], lines: Table) -> Table:
@@ -240,7 +243,7 @@ def _is_listed(source: Source, config: ImportConfig) -> bool:
 
 
 def _is_data(name: str) -> bool:
-    return plain(name).isdigit()
+    return not name or plain(name).isdigit() or DATE.match(name) is not None
 
 
 def _beside(passed_over: Sequence[str]) -> str:

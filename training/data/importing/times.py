@@ -30,6 +30,7 @@ SHORT_YEAR = re.compile(r"\d{1,2}[/.-]\d{1,2}[/.-]\d{2}(?!\d)")
 MONTH_NAME = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE)
 DAY_AND_YEAR = re.compile(r"(?<!\d)\d{1,2}(?!\d|:).*(?<!\d)\d{4}(?!\d)|(?<!\d)\d{4}(?!\d).*(?<!\d)\d{1,2}(?!\d|:)")
 ZONE_LETTERS = re.compile(r"(?<![a-zA-Z])(?!AM|PM|UTC|GMT)[A-Z]{2,4}(?![a-zA-Z])")
+MOST_SECONDS = 10**11
 UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"), (1e20, "nanoseconds"))
 
 
@@ -66,6 +67,7 @@ class TimeColumn:
     ) -> None:
         self._format = wanted
         self.spellings: dict[str, None] = {}
+        self._seconds = False
         self._compact = 0
         self._day_first: bool | None = None
         if wanted is not None:
@@ -87,14 +89,18 @@ class TimeColumn:
         Raises:
             BadRowError: it is missing, or not in the column's spelling.
         """
-        if self._format is None and not self._compact:
+        kind = type(value)
+        if (kind is str or kind is int) and self._format is None and not self._compact:
+            # The usual case first: whole numbers, as text or not.
             try:
-                # The usual case first: whole numbers, as text or not.
                 number = int(value)
-                if type(value) is str or type(value) is int:
-                    return self._scaled(number, value)
-            except (ValueError, TypeError, OverflowError):
+            except ValueError:
                 pass
+            else:
+                if -MOST_SECONDS < number < MOST_SECONDS:
+                    self._seconds = True
+                    return number * MICROSECONDS
+                return self._scaled(number, value)
         if isinstance(value, datetime):
             return self._of_datetime(value, "dates of the file")
         if isinstance(value, date):
@@ -111,7 +117,8 @@ class TimeColumn:
         """How moments are spelled here, once they are read."""
         if self._format is not None:
             return f"{self._format}, UTC unless it has a zone"
-        return " and ".join(self.spellings) or "no value"
+        told = dict.fromkeys(["seconds since 1970"] if self._seconds else []) | self.spellings
+        return " and ".join(told) or "no value"
 
     def _of_text(self, text: str, value: Any) -> int:
         if self._format is not None:
