@@ -165,8 +165,10 @@ def import_(
     seed: SeedOption = 0,
 ) -> None:
     """How an import scales; `--rows 100_000_000` takes 10 GiB of disk for the time."""
-    measured = import_benchmark.measure([int(size) for size in rows.split(",")], items, seed)
-    save("import", {"items": items, "rows_a_user": import_benchmark.ROWS_A_USER, "seed": seed}, measured)
+    measured = []
+    for row in import_benchmark.measure([int(size) for size in rows.split(",")], items, seed):
+        measured.append(row)
+        save("import", {"items": items, "rows_a_user": import_benchmark.ROWS_A_USER, "seed": seed}, measured)
     typer.echo(markdown(measured))
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,14 @@ ROWS_A_USER = 50
 GIB = 1 << 30
 
 
-def measure(sizes: list[int], items: int, seed: int) -> list[dict[str, Any]]:
+def measure(sizes: list[int], items: int, seed: int) -> Iterator[dict[str, Any]]:
     """Import tables of `sizes` rows, each in a process of its own, so that each has a peak of its own."""
     context = multiprocessing.get_context("spawn")
-    rows = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             generate(Path(folder), size, items, seed)
             with context.Pool(1) as pool:
-                rows.append(pool.apply(import_once, (Path(folder), size)))
-    return rows
+                yield pool.apply(import_once, (Path(folder), size))
 
 
 def generate(folder: Path, rows: int, items: int, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from training.data.splits import MIN_EVALUATED, Holdout, SequenceSplit
 MIN_ITEMS = 2
 FEW_EVALUATED = 100
 SHORT_TITLE = 2
+DAYS_115, YEAR = 10_000_000, 31_536_000
 
 
 def check_fitness(dataset: Dataset, split: SequenceSplit) -> list[str]:
@@ -102,3 +104,10 @@ def _of_times(dataset: Dataset) -> Iterator[str]:
     times = dataset.interactions["timestamp"]
     if times.n_unique() == 1 and len(times) > 1:
         yield "all interactions have the same time: histories are in the order of the source"
+    late = int((times > datetime.now(UTC).timestamp()).sum())
+    if late:
+        yield f"{late:,} interactions lie in the future"
+    latest = int(times.to_numpy().max())
+    # Row numbers and other small counts are meant as they are.
+    if DAYS_115 < latest < YEAR:
+        yield "all times lie in 1970: they may be no seconds; say how they are written with --time-format"

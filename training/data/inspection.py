@@ -18,7 +18,6 @@ from training.data.fitness import check_fitness, evaluated_users
 from training.data.splits import SequenceSplit
 
 SAMPLE = 5
-EPOCH_YEAR_END = 31_536_000
 QUANTILES = (0.0, 0.5, 0.9, 1.0)
 
 
@@ -65,7 +64,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
         "categories": _categories(items["categories"]),
         "title length": _spread(items["title"].str.len_chars()),
     }
-    warnings = [*dataset.info.warnings, *_times(interactions["timestamp"]), *_fitness(dataset, split)]
+    warnings = [*dataset.info.warnings, *_fitness(dataset, split)]
     return Inspection(figures, warnings, items.head(SAMPLE), interactions.head(SAMPLE))
 
 
@@ -128,18 +127,6 @@ def _fitness(dataset: Dataset, split: SequenceSplit) -> list[str]:
         return check_fitness(dataset, split)
     except DataError as error:
         return [f"cannot be trained on: {error}"]
-
-
-def _times(times: pl.Series) -> list[str]:
-    """Times that are hardly meant as they were read."""
-    warnings = []
-    late = int((times > datetime.now(UTC).timestamp()).sum())
-    if late:
-        warnings.append(f"{late:,} interactions lie in the future")
-    latest = int(times.max())  # type: ignore[arg-type]
-    if 0 < latest < EPOCH_YEAR_END and latest > 10_000_000:
-        warnings.append("all times lie in 1970: they may be no seconds; say how they are written with --time-format")
-    return warnings
 
 
 def _spread(values: pl.Series) -> str:

@@ -86,6 +86,14 @@ def test_sequences_of_one_item_are_said() -> None:
     assert "every training sequence is of one item" in checked(dataset_of({"u": "abc", "v": "b"}, TITLES))
 
 
+def test_times_that_cannot_be_meant_are_said() -> None:
+    dataset = dataset_of({"u": "abc"}, TITLES)
+    late = Dataset(dataset.info, dataset.interactions.with_columns(timestamp=pl.lit(32503680000)), dataset.items)
+    assert "3 interactions lie in the future" in checked(late)
+    dates = Dataset(dataset.info, dataset.interactions.with_columns(timestamp=pl.lit(20190131)), dataset.items)
+    assert "all times lie in 1970" in checked(dates)
+
+
 def test_a_sound_dataset_has_no_warnings() -> None:
     """150 users with five interactions each among 30 items, the last met before."""
     letters = [chr(0x61 + n) for n in range(26)]

@@ -17,6 +17,9 @@ from training.data.importing.text import DamagedLine, Text
 EXCEL_HINT = re.compile(r'"?sep=(.)"?')
 DELIMITER_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", " ": "space", "\x01": "control character 1"}
 MAX_HEADER = 100_000
+REPEATED_HEADER = BadRowError(
+    "repeated header", "the row is the header again, as where files were put together; take it out"
+)
 
 
 class DelimitedTable(Table):
@@ -72,11 +75,13 @@ class DelimitedTable(Table):
         if self._has_header:
             next(records)
         pick = _picker([self.header.index(name) for name in wanted])
-        offset = self._preface
+        offset, first = self._preface, self.first_row[0] if self.first_row else ""
         for line, cells in records:
             ledger.read += 1
             if isinstance(cells, BadRowError):
                 ledger.bad(self.place(line + offset), cells)
+            elif cells[0] == first and [cell.strip() for cell in cells] == self.first_row and self._has_header:
+                ledger.bad(self.place(line + offset), REPEATED_HEADER)
             elif len(cells) == width or (len(cells) > width and not any(map(str.strip, cells[width:]))):
                 yield line + offset, pick(cells)
             else:

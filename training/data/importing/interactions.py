@@ -149,6 +149,8 @@ class InteractionReader:
             builder.warnings += self._texts.warnings()
         if self._clock is None:
             builder.warnings.append(f"{table.source.label}: without a time column, rows are taken in their order")
+        if self._clock is not None and self._clock.is_mixed:
+            builder.warnings.append(f"{table.source.label}: times are spelled in several ways: {values['time']}")
         if self._retitled:
             builder.warnings.append(
                 f"{table.source.label}: {self._retitled:,} rows have another title than the first row of their item,"

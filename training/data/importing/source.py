@@ -39,6 +39,7 @@ DAMAGES = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstd.ZstdErro
 # What people hand in by mistake, told by the first bytes, and what to do about it.
 STRANGERS = {
     b"version https://git-lfs.github.com/spec": "is a Git LFS pointer, not the data: fetch it with `git lfs pull`",
+    ZIP_MAGIC: "is a zip archive inside of another or of a compressed file: unpack it first",
     b"7z\xbc\xaf": "is a 7z archive: unpack it first",
     b"Rar!": "is a RAR archive: unpack it first",
     b"SQLite format 3": "is an SQLite database: export its tables as CSV",

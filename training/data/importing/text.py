@@ -51,6 +51,7 @@ class Text:
         self.source = source
         self._single_byte = single_byte
         self._settled = encoding is not None
+        self._mixed = False
         head = source.head()
         mark, of_mark = next(((mark, name) for mark, name in MARKS.items() if head.startswith(mark)), (b"", None))
         self._mark = mark if encoding is None or _same(of_mark, encoding) else b""
@@ -109,6 +110,8 @@ class Text:
             yield rest
 
     def _decoded(self, ready: bytes) -> list[str]:
+        if self._mixed and not ready.isascii():
+            return self._decoded_singly(ready)
         try:
             text = ready.decode(self.encoding)
         except UnicodeDecodeError:
@@ -127,8 +130,10 @@ class Text:
             return [DamagedLine(line) if "\ufffd" in line else line for line in lines]
         lines = []
         for raw in ready.removesuffix(self._line_end).split(self._line_end):
+            # Files put together from others have both; a line of Latin-1 is hardly ever UTF-8 by chance.
+            encoding = "utf-8" if self._mixed and _is_utf8(raw) else self.encoding
             try:
-                lines.append(raw.decode(self.encoding).removesuffix("\r"))
+                lines.append(raw.decode(encoding).removesuffix("\r"))
             except UnicodeDecodeError:
                 lines.append(DamagedLine(raw.decode(self.encoding, errors="replace").removesuffix("\r")))
         return lines
@@ -147,7 +152,7 @@ class Text:
                 f"{self.source} is not UTF-8, and not Latin-1 by its looks: name its encoding with --encoding,"
                 " for example cp1251, gb18030, shift_jis or euc-kr"
             )
-        self.encoding, self.told_by = SINGLE_BYTE, "its bytes, which are not UTF-8"
+        self.encoding, self.told_by, self._mixed = SINGLE_BYTE, "its bytes; lines of UTF-8 as such", True
 
     def _settle_zeros(self, head: bytes) -> None:
         """UTF-16 without a mark has its zero bytes on one side; other zero bytes are no text."""

@@ -120,6 +120,11 @@ class TimeColumn:
         told = dict.fromkeys(["seconds since 1970"] if self._seconds else []) | self.spellings
         return " and ".join(told) or "no value"
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the moments read were spelled in several ways."""
+        return self._seconds + len(self.spellings) > 1
+
     def _of_text(self, text: str, value: Any) -> int:
         if self._format is not None:
             return self._of_datetime(datetime.strptime(text, self._format), self._format)

@@ -358,6 +358,13 @@ class TestEncodings:
         dataset = skipped(table, items)
         assert (dataset.info.interactions.read, dataset.info.interactions.skipped) == (6, {"wrong encoding": 1})
 
+    def test_files_put_together_are_read_line_by_line(self, tmp_path: Path, clicks: Path) -> None:
+        """One in Latin-1, one in UTF-8, each with its header: the second header is a bad row."""
+        content = "item_id,title\na,Größe\nc,Äpfel\n".encode("latin-1") + "item_id,title\nb,Café\n".encode()
+        dataset = skipped(clicks, put(tmp_path / "t.csv", content))
+        assert titles(dataset) == ["Größe", "Äpfel", "Café"]
+        assert dataset.info.items.skipped == {"repeated header": 1}
+
     def test_what_is_not_western_asks_for_its_name(self, tmp_path: Path, clicks: Path) -> None:
         table = put(tmp_path / "t.csv", "item_id,title\na,Привет мир\nb,Яблоко\n".encode("cp1251"))
         with pytest.raises(DataError, match=r"not UTF-8, and not Latin-1.*--encoding"):
