@@ -14,8 +14,6 @@ import polars as pl
 import torch
 
 PADDING_ITEM = 0
-MAX_ID_LENGTH = 256
-"""Characters of a user or item id: what the importers let in is what the service accepts."""
 MAX_GENRES = 30
 MAX_GENRE_SHARE = 0.8
 

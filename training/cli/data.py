@@ -17,7 +17,6 @@ from training.data.importing.dialect import Quoting
 from training.data.importing.importer import Format, ImportConfig, prepare
 from training.data.importing.ledger import OnBadRow
 from training.data.importing.report import run_import
-from training.data.inspection import draw, inspect_dataset, show
 
 app = typer.Typer(help="Make datasets.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -137,6 +136,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Show what is in a dataset: counts, lengths, time span, what is cold, sample rows, and a picture."""
+    from training.data.inspection import draw, inspect_dataset, show  # noqa: PLC0415 - it needs torch
+
     loaded = Dataset.load(dataset)
     show(loaded, inspect_dataset(loaded), console)
     path = picture or Path(f"{dataset.resolve().name}.png")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from models.catalogue import MAX_ID_LENGTH
+from models.identifiers import MAX_ID_LENGTH
 from training.data.importing.ledger import BadRowError
 from training.data.importing.texts import is_missing, is_visible
 

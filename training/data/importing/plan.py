@@ -111,6 +111,16 @@ def _plan_tables(sources: Sequence[Source], config: ImportConfig) -> Plan:
         kinds["orders"], kinds["lines"] = [], []
     _check_kinds(config, kinds, interactions)
     others = [*kinds["other"], *kinds["orders"], *kinds["lines"]]
+    passed_over = [*passed_over, *(table.source.label for table in others)]
+    columns = config.columns
+    if columns.separator is None and any(isinstance(table, recbole.AtomicTable) for table in kinds["items"]):
+        columns = columns.model_copy(update={"separator": recbole.SEPARATOR})
+    return Plan(_format_of(interactions), interactions, kinds["items"], columns, passed_over=passed_over)
+
+
+def _open_tables(sources: Sequence[Source], config: ImportConfig) -> tuple[list[Table], list[str]]:
+    """The sources as tables; what a folder holds beside tables is passed over."""
+    tables: list[Table] = []
     folders = [path for path in config.sources if path.is_dir()]
     passed_over = [f"{each.name}/" for folder in folders for each in sorted(folder.iterdir()) if each.is_dir()]
     for source in sources:

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from backports import zstd
 
-from models.catalogue import MAX_ID_LENGTH
 from models.errors import ConfigError, DataError
+from models.identifiers import MAX_ID_LENGTH
 from training.data.dataset import Dataset
 from training.data.importing.columns import Columns
 from training.data.importing.dialect import Quoting
