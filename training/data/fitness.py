@@ -75,7 +75,7 @@ def _of_candidates(split: SequenceSplit) -> Iterator[str]:
     without = int(np.count_nonzero(held & ~_rankable(split)))
     if without:
         yield f"{without} users have met every item, so there is nothing to rank for them: they are not evaluated"
-    warm = int((split.catalogue.interactions > 0).sum())
+    warm = int(split.catalogue.trained.sum())
     if warm < MIN_ITEMS:
         yield f"{warm} item has training interactions: collaborative filtering has nothing to tell apart"
     targets = np.concatenate([split.target(Holdout.TEST)[held], split.target(Holdout.VALIDATION)[held]])
