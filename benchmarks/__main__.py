@@ -16,6 +16,7 @@ from benchmarks import backbone_scale as backbone_scale_benchmark
 from benchmarks import backbones as backbones_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
+from benchmarks import importing as import_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks.questions import Asked, Questionnaire
@@ -178,6 +179,20 @@ def filters(
     summary = filters_benchmark.summary(rows)
     save("filters", {"embedding_size": 64, "queries": queries, "seen": seen, "seed": seed}, rows, summary)
     typer.echo(markdown(summary))
+
+
+@app.command("import")
+def import_(
+    rows: Annotated[str, typer.Option(help="Sizes, comma-separated.")] = "1_000_000,4_000_000",
+    items: Annotated[int, typer.Option(help="How many items.")] = 100_000,
+    seed: SeedOption = 0,
+) -> None:
+    """How an import scales; `--rows 100_000_000` takes 10 GiB of disk for the time."""
+    measured = []
+    for row in import_benchmark.measure([int(size) for size in rows.split(",")], items, seed):
+        measured.append(row)
+        save("import", {"items": items, "rows_a_user": import_benchmark.ROWS_A_USER, "seed": seed}, measured)
+    typer.echo(markdown(measured))
 
 
 if __name__ == "__main__":

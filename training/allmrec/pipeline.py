@@ -41,6 +41,7 @@ from training.allmrec.stage2.stage import train_stage2
 from training.backbones.texts import item_text_vectors
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
+from training.data.fitness import check_fitness
 from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.report import run_import
 from training.data.splits import Holdout, SequenceSplit
@@ -101,8 +102,15 @@ class Pipeline:
 
     @cached_property
     def split(self) -> SequenceSplit:
-        """The data, split."""
-        return SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
+        """The data, split. What it cannot support is said before anything is trained.
+
+        Raises:
+            DataError: nothing can be trained on it.
+        """
+        split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
+        for warning in check_fitness(self.dataset, split):
+            self._console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        return split
 
     @cached_property
     def prompt(self) -> PromptConfig:

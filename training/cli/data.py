@@ -1,4 +1,4 @@
-"""`allmrec-train import` and `allmrec-train demo`."""
+"""`allmrec-train import`, `allmrec-train inspect` and `allmrec-train demo`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from models.domain import DOMAINS
 from models.errors import DataError
 from training.data.dataset import Dataset, is_replaceable
 from training.data.demo.generate import DemoConfig, generate
+from training.data.importing.columns import Columns
+from training.data.importing.dialect import Quoting
 from training.data.importing.importer import Format, ImportConfig, prepare
 from training.data.importing.ledger import OnBadRow
 from training.data.importing.report import run_import
-from training.data.importing.tabular import Columns
 
 app = typer.Typer(help="Make datasets.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -56,19 +57,34 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
     on_bad_row: Annotated[
         OnBadRow, typer.Option(help="A row that cannot be used: an error, or left out and counted.")
     ] = OnBadRow.FAIL,
-    encoding: Annotated[str | None, typer.Option(help="Of text files; UTF-8 unless given.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of text files; told by their bytes unless given.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of CSV files; found in the header.")] = None,
+    quoting: Annotated[
+        Quoting, typer.Option(help="Whether quotes hold a field together, or are part of the text.")
+    ] = Quoting.AUTO,
+    escape: Annotated[str | None, typer.Option(help="The character before a quote in a text, such as '\\'.")] = None,
+    no_header: Annotated[bool, typer.Option("--no-header", help="The first line is a row; needs --columns.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[FILE=]A,B,C", help="The column names of a file without header; once for each file."),
+    ] = None,
+    time_format: Annotated[str | None, typer.Option(help="How times are written, such as '%d/%m/%Y %H:%M'.")] = None,
+    events: Annotated[str | None, typer.Option(help="Which kinds of events count, such as view,purchase.")] = None,
     user_column: Column = None,
     item_column: Column = None,
     time_column: Column = None,
     rating_column: Column = None,
+    event_column: Column = None,
+    order_column: Column = None,
     item_id_column: Column = None,
     title_column: Column = None,
     description_column: Column = None,
     categories_column: Column = None,
-    categories_separator: Annotated[str, typer.Option(help="What parts the categories of an item.")] = "|",
+    categories_separator: Annotated[
+        str | None, typer.Option(help="What parts the categories of an item; told by the column unless given.")
+    ] = None,
 ) -> None:
-    """Make a dataset from MovieLens, Amazon Reviews, CSV or Parquet files."""
+    """Make a dataset from MovieLens, MIND, Amazon Reviews, RecBole, CSV, JSON or Parquet files."""
     _check_out(out)
     config = ImportConfig(
         sources=tuple(sources),
@@ -83,11 +99,19 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
         drop_unseen_items=drop_unseen_items,
         encoding=encoding,
         delimiter=delimiter,
+        quoting=quoting,
+        escape=escape,
+        no_header=no_header,
+        names=tuple(columns or ()),
+        time_format=time_format,
+        events=tuple(event.strip() for event in (events or "").split(",") if event.strip()),
         columns=Columns(
             user=user_column,
             item=item_column,
             time=time_column,
             rating=rating_column,
+            event=event_column,
+            order=order_column,
             item_id=item_id_column,
             title=title_column,
             description=description_column,
@@ -95,10 +119,30 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
             separator=categories_separator,
         ),
     )
-    planned = prepare(config)
-    dataset = run_import(planned, console)
-    dataset.save(out)
+    try:
+        dataset = run_import(prepare(config), console)
+        dataset.save(out)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: nothing was written to {out}", markup=False, highlight=False)
+        raise typer.Exit(130) from None
     _summarise(dataset, out)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw it as PNG; NAME.png in the working folder unless given.")
+    ] = None,
+) -> None:
+    """Show what is in a dataset: counts, lengths, time span, what is cold, sample rows, and a picture."""
+    from training.data.inspection import draw, inspect_dataset, show  # noqa: PLC0415 - it needs torch
+
+    loaded = Dataset.load(dataset)
+    show(loaded, inspect_dataset(loaded), console)
+    path = picture or Path(f"{dataset.resolve().name}.png")
+    draw(loaded, path)
+    console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -38,6 +38,7 @@ app = typer.Typer(
     help="Train an A-LLMRec recommender and export it as a bundle.",
 )
 app.command("import")(data.import_)
+app.command("inspect")(data.inspect)
 app.command("demo")(data.demo)
 app.command("fit")(catalogue.fit)
 app.command("backbone")(catalogue.backbone)

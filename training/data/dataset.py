@@ -48,6 +48,28 @@ class Tally(Config):
     dropped: dict[str, int] = Field(default_factory=dict)
 
 
+class Reading(Config):
+    """What one file was taken for.
+
+    Attributes:
+        file: its name.
+        holds: interactions or items.
+        syntax: delimited text, JSON, Parquet and so on.
+        taken_for: encoding, delimiter, quoting, header and the like.
+        columns: which column was taken for what.
+        values: how times, ids and lists are spelled.
+        not_taken: columns that look like a time, a rating or categories, and were not taken.
+    """
+
+    file: str
+    holds: str
+    syntax: str
+    taken_for: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
+    values: dict[str, str] = Field(default_factory=dict)
+    not_taken: tuple[str, ...] = ()
+
+
 class DatasetInfo(Config):
     """Where a dataset comes from and how it was filtered: the content of `dataset.json`.
 
@@ -61,6 +83,9 @@ class DatasetInfo(Config):
         unseen_items: items without any interaction; they stay in the catalogue, cold.
         interactions: the account of the interaction rows.
         items: the account of the item rows.
+        joined: the accounts of tables that interactions were joined from, such as orders.
+        readings: what each file was taken for.
+        warnings: what may have been meant otherwise.
     """
 
     name: str
@@ -72,6 +97,9 @@ class DatasetInfo(Config):
     unseen_items: int = 0
     interactions: Tally = Tally()
     items: Tally = Tally()
+    joined: dict[str, Tally] = Field(default_factory=dict)
+    readings: tuple[Reading, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @field_validator("domain")
     @classmethod
@@ -152,12 +180,13 @@ def is_replaceable(target: Path) -> bool:
 
 
 def _swap(written: Path, target: Path, aside: Path) -> None:
-    if target.exists():
-        target.rename(aside)
     try:
+        if target.exists():
+            target.rename(aside)
         written.rename(target)
     except BaseException:
-        if aside.exists():
+        # Ctrl-C between the two renames must not cost the older dataset.
+        if aside.exists() and not target.exists():
             aside.rename(target)
         raise
 

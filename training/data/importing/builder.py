@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from models.config import Config
 from models.errors import DataError
-from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
+from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo, Reading
 from training.data.importing.filtering import first_of_pairs, k_core
 from training.data.importing.ledger import BadRowError, Ledger, OnBadRow
-from training.data.importing.values import MICROSECONDS, parse_id, parse_rating, parse_time
+from training.data.importing.times import MICROSECONDS
+
+PARTED = "\x1f"
+"""No text holds it: it counts as a space."""
 
 
 class FilterConfig(Config):
@@ -35,7 +37,7 @@ class FilterConfig(Config):
 
 
 class DatasetBuilder:
-    """Takes items first, then interactions.
+    """Takes items first, then interactions; 24 bytes for each of these.
 
     Args:
         on_bad_row: the policy of both ledgers.
@@ -43,67 +45,79 @@ class DatasetBuilder:
 
     Attributes:
         items, interactions: the ledgers of the two tables.
+        joined: the ledgers of tables that interactions were joined from.
+        item_codes, users: the number of each id so far.
+        unusable_items: items with an id, but no usable row.
+        readings: what each file was taken for.
+        warnings: what may have been meant otherwise.
     """
 
     def __init__(self, on_bad_row: OnBadRow, needs_rating: bool = False) -> None:
         self.items = Ledger(on_bad_row)
         self.interactions = Ledger(on_bad_row)
+        self.joined: dict[str, Ledger] = {}
+        self.item_codes: dict[str, int] = {}
+        self.users: dict[str, int] = {}
+        self.unusable_items: set[str] = set()
+        self.readings: list[Reading] = []
+        self.warnings: list[str] = []
         self._needs_rating = needs_rating
-        self._item_codes: dict[str, int] = {}
-        self._user_codes: dict[str, int] = {}
         self._texts: list[tuple[str, str, tuple[str, ...]]] = []
-        self._unusable_items: set[str] = set()
-        self._users, self._rated_items = array("q"), array("q")
+        self._users, self._items = array("i"), array("i")
         self._times, self._ratings = array("q"), array("d")
 
-    def add_item(self, raw_id: Any, title: str, description: str, categories: tuple[str, ...]) -> None:
+    def add_item(self, item_id: str, title: str, description: str, categories: tuple[str, ...]) -> None:
         """Add an item. A row that says the same again is booked as dropped.
 
         Raises:
-            BadRowError: it has no id or no title, or the id stands for other text already.
+            BadRowError: the id stands for other text already.
         """
-        item_id = parse_id(raw_id, "item")
         text = (title, description, categories)
-        code = self._item_codes.get(item_id)
-        if code is not None:
-            if self._texts[code] != text:
-                raise BadRowError("item id twice", f"item {item_id!r} came before with other text; leave one of them")
+        code = self.item_codes.get(item_id)
+        if code is None:
+            self.item_codes[item_id] = len(self._texts)
+            self._texts.append(text)
+        elif self._texts[code] == text:
             self.items.drop("repeated item", 1)
-            return
-        if not title:
-            self._unusable_items.add(item_id)
-            raise BadRowError("empty title", f"item {item_id!r} has an empty title; give it one")
-        self._item_codes[item_id] = len(self._texts)
-        self._texts.append(text)
+        else:
+            raise BadRowError("item id twice", f"item {item_id!r} came before with other text; leave one of them")
 
-    def has_item(self, raw_id: Any) -> bool:
-        """Whether an item of this id was added."""
-        return parse_id(raw_id, "item") in self._item_codes
-
-    def add_interaction(self, raw_user: Any, raw_item: Any, time: Any, rating: Any) -> None:
-        """Add an interaction with an item added before.
+    def item_code(self, item_id: str) -> int:
+        """The number of an item.
 
         Raises:
-            BadRowError: an id or the time is missing or broken, the item is unknown, or the rating broken.
+            BadRowError: it is unknown.
         """
-        user_id, item_id = parse_id(raw_user, "user"), parse_id(raw_item, "item")
-        item = self._item_codes.get(item_id)
-        if item is None:
-            if item_id in self._unusable_items:
-                raise BadRowError(
-                    "item without usable text", f"item {item_id!r} has no usable row among the items; mend it"
-                )
-            raise BadRowError(
-                "unknown item",
-                f"item {item_id!r} is not among the items; add it to the items, or remove the interaction",
-            )
-        moment, stars = parse_time(time), parse_rating(rating)
-        if self._needs_rating and math.isnan(stars):
+        code = self.item_codes.get(item_id)
+        if code is None and item_id in self.unusable_items:
+            detail = f"item {item_id!r} has no usable row among the items; mend it"
+            raise BadRowError("item without usable text", detail)
+        if code is None:
+            detail = f"item {item_id!r} is not among the items; add it to the items, or remove the interaction"
+            raise BadRowError("unknown item", detail)
+        return code
+
+    def user_code(self, user_id: str) -> int:
+        """The number of a user, a new one if need be."""
+        return self.users.setdefault(user_id, len(self.users))
+
+    def add_interaction(self, user: int, item: int, moment: int, rating: float) -> None:
+        """Add an interaction.
+
+        Args:
+            user, item: their numbers.
+            moment: microseconds since 1970.
+            rating: NaN where there is none.
+
+        Raises:
+            BadRowError: there is no rating, but one is needed.
+        """
+        if self._needs_rating and math.isnan(rating):
             raise BadRowError("missing rating", "the rating is missing though --min-rating asks for it; fill it in")
-        self._users.append(self._user_codes.setdefault(user_id, len(self._user_codes)))
-        self._rated_items.append(item)
+        self._users.append(user)
+        self._items.append(item)
         self._times.append(moment)
-        self._ratings.append(stars)
+        self._ratings.append(rating)
 
     def build(self, info: DatasetInfo, filters: FilterConfig) -> Dataset:
         """Sort, filter and count: rating threshold, first of each user-item pair, k-core, in this order.
@@ -115,55 +129,77 @@ class DatasetBuilder:
         Raises:
             DataError: nothing is left.
         """
-        item_ids = pl.Series("item_id", list(self._item_codes), dtype=pl.String)
-        user_ids = pl.Series("user_id", list(self._user_codes), dtype=pl.String)
-        users, items = np.frombuffer(self._users, np.int64), np.frombuffer(self._rated_items, np.int64)
-        times, ratings = np.frombuffer(self._times, np.int64), np.frombuffer(self._ratings, np.float64)
-        rows = np.lexsort((times, user_ids.rank("dense").to_numpy()[users])) if len(users) else users
-
-        if filters.min_rating is not None:
-            rows = self._keep(rows, ratings[rows] >= filters.min_rating, f"rating below {filters.min_rating:g}")
-        if filters.drop_repeats:
-            rows = self._keep(rows, first_of_pairs(users[rows], items[rows]), "repeated user-item pair")
-        least = filters.min_user_interactions, filters.min_item_interactions
-        rows = self._keep(
-            rows,
-            k_core(users[rows], items[rows], *least),
-            f"outside the core (at least {least[0]} a user, {least[1]} an item)",
-        )
+        users, items = np.frombuffer(self._users, np.int32), np.frombuffer(self._items, np.int32)
+        rows = self._kept(users, items, self._sorted(users), filters)
         if not len(rows):
             raise DataError(f"no interactions are left: {self._explain()}; filter less, or mend the input")
-
-        interactions = pl.DataFrame(
-            {
-                "user_id": user_ids.gather(users[rows]),
-                "item_id": item_ids.gather(items[rows]),
-                "timestamp": times[rows] // MICROSECONDS,
-            }
-        )
-        if not np.isnan(ratings[rows]).all():
-            interactions = interactions.with_columns(rating=pl.Series(ratings[rows]).fill_nan(None))
-        titles, descriptions, categories = zip(*self._texts, strict=True)
-        table = pl.DataFrame(
-            {
-                "item_id": item_ids,
-                "title": titles,
-                "description": descriptions,
-                "categories": [list(names) for names in categories],
-            },
-            schema=dict(ITEMS_SCHEMA),
-        )
-        seen = np.bincount(items[rows], minlength=len(table)) > 0
+        seen = np.bincount(items[rows], minlength=len(self._texts)) > 0
+        interactions, table = self._interactions(users, items, rows), self._catalogue()
         if filters.drop_unseen_items:
             self.items.drop("without interactions", int((~seen).sum()))
             table = table.filter(seen)
         counted = {
-            "users": interactions["user_id"].n_unique(),
+            "users": int((np.bincount(users[rows]) > 0).sum()),
             "unseen_items": len(table) - int(seen.sum()),
             "interactions": self.interactions.tally(),
             "items": self.items.tally(),
+            "joined": {what: ledger.tally() for what, ledger in self.joined.items()},
+            "readings": tuple(self.readings),
+            "warnings": tuple(self.warnings),
         }
         return Dataset(info.model_copy(update=counted), interactions, table)
+
+    def _sorted(self, users: np.ndarray) -> np.ndarray:
+        """Row numbers by user, then time; equal times in the order of the source."""
+        if not len(users):
+            return users.astype(np.int64)
+        ranks = pl.Series(list(self.users), dtype=pl.String).rank("dense").to_numpy().astype(np.int32)[users]
+        times = np.frombuffer(self._times, np.int64)
+        if (np.diff(times) >= 0).all():
+            return np.argsort(ranks, kind="stable")
+        return np.lexsort((times, ranks))
+
+    def _kept(self, users: np.ndarray, items: np.ndarray, rows: np.ndarray, filters: FilterConfig) -> np.ndarray:
+        """The rows that the filters leave; what goes is booked."""
+        if filters.min_rating is not None:
+            ratings = np.frombuffer(self._ratings, np.float64)
+            rows = self._keep(rows, ratings[rows] >= filters.min_rating, f"rating below {filters.min_rating:g}")
+        if filters.drop_repeats:
+            rows = self._keep(rows, first_of_pairs(users[rows], items[rows]), "repeated user-item pair")
+        least = filters.min_user_interactions, filters.min_item_interactions
+        if max(least) <= 1:
+            return rows
+        reason = f"outside the core (at least {least[0]} a user, {least[1]} an item)"
+        return self._keep(rows, k_core(users[rows], items[rows], *least), reason)
+
+    def _interactions(self, users: np.ndarray, items: np.ndarray, rows: np.ndarray) -> pl.DataFrame:
+        user_ids = pl.Series("user_id", list(self.users), dtype=pl.String)
+        item_ids = pl.Series("item_id", list(self.item_codes), dtype=pl.String)
+        interactions = pl.DataFrame(
+            {
+                "user_id": user_ids.gather(users[rows]),
+                "item_id": item_ids.gather(items[rows]),
+                "timestamp": np.frombuffer(self._times, np.int64)[rows] // MICROSECONDS,
+            }
+        )
+        ratings = np.frombuffer(self._ratings, np.float64)[rows]
+        if np.isnan(ratings).all():
+            return interactions
+        return interactions.with_columns(rating=pl.Series(ratings).fill_nan(None))
+
+    def _catalogue(self) -> pl.DataFrame:
+        titles, descriptions, categories = zip(*self._texts, strict=True)
+        frame = pl.DataFrame(
+            {
+                "item_id": list(self.item_codes),
+                "title": titles,
+                "description": descriptions,
+                "categories": [PARTED.join(names) or None for names in categories],
+            },
+            schema=dict.fromkeys(ITEMS_SCHEMA, pl.String),
+        )
+        # One text an item, parted at once: a list for each would be built one by one.
+        return frame.with_columns(pl.col("categories").str.split(PARTED).fill_null([]))
 
     def _keep(self, rows: np.ndarray, keep: np.ndarray, reason: str) -> np.ndarray:
         self.interactions.drop(reason, int((~keep).sum()))

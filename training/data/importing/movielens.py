@@ -1,18 +1,19 @@
-"""MovieLens folders: `ratings.csv` and `movies.csv`, or the older `ratings.dat` and `movies.dat`."""
+"""MovieLens of every size: `ratings.csv` and `movies.csv`, the older `.dat` files, and 100K's `u.data` and `u.item`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from models.errors import DataError
-from training.data.importing.builder import DatasetBuilder
-from training.data.importing.reading import Advance, csv_table, dat_table
-from training.data.importing.tabular import Columns, read_tables
+from training.data.importing.columns import Columns
+from training.data.importing.delimited import DelimitedTable
+from training.data.importing.dialect import Quoting, Wished
+from training.data.importing.ledger import Ledger
+from training.data.importing.source import Advance, Source
+from training.data.importing.table import Row, Table
 
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 MOVIE_COLUMNS = ("movieId", "title", "genres")
-
-
 COLUMNS = Columns(
     user="userId",
     item="movieId",
@@ -21,56 +22,98 @@ COLUMNS = Columns(
     item_id="movieId",
     title="title",
     categories="genres",
+    separator="|",
 )
+ITEM_COLUMNS_100K = ("movieId", "title", "released", "released_on_video", "url")
+GENRES_100K = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+NO_GENRE_100K = "unknown"
+COLON = Wished("::", Quoting.NONE)
+PAIRS = (("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat"), ("u.data", "u.item"))
 
 
-def is_movielens(folder: Path) -> bool:
-    """Whether `folder` holds MovieLens ratings and movies."""
-    if (folder / "ratings.dat").is_file() and (folder / "movies.dat").is_file():
-        return True
-    ratings, movies = folder / "ratings.csv", folder / "movies.csv"
-    if not (ratings.is_file() and movies.is_file()):
-        return False
-    return set(RATING_COLUMNS) <= set(csv_table(ratings, lambda _: None, encoding="latin-1").header)
+@dataclass(frozen=True)
+class Files:
+    """The files of one MovieLens.
+
+    Attributes:
+        ratings, movies: the two that are read.
+        genres: 100K's `u.genre`, where it is there.
+    """
+
+    ratings: Source
+    movies: Source
+    genres: Source | None = None
 
 
-def movielens_files(folder: Path) -> tuple[Path, Path]:
-    """The ratings and the movies of `folder`.
+def files_of(sources: Sequence[Source]) -> Files | None:
+    """The MovieLens files among `sources`; None where there are none."""
+    by_name = {source.name: source for source in sources}
+    for ratings, movies in PAIRS:
+        if ratings in by_name and movies in by_name:
+            files = Files(by_name[ratings], by_name[movies], by_name.get("u.genre"))
+            if not ratings.endswith(".csv") or _has_columns(files):
+                return files
+    return None
+
+
+def open_tables(files: Files, encoding: str | None) -> tuple[Table, Table]:
+    """Ratings and movies as tables with the columns of `COLUMNS`.
 
     Raises:
-        DataError: they are not there.
+        DataError: a file cannot be read.
     """
-    for suffix in (".csv", ".dat"):
-        ratings, movies = folder / f"ratings{suffix}", folder / f"movies{suffix}"
-        if ratings.is_file() and movies.is_file():
-            return ratings, movies
-    raise DataError(
-        f"{folder} holds neither ratings.csv and movies.csv nor ratings.dat and movies.dat:"
-        " give an unpacked MovieLens folder, or choose another --format"
-    )
-
-
-def read_movielens(
-    ratings: Path,
-    movies: Path,
-    builder: DatasetBuilder,
-    advance: Advance,
-    columns: Columns = COLUMNS,
-    encoding: str | None = None,
-) -> None:
-    """Read both files. Genres become categories; the year stays in the title.
-
-    Raises:
-        DataError: a column is missing, or a row is bad and that is an error.
-    """
-    if ratings.suffix == ".dat":
-        tables = (
-            dat_table(ratings, RATING_COLUMNS, advance, encoding),
-            dat_table(movies, MOVIE_COLUMNS, advance, encoding),
+    if files.ratings.suffix == ".csv":
+        comma = Wished(",")
+        return DelimitedTable(files.ratings, encoding, comma), DelimitedTable(files.movies, encoding, comma)
+    if files.ratings.suffix == ".dat":
+        return (
+            DelimitedTable(files.ratings, encoding, COLON, RATING_COLUMNS),
+            DelimitedTable(files.movies, encoding, COLON, MOVIE_COLUMNS),
         )
-    else:
-        tables = (
-            csv_table(ratings, advance, encoding or "utf-8", ","),
-            csv_table(movies, advance, encoding or "utf-8", ","),
-        )
-    read_tables(tables[:1], tables[1:], COLUMNS.merged(columns), builder)
+    tab = Wished("\t", Quoting.NONE)
+    return DelimitedTable(files.ratings, encoding, tab, RATING_COLUMNS), _FlaggedMovies(files, encoding)
+
+
+class _FlaggedMovies(Table):
+    """`u.item`: one column of 0 and 1 for each genre."""
+
+    syntax = "delimited text"
+
+    def __init__(self, files: Files, encoding: str | None) -> None:
+        genres = GENRES_100K if files.genres is None else _genre_names(files.genres)
+        self._genres = genres
+        names = (*ITEM_COLUMNS_100K, *(f"genre {name}" for name in genres))
+        self._table = DelimitedTable(files.movies, encoding, Wished("|", Quoting.NONE), names)
+        super().__init__(files.movies, MOVIE_COLUMNS)
+
+    def rows(self, wanted: Sequence[str], ledger: Ledger, advance: Advance = lambda _: None) -> Iterator[Row]:
+        """See `Table.rows`."""
+        for line, cells in self._table.rows(self._table.header, ledger, advance):
+            flags = cells[len(ITEM_COLUMNS_100K) :]
+            genres = [
+                name
+                for name, flag in zip(self._genres, flags, strict=True)
+                if flag.strip() == "1" and name != NO_GENRE_100K
+            ]
+            values = {"movieId": cells[0], "title": cells[1], "genres": genres}
+            yield line, [values[name] for name in wanted]
+
+    def taken_for(self) -> Mapping[str, str]:
+        """See `Table.taken_for`."""
+        return self._table.taken_for()
+
+
+def _genre_names(source: Source) -> tuple[str, ...]:
+    """The genres of `u.genre`, by their numbers."""
+    table = DelimitedTable(source, None, Wished("|", Quoting.NONE), ("name", "number"))
+    numbered = sorted((int(row["number"]), row["name"]) for row in table.sample() if row["number"].strip().isdigit())
+    return tuple(name for _, name in numbered)
+
+
+def _has_columns(files: Files) -> bool:
+    ratings = DelimitedTable(files.ratings, None, Wished(","))
+    movies = DelimitedTable(files.movies, None, Wished(","))
+    return set(RATING_COLUMNS) <= set(ratings.header) and set(MOVIE_COLUMNS) <= set(movies.header)

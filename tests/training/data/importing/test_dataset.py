@@ -58,6 +58,27 @@ def test_a_failed_save_leaves_the_older_dataset(
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
+@pytest.mark.parametrize("moment", ["new", "one"])
+def test_ctrl_c_while_saving_leaves_the_older_dataset(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It strikes after the older dataset was moved aside, or just as the new one is moved in."""
+    dataset.save(tmp_path / "one")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        moved = rename(self, target) if self.name == "one" else None
+        if self.name == moment:
+            raise KeyboardInterrupt
+        return moved or rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.save(tmp_path / "one")
+    assert Dataset.load(tmp_path / "one").info == dataset.info
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def test_a_folder_of_other_things_is_never_replaced(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(DataError, match="is no dataset"):
@@ -103,6 +124,40 @@ class TestCommands:
         assert "left out: repeated user-item pair" in result.output
         info = Dataset.load(tmp_path / "out").info
         assert (info.name, info.domain, info.interactions.kept) == ("tunes", "song", 1)
+
+    def test_import_tells_and_keeps_what_was_taken_for_what(self, tmp_path: Path) -> None:
+        (tmp_path / "i.tsv").write_text("user\titem\tdate\ttitle\tmy_grade\nu\ta\t2020-01-01\tA\t3\n")
+        result = CliRunner().invoke(app, ["import", str(tmp_path), "--out", str(tmp_path / "out")])
+        assert result.exit_code == 0
+        for told in ("encoding", "utf-8", "tab", "first line", "date: ISO 8601", "my_grade (looks like a rating)"):
+            assert told in result.output
+        reading = Dataset.load(tmp_path / "out").info.readings[0]
+        assert reading.columns == {"user": "user", "item": "item", "time": "date", "title": "title"}
+        assert reading.values["time"] == "ISO 8601"
+        assert reading.taken_for["delimiter"] == "tab"
+
+    def test_an_interrupted_import_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "i.csv").write_text("user,item,title\nu,a,A\n")
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(pl.DataFrame, "write_parquet", interrupted)
+        result = CliRunner().invoke(app, ["import", str(tmp_path / "i.csv"), "--out", str(tmp_path / "out")])
+        assert result.exit_code == 130
+        assert "nothing was written" in result.output
+        assert [path.name for path in tmp_path.iterdir()] == ["i.csv"]
+
+    def test_inspect_shows_the_data_and_draws_it(self, tmp_path: Path) -> None:
+        (tmp_path / "i.csv").write_text("user,item,time,title\nu,a,1500000000,A\nu,b,1600000000,B\nv,a,1600000000,A\n")
+        CliRunner().invoke(app, ["import", str(tmp_path / "i.csv"), "--out", str(tmp_path / "out")])
+        picture = tmp_path / "pictures" / "out.png"
+        result = CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), "--picture", str(picture)])
+        assert result.exit_code == 0
+        for told in ("2017-07-14 to 2020-09-13", "median 1", "no user has 3 interactions", "warning"):
+            assert told in result.output
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert max(map(len, result.output.splitlines())) <= 80 + len(str(picture))
 
     @pytest.mark.parametrize("command", ["import", "demo"])
     def test_a_wrong_output_folder_is_refused_before_the_work(self, tmp_path: Path, command: str) -> None:

@@ -49,7 +49,6 @@ def folder(tmp_path: Path) -> Path:
         ("u,b,2", "wrong number of columns", "3 columns where the header has 4"),
         ("u,b,2,4,5", "wrong number of columns", "5 columns where the header has 4"),
         ("u,zzz,2,4", "unknown item", "'zzz' is not among the items"),
-        ("u,b\xff,2,4", "wrong encoding", "is not utf-8; name the right one with --encoding"),
     ],
 )
 def test_a_bad_interaction_is_an_error_or_a_count(folder: Path, row: str, reason: str, detail: str) -> None:
@@ -118,7 +117,7 @@ def test_an_open_quote_is_reported_at_its_row(folder: Path) -> None:
     """The quote swallows the rest of a long file, up to the reader's limit."""
     rows = "".join(f"u,a,{moment},1\n" for moment in range(20_000))
     (folder / "interactions.csv").write_text('user,item,time,rating\nu,"a,1,5\n' + rows)
-    with pytest.raises(DataError, match=r"interactions\.csv, line 2: broken CSV"):
+    with pytest.raises(DataError, match=r"interactions\.csv, line 2: a quote in this row is never closed"):
         imported(folder)
 
 
@@ -127,7 +126,6 @@ def test_an_open_quote_is_reported_at_its_row(folder: Path) -> None:
     [
         (b"", "items.csv is empty"),
         (b"item,name of it\na,A\n", "items.csv has item, name of it"),
-        ("item,title\na,Ä\n".encode("utf-16"), "items.csv, line 1 is not utf-8"),
     ],
 )
 def test_an_unusable_items_file_is_named(folder: Path, content: bytes, message: str) -> None:
@@ -140,7 +138,7 @@ def test_an_unusable_items_file_is_named(folder: Path, content: bytes, message: 
 
 def test_a_missing_column_lists_those_there_are(folder: Path) -> None:
     (folder / "items.csv").unlink()
-    with pytest.raises(DataError, match=r"no such column was recognised.*--title-column.*user, item, time, rating"):
+    with pytest.raises(DataError, match=r"no title column was recognised.*--title-column.*user, item, time, rating"):
         imported(folder)
 
 
@@ -202,8 +200,7 @@ def test_a_bad_parquet_row_has_a_number(tmp_path: Path) -> None:
     [
         ({"domain": "film"}, "choose one of item, movie"),
         ({"encoding": "klingon"}, "name another, such as latin-1"),
-        ({"encoding": "utf-16"}, "convert the file to UTF-8"),
-        ({"delimiter": "::"}, "give one character"),
+        ({"delimiter": "ab"}, "give one character"),
     ],
 )
 def test_an_unusable_setting_is_refused_before_reading(folder: Path, setting: dict[str, str], message: str) -> None:
@@ -281,7 +278,7 @@ def test_no_input_is_lost_or_leads_to_a_traceback(tmp_path: Path, lines: list[by
     else:
         refusal = ""
     if refusal:
-        assert "no interactions are left" in refusal
+        assert "no interactions are left" in refusal or "is a binary file" in refusal or "not Latin-1" in refusal
         return
     tally = dataset.info.interactions
     assert tally.kept == len(dataset.interactions) > 0

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from training.data.dataset import Dataset
+from training.data.importing.columns import Columns
 from training.data.importing.importer import Format, ImportConfig, prepare
-from training.data.importing.tabular import Columns
 
 
 def imported(*sources: Path, **settings: Any) -> Dataset:

@@ -1,0 +1,113 @@
+"""What a dataset can support, told before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+
+from models.errors import DataError
+from training.data.dataset import Dataset
+from training.data.splits import MIN_EVALUATED, Holdout, SequenceSplit
+
+MIN_ITEMS = 2
+FEW_EVALUATED = 100
+SHORT_TITLE = 2
+DAYS_115, YEAR = 10_000_000, 31_536_000
+
+
+def check_fitness(dataset: Dataset, split: SequenceSplit) -> list[str]:
+    """What training and evaluation will have to do without; to be called before the first stage.
+
+    Args:
+        dataset: the data.
+        split: the same data, split.
+
+    Returns:
+        warnings, each saying what is lacking, what follows, and what helps; a bundle can be made all the same.
+
+    Raises:
+        DataError: nothing can be trained: there is one item at most, or no interaction to train on.
+    """
+    if len(split.catalogue) < MIN_ITEMS:
+        raise DataError(
+            f"dataset {dataset.info.name} has {len(split.catalogue)} item{'s' * (len(split.catalogue) != 1)}, and"
+            " ranking needs at least 2: import more, or filter less"
+        )
+    if not any(len(items) for items in split.train):
+        raise DataError(f"dataset {dataset.info.name} has no interaction to train on: import more, or filter less")
+    return [*_of_users(split), *_of_candidates(split), *_of_texts(dataset), *_of_times(dataset)]
+
+
+def evaluated_users(split: SequenceSplit) -> int:
+    """How many users have items held out, and candidates to hold against them."""
+    return int(np.count_nonzero(_rankable(split)))
+
+
+def _rankable(split: SequenceSplit) -> np.ndarray:
+    """(U,) bool: users with held-out items and at least one item that they never met."""
+    held = split.target(Holdout.TEST)
+    met = [
+        len({*items.tolist(), int(validation), int(test)})
+        for items, validation, test in zip(split.train, split.target(Holdout.VALIDATION), held, strict=True)
+    ]
+    return np.asarray((held != 0) & (np.array(met) < len(split.catalogue)))
+
+
+def _of_users(split: SequenceSplit) -> Iterator[str]:
+    users, evaluated = len(split), evaluated_users(split)
+    if users == 1:
+        yield "there is one user only: what is learned is popularity"
+    if not (split.target(Holdout.TEST) != 0).any():
+        yield (
+            f"no user has {MIN_EVALUATED} interactions, so nobody can be evaluated: there will be no figures, and"
+            " settings that validation chooses stay at their defaults; more history a user helps"
+        )
+    elif evaluated < FEW_EVALUATED:
+        yield f"{evaluated} users can be evaluated, so the figures' intervals will be wide"
+    if all(len(items) < MIN_EVALUATED - 1 for items in split.train):
+        yield "every training sequence is of one item: nothing can be learned about what follows what"
+
+
+def _of_candidates(split: SequenceSplit) -> Iterator[str]:
+    held = split.target(Holdout.TEST) != 0
+    without = int(np.count_nonzero(held & ~_rankable(split)))
+    if without:
+        yield f"{without} users have met every item, so there is nothing to rank for them: they are not evaluated"
+    warm = int(split.catalogue.trained.sum())
+    if warm < MIN_ITEMS:
+        yield f"{warm} item has training interactions: collaborative filtering has nothing to tell apart"
+    targets = np.concatenate([split.target(Holdout.TEST)[held], split.target(Holdout.VALIDATION)[held]])
+    if len(targets) and not any(
+        item in set(items.tolist()) for items, item in zip(split.train, split.target(Holdout.TEST), strict=True) if item
+    ):
+        yield "no held-out item was met before: the group of repeats is empty"
+
+
+def _of_texts(dataset: Dataset) -> Iterator[str]:
+    items = dataset.items
+    distinct = items["title"].n_unique()
+    if distinct == 1:
+        yield "all items have the same title: text tells nothing apart, and explanations cannot name an item"
+    elif distinct < len(items):
+        yield f"{len(items) - distinct:,} titles stand for several items: in prompts these items look alike"
+    if (items["title"] == items["item_id"]).all():
+        yield "titles are ids: items have no text, so new items can be ranked by popularity only"
+    elif (items["title"].str.len_chars() <= SHORT_TITLE).all():
+        yield "no title is longer than 2 characters: text tells little"
+    if (items["categories"].list.len() == 0).all():
+        yield "no item has a category: genres cannot be explained"
+
+
+def _of_times(dataset: Dataset) -> Iterator[str]:
+    times = dataset.interactions["timestamp"]
+    if times.n_unique() == 1 and len(times) > 1:
+        yield "all interactions have the same time: histories are in the order of the source"
+    late = int((times > datetime.now(UTC).timestamp()).sum())
+    if late:
+        yield f"{late:,} interactions lie in the future"
+    latest = int(times.to_numpy().max())
+    # Row numbers and other small counts are meant as they are.
+    if DAYS_115 < latest < YEAR:
+        yield "all times lie in 1970: they may be no seconds; say how they are written with --time-format"
