@@ -169,12 +169,12 @@ async def _build(
         metrics,
         ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
     )
-    await _warm_up(deployment, engine, settings.window)
+    await _warm_up(deployment, llm_gate, settings.window)
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
     return Services(Deployments(deployment), engine, store, histories, recommender, explainer)
 
 
-async def _warm_up(deployment: Deployment, engine: LLMEngine, window: int) -> None:
+async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> None:
     """Walk the whole path once, so that the first request is as fast as the next.
 
     Raises:
@@ -191,7 +191,7 @@ async def _warm_up(deployment: Deployment, engine: LLMEngine, window: int) -> No
         question = await asyncio.to_thread(compose)
     except PromptTooLongError as error:
         raise ConfigError(f"window {window} is too large (ALLMREC_WINDOW): {error}") from error
-    await engine.score(question.prompt, question.trie)
+    await llm_gate.warm_up(question)
 
 
 async def _connect(store: UserStore) -> None:
