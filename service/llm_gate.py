@@ -68,9 +68,7 @@ class LLMGate:
         for work in ("recommend", "genres"):
             self._lanes[work].pace.took(now - started, now)
 
-    async def choose(
-        self, compose: Callable[[], Question], seconds: float, work: Work = "recommend"
-    ) -> np.ndarray:
+    async def choose(self, compose: Callable[[], Question], seconds: float, work: Work = "recommend") -> np.ndarray:
         """The (K,) log-probabilities of the choices of a question.
 
         Args:

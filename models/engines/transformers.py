@@ -221,7 +221,9 @@ class TransformersEngine:
                 self._waiting.popleft()
                 continue
             if request.due <= now:
-                self._waiting.popleft().result.set_exception(OverloadedError("the LLM had no time for it until it was due"))
+                self._waiting.popleft().result.set_exception(
+                    OverloadedError("the LLM had no time until it was due")
+                )
                 continue
             if len(batch) == share:
                 break

@@ -194,9 +194,7 @@ class FakeEngine:
     async def close(self) -> None:
         """Nothing to free."""
 
-    async def score(
-        self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None  # noqa: ARG002
-    ) -> list[np.ndarray]:
+    async def score(self, _: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
         """Falling logits, after `seconds`, or `failure`."""
         await self._work()
         return [-np.arange(len(branch.children), dtype=np.float32) for branch in trie.branches]
