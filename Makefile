@@ -3,6 +3,8 @@
 # make test      the whole test suite
 # make lint      style, types and import contracts
 # make bench     the benchmarks of docs/performance.md
+# make overload  the service at multiples of its capacity, for docs/reliability.md
+# make fuzz      20,000 made-up requests, every answer checked
 # make clean     remove the demo's data, runs and bundles
 
 PYTHON ?= python3
@@ -17,7 +19,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate test lint bench clean
+.PHONY: run evaluate test lint bench overload fuzz clean
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -36,6 +38,12 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test $(BUNDLE)
 	$(BIN)/python -m benchmarks
+
+overload: $(VENV)/.test $(BUNDLE)
+	$(BIN)/python -m benchmarks overload
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.service.api.fuzzing --requests 20000
 
 clean:
 	rm -rf data/demo runs/demo bundles/demo

@@ -13,10 +13,11 @@ import torch
 import typer
 
 from benchmarks import explanations as explanations_benchmark
+from benchmarks import overload as overload_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks.questions import Asked, Questionnaire
-from benchmarks.results import markdown, save
+from benchmarks.results import RELIABILITY, markdown, save
 from models.llm.loading import EMBEDDED
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -119,6 +120,27 @@ def explanations(
     rows = explanations_benchmark.measure(bundle, engine, dtype, asked)
     save("explanations", {"users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
     typer.echo(markdown(rows))
+
+
+@app.command()
+def overload(
+    bundle: BundleOption = DEMO,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    seconds: Annotated[float, typer.Option(help="Of each load.")] = 20.0,
+    timeout_ms: Annotated[int, typer.Option(help="Of the requests.")] = 1000,
+    candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
+    seed: SeedOption = 0,
+) -> None:
+    """The service at multiples of its capacity, open loop."""
+    questionnaire = Questionnaire(bundle, EMBEDDED)
+    bodies = [each.body for each in questionnaire.ask(512, candidates, seed)]
+    users = questionnaire.users(50, seed)
+    rows, more = overload_benchmark.measure((bundle, engine, dtype), bodies, users, seconds, timeout_ms)
+    settings = {"engine": engine, "dtype": dtype, "seconds": seconds, "timeout_ms": timeout_ms, "seed": seed}
+    save("overload", settings, rows, document=RELIABILITY, **more)
+    typer.echo(markdown(rows))
+    typer.echo(more)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ from models.scoring.choices import ChoiceTrie
 from models.scoring.score import score_prompts
 from models.threads import available_cores
 
-WORKER_NICENESS = 10
+WORKER_NICENESS = 5
+"""Enough to give way to what receives and answers; at 10 a machine with other work to do starves the LLM."""
 USUAL_TOKENS = 512
 """A prompt rather has fewer."""
 PACE_WEIGHT = 0.1
@@ -221,9 +222,7 @@ class TransformersEngine:
                 self._waiting.popleft()
                 continue
             if request.due <= now:
-                self._waiting.popleft().result.set_exception(
-                    OverloadedError("the LLM had no time until it was due")
-                )
+                self._waiting.popleft().result.set_exception(OverloadedError("the LLM had no time until it was due"))
                 continue
             if len(batch) == share:
                 break
