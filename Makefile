@@ -5,6 +5,8 @@
 # make lint      style, types and import contracts
 # make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
 # make bench     the benchmarks of docs/performance.md
+# make overload  the service at multiples of its capacity, for docs/reliability.md
+# make fuzz      20,000 made-up requests, every answer checked
 # make clean     remove the demo's data, runs and bundles
 
 PYTHON ?= python3
@@ -21,7 +23,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results test lint bench clean alerts
+.PHONY: run evaluate results test lint bench clean alerts overload fuzz
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -48,6 +50,12 @@ alerts:
 
 bench: $(VENV)/.test $(BUNDLE)
 	$(BIN)/python -m benchmarks
+
+overload: $(VENV)/.test $(BUNDLE)
+	$(BIN)/python -m benchmarks overload
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.service.api.fuzzing --requests 20000
 
 clean:
 	rm -rf data/demo runs/demo bundles/demo

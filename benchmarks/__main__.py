@@ -17,10 +17,11 @@ from benchmarks import backbones as backbones_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
 from benchmarks import importing as import_benchmark
+from benchmarks import overload as overload_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks.questions import Asked, Questionnaire
-from benchmarks.results import markdown, save
+from benchmarks.results import RELIABILITY, markdown, save
 from models.bundle.index import IndexKind
 from models.llm.loading import EMBEDDED
 from training.backbones.config import PRESETS
@@ -193,6 +194,27 @@ def import_(
         measured.append(row)
         save("import", {"items": items, "rows_a_user": import_benchmark.ROWS_A_USER, "seed": seed}, measured)
     typer.echo(markdown(measured))
+
+
+@app.command()
+def overload(
+    bundle: BundleOption = DEMO,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    seconds: Annotated[float, typer.Option(help="Of each load.")] = 20.0,
+    timeout_ms: Annotated[int, typer.Option(help="Of the requests.")] = 1000,
+    candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
+    seed: SeedOption = 0,
+) -> None:
+    """The service at multiples of its capacity, open loop."""
+    questionnaire = Questionnaire(bundle, EMBEDDED)
+    bodies = [each.body for each in questionnaire.ask(512, candidates, seed)]
+    users = questionnaire.users(50, seed)
+    rows, more = overload_benchmark.measure((bundle, engine, dtype), bodies, users, seconds, timeout_ms)
+    settings = {"engine": engine, "dtype": dtype, "seconds": seconds, "timeout_ms": timeout_ms, "seed": seed}
+    save("overload", settings, rows, document=RELIABILITY, **more)
+    typer.echo(markdown(rows))
+    typer.echo(more)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -25,20 +27,25 @@ class Client:
         self._idle += [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(count)]
 
     async def recommend(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer to `POST /recommend`."""
+        """The answer to `POST /recommend`, which must be by the LLM."""
+        _, answer = await self.ask("POST", "/recommend", {**body, "timeout_ms": 60_000})
+        if answer.get("ranker") != "llm":
+            raise RuntimeError(f"the service did not answer by the LLM: {answer}")
+        return answer
+
+    async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Status and content of any answer."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-        content = json.dumps({**body, "timeout_ms": 60_000}).encode()
+        content = b"" if body is None else json.dumps(body).encode()
         head = (
-            f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
         )
         writer.write(head.encode() + b"\r\n\r\n" + content)
         answer_head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(answer_head.split("content-length:")[1].split("\r\n")[0])
         answer: dict[str, Any] = json.loads(await reader.readexactly(length))
         self._idle.append((reader, writer))
-        if answer.get("ranker") != "llm":
-            raise RuntimeError(f"the service did not answer by the LLM: {answer}")
-        return answer
+        return int(answer_head.split(" ", 2)[1]), answer
 
     def close(self) -> None:
         """Hang up."""
@@ -79,3 +86,69 @@ def arrive(port: int, rate: float, connections: int, bodies: Sequence[dict[str, 
         return seconds
 
     return asyncio.run(run())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Requests at random times.
+
+    Attributes:
+        rate: a second.
+        seconds: how long.
+        bodies: taken in turn, with `timeout_ms` put in; explanations of `user_ids` if there are none.
+        timeout_ms: of each.
+        user_ids: to be explained.
+    """
+
+    rate: float
+    seconds: float
+    bodies: Sequence[dict[str, Any]] = ()
+    timeout_ms: int = 1000
+    user_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of one request: when it was sent, how long it took, and who answered."""
+
+    at: float
+    seconds: float
+    status: int
+    by: str
+    fallback: str | None
+
+
+def open_loop(port: int, streams: Sequence[Stream]) -> list[list[Seen]]:
+    """Send all `streams` at once, whatever becomes of the requests before."""
+
+    async def run() -> list[list[Seen]]:
+        client = Client(port)
+        seen = await asyncio.gather(*(_send(client, stream, seed) for seed, stream in enumerate(streams)))
+        client.close()
+        return list(seen)
+
+    return asyncio.run(run())
+
+
+async def _send(client: Client, stream: Stream, seed: int) -> list[Seen]:
+    rng = np.random.default_rng(seed)
+    begun, seen = time.perf_counter(), list[Seen]()
+
+    async def one(number: int, at: float) -> None:
+        if stream.bodies:
+            body = {**stream.bodies[number % len(stream.bodies)], "timeout_ms": stream.timeout_ms}
+            status, answer = await client.ask("POST", "/recommend", body)
+            by = str(answer.get("ranker"))
+        else:
+            user_id = quote(stream.user_ids[number % len(stream.user_ids)])
+            status, answer = await client.ask("GET", f"/explain/genre?user_id={user_id}")
+            by = str(answer.get("sentence_source"))
+        seen.append(Seen(at, time.perf_counter() - begun - at, status, by, answer.get("fallback")))
+
+    async with asyncio.TaskGroup() as group:
+        at, number = 0.0, 0
+        while (at := at + rng.exponential(1 / stream.rate)) < stream.seconds:
+            await asyncio.sleep(max(0.0, at - (time.perf_counter() - begun)))
+            group.create_task(one(number, at))
+            number += 1
+    return seen

@@ -16,6 +16,7 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
+RELIABILITY = PERFORMANCE.with_name("reliability.md")
 
 
 def save(
@@ -23,6 +24,7 @@ def save(
     settings: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     summary: Sequence[Mapping[str, Any]] | None = None,
+    document: Path = PERFORMANCE,
     **more: Any,
 ) -> Path:
     """Write `results/<name>.json`, and `summary`, or else its rows, as a table into the document."""
@@ -37,7 +39,7 @@ def save(
         **more,
     }
     path.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
-    write_table(name, summary or rows)
+    write_table(name, summary or rows, document)
     return path
 
 
@@ -68,12 +70,12 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(name: str, rows: Sequence[Mapping[str, Any]], document: Path) -> None:
     """Replace the table between the document's markers for `name`."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    text = PERFORMANCE.read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
     before, rest = text.split(start)
-    PERFORMANCE.write_text(f"{before}{start}\n{markdown(rows)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    document.write_text(f"{before}{start}\n{markdown(rows)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def _cpu(field: str) -> str:

@@ -46,11 +46,11 @@ class TimedEngine:
         """All else is the engine's own."""
         return getattr(self._engine, name)
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
         started = time.perf_counter()
         try:
-            return await self._engine.score(prompt, trie)
+            return await self._engine.score(prompt, trie, due)
         finally:
             self.seconds[key_of(prompt)] = time.perf_counter() - started
 

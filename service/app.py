@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,8 @@ from importlib.metadata import version
 import numpy as np
 import structlog
 import torch
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from pydantic import ValidationError
 from starlette.middleware import Middleware
 
@@ -23,10 +25,10 @@ from models.bundle.store import load_bundle
 from models.composer import Question
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
-from models.errors import ConfigError, PromptTooLongError
-from service.api import operations, problems
-from service.api.auth import RequireKey
-from service.api.middleware import LimitBody, Observe
+from models.errors import AllmrecError, ConfigError, PromptTooLongError
+from service.api import docs, openapi, operations, problems
+from service.api.auth import Authenticate
+from service.api.middleware import Capacity, Methods, Observe, ReadBody
 from service.api.router import router
 from service.deployments.deployment import Deployment
 from service.deployments.registry import Deployments
@@ -75,7 +77,7 @@ def create_app(
     *,
     engine_factory: EngineFactory = create_engine,
     on_ready: Callable[[Services], None] = lambda _: None,
-    on_failure: Callable[[BaseException], None] = lambda _: None,
+    on_failure: Callable[[BaseException], None] | None = None,
 ) -> FastAPI:
     """The application. It listens at once, and is ready when bundle and LLM are loaded.
 
@@ -83,9 +85,9 @@ def create_app(
         settings: from the environment if not given.
         engine_factory: makes the LLM engine.
         on_ready: called once, when requests can be served.
-        on_failure: called once, if that will never be.
+        on_failure: called once, if that will never be; the process ends if not given.
     """
-    settings = load_settings() if settings is None else settings
+    settings = _settings_or_exit() if settings is None else settings
     configure_logging(settings)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
@@ -99,8 +101,9 @@ def create_app(
                 try:
                     runtime.services = await _build(settings, runtime.metrics, engine_factory, stack)
                 except Exception as error:
-                    logger.exception("start_failed")
-                    on_failure(error)
+                    foreseen = isinstance(error, AllmrecError)
+                    logger.error("start_failed", error=str(error), exc_info=None if foreseen else error)
+                    (on_failure or _end_process)(error)
                 else:
                     runtime.metrics.ready.set(1)
                     logger.info("ready", bundle_version=runtime.services.deployments.take().version)
@@ -122,17 +125,63 @@ def create_app(
         version=version("allmrec"),
         description="Recommendations by an LLM that reads collaborative knowledge (A-LLMRec).",
         lifespan=lifespan,
-        middleware=[
-            Middleware(Observe, metrics=runtime.metrics, max_requests=settings.max_requests),
-            Middleware(LimitBody, max_bytes=settings.max_body_bytes),
-        ],
+        docs_url=None,
+        redoc_url=None,
+        middleware=_middleware(settings, runtime.metrics),
     )
     app.state.runtime = runtime
     problems.install(app)
     app.include_router(operations.router)
-    guards = [] if settings.api_key is None else [Depends(RequireKey(settings.api_key))]
-    app.include_router(router, dependencies=guards)
+    app.include_router(docs.router)
+    app.include_router(router)
+    openapi.install(app, with_key=settings.api_key is not None)
     return app
+
+
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+    """What surrounds the routes, outermost first: nothing is read of a request that has no key, none counts until
+    it is there.
+    """
+    chain = [Middleware(Observe, metrics=metrics)]
+    if settings.cors_origins:
+        chain.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "HEAD", "POST"],
+                allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+                expose_headers=["X-Request-ID", "Retry-After"],
+            )
+        )
+    if settings.api_key is not None:
+        open_paths = ("/metrics",) if settings.metrics_without_key else ()
+        chain.append(
+            Middleware(
+                Authenticate,
+                key=settings.api_key,
+                failures_per_minute=settings.max_wrong_keys,
+                open_paths=open_paths,
+            )
+        )
+    return [
+        *chain,
+        Middleware(Methods),
+        Middleware(ReadBody, max_bytes=settings.max_body_bytes, seconds=settings.read_timeout_seconds),
+        Middleware(Capacity, metrics=metrics, max_requests=settings.max_requests),
+    ]
+
+
+def _settings_or_exit() -> Settings:
+    """Settings from the environment; a wrong one ends the process in one line."""
+    try:
+        return load_settings()
+    except ConfigError as error:
+        raise SystemExit(f"allmrec-serve: {error}") from None
+
+
+def _end_process(_: BaseException) -> None:
+    """A service that will never be ready is no service: whoever runs it is to see it end."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 async def _build(
@@ -175,7 +224,7 @@ async def _build(
         metrics,
         ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
     )
-    await _warm_up(deployment, engine, settings.window)
+    await _warm_up(deployment, llm_gate, settings.window)
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
     return Services(Deployments(deployment), engine, store, histories, recommender, explainer)
 
@@ -188,7 +237,7 @@ def _watch(metrics: Metrics, engine: LLMEngine, llm_gate: LLMGate) -> None:
         engine.on_batch = metrics.batch
 
 
-async def _warm_up(deployment: Deployment, engine: LLMEngine, window: int) -> None:
+async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> None:
     """Walk the whole path once, so that the first request is as fast as the next.
 
     Raises:
@@ -205,7 +254,7 @@ async def _warm_up(deployment: Deployment, engine: LLMEngine, window: int) -> No
         question = await asyncio.to_thread(compose)
     except PromptTooLongError as error:
         raise ConfigError(f"window {window} is too large (ALLMREC_WINDOW): {error}") from error
-    await engine.score(question.prompt, question.trie)
+    await llm_gate.warm_up(question)
 
 
 async def _connect(store: UserStore) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-import uvicorn
 
 from models.bundle.manifest import load_manifest
 from models.bundle.store import resolve_bundle
@@ -60,6 +59,7 @@ def serve(
         _fail(error)
     listener = _listen(settings)
     from service.app import create_app  # noqa: PLC0415 - seconds of imports that help and errors do not need
+    from service.server import LameDuckServer  # noqa: PLC0415
 
     failures: list[BaseException] = []
 
@@ -70,14 +70,7 @@ def serve(
     def greet(services: Services) -> None:
         typer.echo(greeting(settings.host, listener.getsockname()[1], services, settings.api_key is not None))
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, on_ready=greet, on_failure=stop),
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
-    )
+    server = LameDuckServer(create_app(settings, on_ready=greet, on_failure=stop), settings)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     if failures:

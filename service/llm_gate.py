@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
+from typing import Literal, get_args
 
 import numpy as np
 import structlog
@@ -15,10 +16,14 @@ from models.composer import Question
 from models.engines.base import LLMEngine
 from models.errors import OverloadedError
 from models.writing import Draft, write
+from service.admission import Clock, Lane, RefusedError
 from service.metrics import Metrics
 from service.outcome import Fallback
 
 logger = structlog.get_logger(__name__)
+
+Work = Literal["recommend", "genres", "sentence"]
+WORK: tuple[Work, ...] = get_args(Work)
 
 
 class FallbackError(Exception):
@@ -30,49 +35,67 @@ class FallbackError(Exception):
 
 
 class LLMGate:
-    """Asks the LLM within limits.
+    """Asks the LLM within limits. Kinds of work have lanes of their own, so that none starves another.
 
     Args:
         engine: the LLM.
         executor: composes prompts.
         metrics: stages, shed work.
-        max_inflight: how many may ask at a time.
+        max_inflight: how many of one kind may wait or be under way.
+        clock: tells seconds, as the engine's clock does.
     """
 
-    def __init__(self, engine: LLMEngine, executor: Executor, metrics: Metrics, max_inflight: int) -> None:
+    def __init__(
+        self,
+        engine: LLMEngine,
+        executor: Executor,
+        metrics: Metrics,
+        max_inflight: int,
+        clock: Clock = time.perf_counter,
+    ) -> None:
         self._engine = engine
         self._executor = executor
         self._metrics = metrics
-        self._max_inflight = max_inflight
-        self._arrivals: list[float] = []
+        self._clock = clock
+        self._lanes = {work: Lane(engine.depth, max_inflight, clock) for work in WORK}
 
     def load(self) -> tuple[int, float]:
-        """How many requests are at the LLM, and how long the oldest has been there, in seconds."""
-        now = time.perf_counter()
-        return len(self._arrivals), max((now - arrival for arrival in self._arrivals), default=0.0)
+        """How many requests are at the LLM, and how long the oldest of them has waited, in seconds."""
+        lanes = self._lanes.values()
+        return sum(lane.waiting + lane.under_way for lane in lanes), max(lane.age for lane in lanes)
 
-    async def choose(self, compose: Callable[[], Question], seconds: float) -> np.ndarray:
+    async def warm_up(self, question: Question) -> None:
+        """Ask once to have it fast, and once more to know how fast."""
+        await self._engine.score(question.prompt, question.trie)
+        started = self._clock()
+        await self._engine.score(question.prompt, question.trie)
+        now = self._clock()
+        for work in ("recommend", "genres"):
+            self._lanes[work].pace.took(now - started, now)
+
+    async def choose(self, compose: Callable[[], Question], seconds: float, work: Work = "recommend") -> np.ndarray:
         """The (K,) log-probabilities of the choices of a question.
 
         Args:
             compose: makes the question; runs in the executor.
             seconds: time for all of it.
+            work: what it is for.
 
         Raises:
-            FallbackError: the LLM is late, down or has too much to do.
+            FallbackError: the LLM is late, down or has too much to do, or would be late.
         """
-        arrival = self._admit(seconds)
+        self._require(seconds)
+        lane, due = self._lanes[work], self._clock() + seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds), lane.place(due) as place:
                 with self._metrics.stage("prompt"):
                     question = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
                 with self._metrics.stage("score"):
-                    logits = await self._engine.score(question.prompt, question.trie)
-                    log_probs = question.log_probs(logits)
+                    await lane.turn(place)
+                    logits = await self._engine.score(question.prompt, question.trie, due)
+            log_probs = question.log_probs(logits)
         except Exception as error:
             raise self._fallback(error) from error
-        finally:
-            self._arrivals.remove(arrival)
         self._metrics.candidates_scored.inc(len(log_probs))
         return log_probs
 
@@ -82,40 +105,40 @@ class LLMGate:
         Raises:
             FallbackError: as `choose`; pieces may have been given before.
         """
-        arrival = self._admit(seconds)
-        due = arrival + seconds
+        self._require(seconds)
+        lane, due = self._lanes["sentence"], self._clock() + seconds
         try:
             with self._metrics.stage("explain"):
-                draft = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
-                async with aclosing(write(self._engine, draft, max_tokens)) as pieces:
-                    while True:
-                        async with asyncio.timeout(due - time.perf_counter()):
-                            piece = await anext(pieces, None)
-                        if piece is None:
-                            break
-                        yield piece
+                async with lane.place(due) as place:
+                    async with asyncio.timeout(due - self._clock()):
+                        draft = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
+                        await lane.turn(place)
+                    async with aclosing(write(self._engine, draft, max_tokens)) as pieces:
+                        while True:
+                            async with asyncio.timeout(due - self._clock()):
+                                piece = await anext(pieces, None)
+                            if piece is None:
+                                break
+                            yield piece
         except Exception as error:
             raise self._fallback(error) from error
-        finally:
-            self._arrivals.remove(arrival)
 
-    def _admit(self, seconds: float) -> float:
-        """Take a place; says since when it is taken."""
+    def _require(self, seconds: float) -> None:
         if seconds <= 0:
             raise FallbackError("timeout")
         if not self._engine.healthy:
             raise FallbackError("llm_error")
-        if len(self._arrivals) >= self._max_inflight:
-            self._metrics.shed.labels("llm_inflight").inc()
-            raise FallbackError("overload")
-        self._arrivals.append(time.perf_counter())
-        return self._arrivals[-1]
 
     def _fallback(self, error: Exception) -> FallbackError:
         """Whatever an engine does wrong, the answer goes on without it."""
         match error:
             case TimeoutError():
                 return FallbackError("timeout")
+            case RefusedError(waiting=False):
+                return FallbackError("timeout")
+            case RefusedError():
+                self._metrics.shed.labels("llm_inflight").inc()
+                return FallbackError("overload")
             case OverloadedError():
                 self._metrics.shed.labels("llm_queue").inc()
                 return FallbackError("overload")

@@ -38,12 +38,14 @@ class Runtime:
         settings: as started.
         metrics: of this service.
         services: None while starting.
+        leaving: the service is about to end: still answering, but no longer ready.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
         self.services: Services | None = None
+        self.leaving = False
 
     def require(self) -> Services:
         """The use cases.

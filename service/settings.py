@@ -6,9 +6,12 @@ file in the working directory, then the defaults below.
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -40,6 +43,14 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(1 << 20, gt=0, description="Larger request bodies are refused with 413.")
     max_requests: int = Field(512, gt=0, description="Requests in flight; more are refused with 503.")
+    metrics_without_key: bool = Field(False, description="Leave `/metrics` open where there is an API key.")
+    max_wrong_keys: int = Field(30, gt=0, description="Wrong keys a minute from one address; more are told 429.")
+    cors_origins: list[str] = Field([], description='Origins whose pages may ask, as JSON: `["https://shop.example"]`.')
+    max_connections: int = Field(2048, gt=0, description="Connections; beyond, the slowest or silent one goes.")
+    max_header_bytes: int = Field(32_768, gt=0, description="Larger request headers are refused with 431.")
+    read_timeout_seconds: float = Field(10.0, gt=0, description="A request is there within this time, or refused.")
+    keep_alive_seconds: int = Field(75, gt=0, description="How long a silent connection is kept.")
+    lame_duck_seconds: float = Field(5.0, ge=0, description="From SIGTERM on: not ready, but still answering.")
     shutdown_seconds: int = Field(10, ge=0, description="How long running requests may finish on shutdown.")
 
     engine: Literal["transformers", "vllm"] = Field("transformers", description="LLM engine.")
@@ -97,6 +108,7 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         ConfigError: a value is wrong; names the setting.
     """
+    _refuse_unknown_names()
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -107,3 +119,17 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigError(f"wrong settings: {problems}") from error
     except SettingsError as error:
         raise ConfigError(f"wrong settings: {error}; lists and mappings are written as JSON") from error
+
+
+def _refuse_unknown_names() -> None:
+    """A setting that is mistyped is not overlooked.
+
+    Raises:
+        ConfigError: names it, and the one that was meant.
+    """
+    known = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
+    for name in [*os.environ, *dotenv_values(".env")]:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, 1)
+            hint = f": {near[0]} is meant?" if near else ": see .env.example for all there are"
+            raise ConfigError(f"there is no setting {name}{hint}")

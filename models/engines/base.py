@@ -25,12 +25,14 @@ class LLMEngine(Protocol):
         token_size: d_tok.
         context_length: in tokens.
         fingerprint: the LLM's identity, see `models.llm.loading.fingerprint`. Known after `start`.
+        depth: how many requests keep it busy: those it works on and those it takes next. More only wait.
     """
 
     tokenizer: Any
     token_size: int
     context_length: int
     fingerprint: str
+    depth: int
 
     @property
     def healthy(self) -> bool:
@@ -42,12 +44,18 @@ class LLMEngine(Protocol):
     async def close(self) -> None:
         """Stop serving and free the LLM. Waiting requests fail with `EngineError`."""
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
         """The (C,) logits of every branch's children, for `ChoiceTrie.log_probs`. Cancelling the call frees its work.
+
+        Args:
+            prompt: what precedes the choices.
+            trie: the choices.
+            due: when the answer is needed, in seconds of `time.perf_counter`. It is not begun after that, and kept out
+                of batches that would take longer. None: whenever it comes.
 
         Raises:
             InvalidPromptError: see there.
-            OverloadedError: too many requests are waiting.
+            OverloadedError: too many requests are waiting, or it could not be begun by `due`.
             EngineError: the engine failed.
         """
 

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,11 @@ from models.scoring.choices import ChoiceTrie
 from models.scoring.score import score_prompts
 from models.threads import available_cores
 
-WORKER_NICENESS = 10
+WORKER_NICENESS = 5
+"""Enough to give way to what receives and answers; at 10 a machine with other work to do starves the LLM."""
+USUAL_TOKENS = 512
+"""A prompt rather has fewer."""
+PACE_WEIGHT = 0.1
 OFFLINE_BATCH_TOKENS = 8192
 """Nobody waits for a single answer: larger batches are faster."""
 
@@ -69,6 +74,7 @@ class _Request:
     prompt: Prompt
     trie: ChoiceTrie
     result: asyncio.Future[list[np.ndarray]]
+    due: float = math.inf
 
 
 class TransformersEngine:
@@ -89,6 +95,9 @@ class TransformersEngine:
         self._llm = llm
         cores = available_cores()
         self._idle = config.workers or (cores if config.device == "cpu" else 1)
+        in_a_batch = 1 if config.device == "cpu" else max(1, config.max_batch_tokens // USUAL_TOKENS)
+        self.depth = 2 * self._idle * in_a_batch
+        self._token_seconds = 0.0
         self._workers = ThreadPoolExecutor(
             self._idle, "llm", initializer=_start_worker, initargs=(max(1, cores // self._idle), config.device)
         )
@@ -124,7 +133,7 @@ class TransformersEngine:
                 request.result.set_exception(EngineError("the LLM engine was closed"))
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
         self._require_running()
         check_prompt(prompt, trie, self.token_size, self.context_length)
@@ -132,7 +141,8 @@ class TransformersEngine:
             return []
         if len(self._waiting) >= self.config.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests already wait for the LLM: try again later")
-        request = _Request(prompt, trie, asyncio.get_running_loop().create_future())
+        result: asyncio.Future[list[np.ndarray]] = asyncio.get_running_loop().create_future()
+        request = _Request(prompt, trie, result, math.inf if due is None else due)
         self._waiting.append(request)
         self._asked.add(request)
         self._changed.set()
@@ -181,6 +191,7 @@ class TransformersEngine:
         prompts = [request.prompt for request in batch]
         tries = [request.trie for request in batch]
         self.on_batch(len(batch))
+        started = time.perf_counter()
         try:
             results = await self._run(lambda: score_prompts(self._model, prompts, tries))
         except Exception as error:
@@ -190,6 +201,8 @@ class TransformersEngine:
                 if not request.result.done():
                     request.result.set_exception(failure)
         else:
+            seconds = (time.perf_counter() - started) / (len(batch) * max(len(prompt.token_ids) for prompt in prompts))
+            self._token_seconds += (seconds - self._token_seconds) * (PACE_WEIGHT if self._token_seconds else 1)
             for request, result in zip(batch, results, strict=True):
                 if not request.result.done():
                     request.result.set_result(result)
@@ -198,19 +211,26 @@ class TransformersEngine:
             self._changed.set()
 
     def _next_batch(self) -> list[_Request]:
-        """The longest run of waiting requests, first come first served, within budget and leaving idle workers some."""
+        """The longest run of waiting requests that is within budget, done by the tightest deadline in it, and leaves
+        idle workers some. First come, first served; who left is skipped, whose time is over is told.
+        """
+        now = time.perf_counter()
         share = math.ceil(len(self._waiting) / self._idle)
         batch: list[_Request] = []
-        longest = 0
+        longest, due = 0, math.inf
         while self._waiting:
             request = self._waiting[0]
             if request.result.done():
                 self._waiting.popleft()
                 continue
+            if request.due <= now:
+                self._waiting.popleft().result.set_exception(OverloadedError("the LLM had no time until it was due"))
+                continue
             if len(batch) == share:
                 break
-            longest = max(longest, len(request.prompt.token_ids))
-            if batch and longest * (len(batch) + 1) > self.config.max_batch_tokens:
+            longest, due = max(longest, len(request.prompt.token_ids)), min(due, request.due)
+            tokens = longest * (len(batch) + 1)
+            if batch and (tokens > self.config.max_batch_tokens or now + tokens * self._token_seconds > due):
                 break
             batch.append(self._waiting.popleft())
         return batch

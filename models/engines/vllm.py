@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
+USUAL_TOKENS = 512
+"""A prompt rather has fewer."""
 MAX_LOGPROB_TOKENS = 128  # vLLM's limit of `logprob_token_ids`
 _DEATH_POLL_SECONDS = 0.1
 
@@ -100,6 +102,7 @@ class VLLMEngine:
         longest = int(self._llm_config.max_position_embeddings)
         self.context_length = min(longest, config.max_model_len or longest)
         self.fingerprint = ""
+        self.depth = 2 * max(1, min(config.max_batch_requests, config.max_batch_tokens // USUAL_TOKENS))
         self._llm: AsyncLLM | None = None
         self._dtype = torch.float32
         self._supervisor: asyncio.Task[None] | None = None
@@ -133,10 +136,12 @@ class VLLMEngine:
             await asyncio.wait([self._supervisor])
         await self._shut_down()
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`. The numbers are log-probabilities over the whole vocabulary."""
         llm = self._running_llm()
         check_prompt(prompt, trie, self.token_size, self.context_length)
+        if due is not None and time.perf_counter() >= due:
+            raise OverloadedError("the request was due before the LLM got it")
         with self._admitted():
             return await self._score(llm, prompt, trie)
 

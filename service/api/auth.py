@@ -1,37 +1,72 @@
-"""Optional API keys."""
+"""Optional API keys, asked for before a request's body is read."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated
 
-from fastapi import Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.errors import UnauthorizedError
+from service.api.errors import TooManyFailuresError, UnauthorizedError
+from service.api.middleware import HEALTH, closing
+from service.api.problems import problem_of
 
-_bearer = HTTPBearer(auto_error=False, description="The API key as a bearer token.")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The API key.")
+BUCKETS_BYTES = 2
+"""Failures are counted by hash, so that counting has a bounded size whatever is tried."""
 
 
-class RequireKey:
-    """A dependency that lets only holders of `key` pass."""
+class Authenticate:
+    """Lets only holders of `key` pass; health is open to all.
 
-    def __init__(self, key: SecretStr) -> None:
-        self._key = key.get_secret_value().encode()
+    A wrong key costs the same whatever it is like. Who sends too many, by address or always the same key from many,
+    gets 429 for the rest of the minute. The right key always passes: behind a balancer all have one address.
+    """
 
-    async def __call__(
-        self,
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-        header: Annotated[str | None, Security(_header)],
+    def __init__(
+        self, app: ASGIApp, key: SecretStr, failures_per_minute: int, open_paths: tuple[str, ...] = ()
     ) -> None:
-        """Check the key of a request.
+        self._app = app
+        self._digest = sha256(key.get_secret_value().encode()).digest()
+        self._most = RateLimitItemPerMinute(failures_per_minute)
+        self._failures = FixedWindowRateLimiter(MemoryStorage())
+        self._open = (*HEALTH, *open_paths)
 
-        Raises:
-            UnauthorizedError: it does not fit.
-        """
-        # Starlette decodes headers as latin-1; this gives back the bytes that were sent.
-        given = bearer.credentials if bearer is not None else header or ""
-        if not compare_digest(given.encode("latin-1"), self._key):
-            raise UnauthorizedError("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["path"] in self._open:
+            await self._app(scope, receive, send)
+            return
+        given = sha256(given_key(Headers(scope=scope))).digest()
+        if compare_digest(given, self._digest):
+            await self._app(scope, receive, send)
+            return
+        error: Exception = UnauthorizedError("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")
+        if self._too_many((scope.get("client") or ("", 0))[0], given):
+            error = TooManyFailuresError("too many wrong keys: try again in a minute")
+        await closing(problem_of(scope, error), scope, receive, send)
+
+    def _too_many(self, address: str, given: bytes) -> bool:
+        counters = ("address", sha256(address.encode()).digest()), ("key", given)
+        allowed = [self._failures.hit(self._most, kind, digest[:BUCKETS_BYTES].hex()) for kind, digest in counters]
+        return not all(allowed)
+
+
+def given_key(headers: Headers) -> bytes:
+    """The key as it was sent: `X-API-Key`, a bearer token, or the password that a browser asks for."""
+    if "x-api-key" in headers:
+        return headers["x-api-key"].encode("latin-1")  # starlette decodes headers so: these are the bytes that came
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    sent = value.strip().encode("latin-1")
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(sent, validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return b""
+    return sent if scheme.lower() == "bearer" else b""

@@ -1,6 +1,6 @@
 """What routes are given: the runtime, the use cases, and the deployment that the request keeps until its end.
 
-All are async: FastAPI sends others through a thread.
+All are async: FastAPI sends others through a thread. None depends on another: that takes time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ async def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-async def _services(runtime: Annotated[Runtime, Depends(_runtime)]) -> Services:
-    return runtime.require()
+async def _services(request: Request) -> Services:
+    return (await _runtime(request)).require()
 
 
-async def _deployment(services: Annotated[Services, Depends(_services)]) -> Deployment:
-    return services.deployments.take()
+async def _deployment(request: Request) -> Deployment:
+    return (await _services(request)).deployments.take()
 
 
 RuntimeOf = Annotated[Runtime, Depends(_runtime)]

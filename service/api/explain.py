@@ -9,12 +9,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from models.catalogue import MAX_GENRES
 from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
 from service.api.problems import responses
-from service.api.schemas.explain import FavoriteGenre, GenreResponse
+from service.api.schemas.explain import FavoriteGenre, GenreQuery, GenreResponse, GenreStart, GenreToken
 from service.api.schemas.items import ItemReference
-from service.api.streaming import event, unless_gone
+from service.api.streaming import arrival, event, unless_gone
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
 from service.usecases.explain import GenreAnswer, Narration
@@ -22,10 +21,26 @@ from service.usecases.explain import GenreAnswer, Narration
 router = APIRouter()
 
 
+EVENTS = {
+    "schema": {
+        "type": "string",
+        "contentMediaType": "text/event-stream",
+        "pattern": "^event: genres\ndata: ",
+        "description": "Events `genres` (GenreStart), `token` (GenreToken) as often as there are pieces, and `done`"
+        " (GenreResponse); the data of each is one line of JSON.",
+        "x-events": {
+            "genres": {"$ref": "#/components/schemas/GenreStart"},
+            "token": {"$ref": "#/components/schemas/GenreToken"},
+            "done": {"$ref": "#/components/schemas/GenreResponse"},
+        },
+    }
+}
+
+
 @router.get(
     "/explain/genre",
     response_model=GenreResponse,
-    responses={**responses(404), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={**responses(404), 200: {"content": {"text/event-stream": EVENTS}}},
     tags=["explain"],
 )
 async def get_genre(
@@ -33,32 +48,30 @@ async def get_genre(
     runtime: RuntimeOf,
     services: ServicesOf,
     deployment: DeploymentOf,
-    user_id: Annotated[str, Query(min_length=1, max_length=256)],
-    top_k: Annotated[int, Query(ge=1, le=MAX_GENRES)] = 3,
-    stream: Annotated[bool, Query(description="Send the sentence as server-sent events.")] = False,
+    query: Annotated[GenreQuery, Query()],
 ) -> GenreResponse | StreamingResponse:
     """A user's favourite genres, what in the history speaks for each, and a sentence about the first.
 
     Streamed, the events are `genres` (the answer without its sentence), `token` for every piece of the sentence, and
     `done` (the whole answer, whose sentence is the one that counts).
     """
-    deadline = Deadline(runtime.settings.explain_timeout_ms, request.state.started)
-    answer = await unless_gone(request, services.explainer.genres(deployment, user_id, top_k, deadline))
+    deadline = Deadline(runtime.settings.explain_timeout_ms, arrival(request))
+    answer = await unless_gone(request, services.explainer.genres(deployment, query.user_id, query.top_k, deadline))
     narration = services.explainer.narrate(deployment, answer, deadline)
 
     def response() -> GenreResponse:
         if narration.source is not None and deadline.remaining() < 0:
             runtime.metrics.deadline_missed("/explain/genre")
-        return _response(deployment, user_id, answer, narration, deadline)
+        return _response(deployment, query.user_id, answer, narration, deadline)
 
     async def events() -> AsyncIterator[str]:
-        yield event("genres", response().model_dump(exclude={"sentence", "sentence_source"}))
+        yield event("genres", GenreStart.model_validate(response(), from_attributes=True))
         async with aclosing(narration.pieces()) as pieces:
             async for piece in pieces:
-                yield event("token", {"text": piece})
-        yield event("done", response().model_dump())
+                yield event("token", GenreToken(text=piece))
+        yield event("done", response())
 
-    if stream:
+    if query.stream:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
     await unless_gone(request, narration.whole())

@@ -1,35 +1,44 @@
-"""What surrounds every request: its id, its metrics and log line, the limits on number and size."""
+"""What surrounds every request: its id, its metrics and log line, its body, the limits on number and size."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import BodyTooLargeError
+from service.api.errors import BodyTooLargeError, BodyTooSlowError, ClientGoneError, EncodingError
 from service.api.problems import problem, problem_of
 from service.metrics import Metrics
 
 logger = structlog.get_logger("service.access")
 
 CLIENT_GONE = 499
-_QUIET = ("/health/live", "/health/ready", "/metrics")
+HEALTH = ("/health/live", "/health/ready")
+QUIET = (*HEALTH, "/metrics")
+ENCODINGS = ("identity", "gzip", "x-gzip", "")
+GZIP = 16 + zlib.MAX_WBITS
+MOST_DIGITS = 18
+LAG_SECONDS = 0.02
+LAG_INTERVAL_SECONDS = 0.1
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 
 
 class Observe:
     """Gives every request an id, counts and times it, and turns what nobody expected into a problem."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_requests = max_requests
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +63,7 @@ class Observe:
         self._metrics.inflight.set(self._running)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._within_limit(scope, receive, send_observed)
+                await self._app(scope, receive, send_observed)
             except Exception:
                 logger.exception("request_failed", path=scope["path"])
                 if code is None:
@@ -67,67 +76,179 @@ class Observe:
                 self._metrics.inflight.set(self._running)
                 self._record(scope, code or CLIENT_GONE, time.perf_counter() - started)
 
-    async def _within_limit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._running > self._max_requests and scope["path"] not in _QUIET:
-            self._metrics.shed.labels("requests").inc()
-            answer = problem(scope, 503, "Overloaded", "too many requests at once: try again in a second")
-            await answer(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
     def _record(self, scope: Scope, code: int, seconds: float) -> None:
         route = route_of(scope)
         self._metrics.http_requests.labels(route, code).inc()
         self._metrics.http_duration.labels(route, code).observe(seconds)
-        log = logger.debug if route in _QUIET else logger.info
+        log = logger.debug if route in QUIET else logger.info
         log("request", method=scope["method"], route=route, code=code, duration_ms=round(seconds * 1000, 2))
 
 
-class LimitBody:
-    """Refuses large bodies: at once where their length is announced, else as soon as they grow too long."""
+class ReadBody:
+    """Reads a request's whole body before anything counts or answers it, within a size and a time; gunzips it."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        too_large = BodyTooLargeError(self._max_bytes)
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
-            await problem_of(scope, too_large)(scope, receive, send)
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(Headers(scope=scope), receive)
+        except TimeoutError:
+            error: Exception = BodyTooSlowError(self._seconds)
+        except (BodyTooLargeError, EncodingError, ClientGoneError) as refused:
+            error = refused
+        else:
+            scope["state"].setdefault("received", time.perf_counter())
+            await self._app(scope, _given(body, receive), send)
             return
-        size = 0
+        await closing(problem_of(scope, error), scope, receive, send)
 
-        async def receive_limited() -> Message:
-            nonlocal size
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and (len(announced) > MOST_DIGITS or int(announced) > self._max_bytes):
+            raise BodyTooLargeError(self._max_bytes)
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ENCODINGS:
+            raise EncodingError(encoding)
+        unpacked = zlib.decompressobj(wbits=GZIP) if encoding in ("gzip", "x-gzip") else None
+        body = bytearray()
+        while True:
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_bytes:
-                raise too_large
-            return message
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError("the client closed the connection")
+            part = message.get("body", b"")
+            if unpacked is not None:
+                part = _unpack(unpacked, part, self._max_bytes + 1 - len(body))
+            body += part
+            if len(body) > self._max_bytes:
+                raise BodyTooLargeError(self._max_bytes)
+            if not message.get("more_body", False):
+                break
+        if unpacked is not None and body and not unpacked.eof:
+            raise EncodingError("gzip", "it ends too soon")
+        return bytes(body)
 
-        await self._app(scope, receive_limited, send)
+
+def _unpack(unpacked: Any, part: bytes, most: int) -> bytes:
+    try:
+        return bytes(unpacked.decompress(part, max(1, most)))
+    except zlib.error as error:
+        raise EncodingError("gzip", str(error)) from error
+
+
+def _given(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def receive_given() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_given
+
+
+class Capacity:
+    """Refuses what is too much for the service itself, at once: too many requests, or an event loop that lags.
+
+    A request counts once it is there: who sends half of one takes nobody's place. The lag is how long a request that
+    is there waited for the loop to come by; as in CoDel it may peak, but once it has not been small for an interval,
+    those that waited longer than the target are refused.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_requests = max_requests
+        self._running = 0
+        self._looked_at = 0.0
+        self._high_since: float | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["path"] in QUIET:
+            await self._app(scope, receive, send)
+            return
+        if self._running >= self._max_requests or self._lags(scope):
+            self._metrics.shed.labels("requests").inc()
+            answer = problem(scope, 503, "Overloaded", "too many requests at once: try again in a second")
+            await answer(scope, receive, send)
+            return
+        self._running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
+
+    def _lags(self, scope: Scope) -> bool:
+        now = time.perf_counter()
+        lag = now - scope["state"].get("received", now)
+        quiet = now - self._looked_at > LAG_INTERVAL_SECONDS
+        self._looked_at = now
+        if lag <= LAG_SECONDS:
+            self._high_since = None
+        elif self._high_since is None or quiet:
+            self._high_since = now
+        return self._high_since is not None and now - self._high_since > LAG_INTERVAL_SECONDS
+
+
+class Methods:
+    """HEAD where there is GET, and OPTIONS for every path there is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            await self._head(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "OPTIONS" and (methods := methods_of(scope)):
+            await Response(status_code=204, headers={"Allow": ", ".join(methods)})(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+async def closing(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send `answer` and have the connection closed: what the client still sends is not wanted."""
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
+
+
+def methods_of(scope: Scope) -> list[str]:
+    """What a path can be asked by."""
+    matching = [route for route in leaves(scope["app"].routes) if route.matches(scope)[0] is not Match.NONE]
+    methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())) if methods else []
+
+
+def leaves(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """All routes, those of included routers as well. Ours have no prefixes."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from leaves(included.routes)
 
 
 def route_of(scope: Scope) -> str:
     """The route's path template, so that metrics stay few whatever clients ask for."""
     route = scope.get("route")
     if route is None and "app" in scope:
-        # Refused before it was routed.
-        found = (each for each in routes_in(scope["app"].routes) if each.matches(scope)[0] is not Match.NONE)
+        found = (each for each in leaves(scope["app"].routes) if each.matches(scope)[0] is not Match.NONE)
         route = next(found, None)
     return getattr(route, "path_format", "unmatched")
-
-
-def routes_in(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
-    """Every route, those of included routers too: FastAPI keeps a router whole. None of ours has a prefix."""
-    for route in routes:
-        router = getattr(route, "original_router", None)
-        if router is None:
-            yield route
-        else:
-            yield from routes_in(router.routes)

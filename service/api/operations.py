@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.problems import problem, responses
-from service.api.schemas.operations import Health
+from service.api.schemas.operations import Health, Readiness
 from service.runtime import Runtime
 
 PAGE = Path(__file__).parent.parent / "web" / "index.html"
@@ -29,16 +29,16 @@ async def get_live() -> Health:
     return Health(status="live")
 
 
-@router.get("/health/ready", response_model=Health, responses=responses(503), tags=["health"])
-async def get_ready(request: Request) -> Health | Response:
-    """Bundle and LLM are there. While the LLM is down this is 503, though answers still come, by the CF ranking."""
+@router.get("/health/ready", response_model=Readiness, responses=responses(503), tags=["health"])
+async def get_ready(request: Request) -> Readiness | Response:
+    """Requests can be answered. While the LLM is down they are, by the CF ranking: `llm` says so."""
     runtime: Runtime = request.app.state.runtime
     services = runtime.services
     if services is None:
         return problem(request.scope, 503, "Starting", "the bundle and the LLM are still being loaded")
-    if not services.engine.healthy:
-        return problem(request.scope, 503, "LLM engine down", "answers fall back to the CF ranking")
-    return Health(status="ready")
+    if runtime.leaving:
+        return problem(request.scope, 503, "Leaving", "the service is about to end: send nothing new")
+    return Readiness(status="ready", llm="up" if services.engine.healthy else "down")
 
 
 @router.get("/metrics", include_in_schema=False)

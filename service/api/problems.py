@@ -24,21 +24,31 @@ from models.errors import (
     PromptTooLongError,
     ServerError,
 )
-from service.api.errors import BodyTooLargeError, ClientGoneError, UnauthorizedError
+from service.api.errors import (
+    BodyTooLargeError,
+    BodyTooSlowError,
+    ClientGoneError,
+    EncodingError,
+    TooManyFailuresError,
+    UnauthorizedError,
+)
 from service.api.schemas.problem import FieldProblem, Problem
 from service.runtime import NotReadyError
 from service.stores.local import LocalServerError
 from service.stores.port import StoreError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_SECONDS = 1
+RETRY_SECONDS = {429: 60, 503: 1}
 
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     AllmrecError: (500, "Internal error"),
     ClientError: (422, "Invalid request"),
     UnauthorizedError: (401, "Unauthorized"),
     NotFoundError: (404, "Not found"),
+    BodyTooSlowError: (408, "Request timeout"),
     BodyTooLargeError: (413, "Content too large"),
+    EncodingError: (415, "Unsupported encoding"),
+    TooManyFailuresError: (429, "Too many wrong keys"),
     ClientGoneError: (499, "Client closed request"),
     ConfigError: (422, "Invalid configuration"),
     DataError: (422, "Unusable data"),
@@ -78,10 +88,12 @@ def problem(
         errors=errors or [],
     )
     extra = dict(headers or {})
-    if status in (429, 503):
-        extra.setdefault("Retry-After", str(RETRY_SECONDS))
+    if status in RETRY_SECONDS:
+        extra.setdefault("Retry-After", str(RETRY_SECONDS[status]))
     if status == HTTPStatus.UNAUTHORIZED:
-        extra.setdefault("WWW-Authenticate", "Bearer")
+        extra.setdefault("WWW-Authenticate", 'Bearer, Basic realm="allmrec"')
+    if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        extra.setdefault("Accept-Encoding", "gzip")
     return Response(json.dumps(content.model_dump()), status, extra, media_type=MEDIA_TYPE)
 
 
@@ -101,7 +113,6 @@ def install(app: FastAPI) -> None:
     """Answer every error of `app` by a problem."""
 
     @app.exception_handler(AllmrecError)
-    @app.exception_handler(BodyTooLargeError)
     async def _own(request: Request, error: Exception) -> Response:
         return problem_of(request.scope, error)
 

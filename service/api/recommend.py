@@ -11,7 +11,7 @@ from models.errors import ClientError
 from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
 from service.api.problems import responses
 from service.api.schemas.recommend import HistoryEntry, RecommendedItem, RecommendRequest, RecommendResponse
-from service.api.streaming import unless_gone
+from service.api.streaming import arrival, unless_gone
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
 from service.usecases.recommend import Query
@@ -28,7 +28,7 @@ async def post_recommend(
         raise ClientError("user_id or history is required: say whom to recommend to")
     settings = runtime.settings
     timeout_ms = min(body.timeout_ms or settings.timeout_ms, settings.max_timeout_ms)
-    deadline = Deadline(timeout_ms, request.state.started)
+    deadline = Deadline(timeout_ms, arrival(request))
     query = Query(
         user_id=body.user_id,
         history=_in_order(body.history or []),

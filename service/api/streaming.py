@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from service.api.errors import ClientGoneError
 
 Result = TypeVar("Result")
 
 
-def event(name: str, data: dict[str, Any]) -> str:
+def event(name: str, data: BaseModel) -> str:
     """One server-sent event."""
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
+
+
+def arrival(request: Request) -> float:
+    """When the whole request was there, in seconds of `time.perf_counter`: its time begins with that."""
+    started: float = getattr(request.state, "received", request.state.started)
+    return started
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

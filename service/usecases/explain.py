@@ -154,6 +154,7 @@ class Explainer:
                 log_probs = await self._llm.choose(
                     lambda: deployment.composer.favorite_genre(vector, prompted),
                     deadline.remaining(self._config.reserve_ms),
+                    "genres",
                 )
                 probabilities = softmax(log_probs)
             except FallbackError as error:

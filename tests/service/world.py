@@ -192,6 +192,7 @@ class FakeEngine:
         self.tokenizer = load_tokenizer(llm)
         self.token_size = 32
         self.context_length = 1024
+        self.depth = 64
         self.fingerprint = fingerprint
         self.healthy = True
         self.seconds = 0.0
@@ -206,7 +207,7 @@ class FakeEngine:
     async def close(self) -> None:
         """Nothing to free."""
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:  # noqa: ARG002
+    async def score(self, _: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
         """Falling logits, after `seconds`, or `failure`."""
         await self._work()
         return [-np.arange(len(branch.children), dtype=np.float32) for branch in trie.branches]

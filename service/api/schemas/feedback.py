@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.schemas.base import Id, Request, Timestamp
 
@@ -23,6 +23,10 @@ class FeedbackEvent(Request):
 
 class FeedbackRequest(Request):
     """Events of any number of users."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": "i9", "type": "click"}]}]}
+    )
 
     events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_EVENTS)
 

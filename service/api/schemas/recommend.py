@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from service.api.schemas.base import Id, Request, Timestamp
 from service.api.schemas.outcome import BestRanker, Fallback
@@ -12,6 +12,8 @@ from service.outcome import Ranker
 
 MAX_HISTORY = 1000
 MAX_RESULTS = 1000
+MAX_TIMEOUT_MS = 86_400_000
+"""A day; the service honours what `ALLMREC_MAX_TIMEOUT_MS` says of it."""
 
 
 class HistoryEntry(Request):
@@ -26,7 +28,7 @@ class Filter(Request):
 
     categories: list[Id] = Field([], max_length=100, description="Only items with one of these.")
     exclude_item_ids: list[Id] = Field([], max_length=10_000, description="Never these.")
-    exclude_seen: bool | None = Field(
+    exclude_seen: StrictBool | None = Field(
         None,
         description="Drop items of the history. By default when retrieving; given candidates are taken as they are.",
     )
@@ -41,7 +43,14 @@ class RecommendRequest(Request):
                 {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
                 {"required": ["history"], "properties": {"history": {"type": "array"}}},
             ],
-            "examples": [{"user_id": "u42", "num_results": 10, "return_metadata": ["title"]}],
+            "examples": [
+                {"user_id": "u42", "num_results": 10, "return_metadata": ["title"]},
+                {
+                    "history": [{"item_id": "i1", "timestamp": "2026-01-02T03:04:05Z"}],
+                    "candidates": ["i2", "i3"],
+                    "timeout_ms": 200,
+                },
+            ],
         }
     )
 
@@ -52,7 +61,7 @@ class RecommendRequest(Request):
         description="Appended to the stored history; used alone for an unknown user. Sorted by time if every entry"
         " has one, else taken as oldest first.",
     )
-    num_results: int | None = Field(
+    num_results: StrictInt | None = Field(
         None, ge=1, le=MAX_RESULTS, description="10 by default, or all candidates where these are given."
     )
     candidates: list[Id] | None = Field(
@@ -62,8 +71,11 @@ class RecommendRequest(Request):
     return_metadata: list[Literal["title", "description", "categories", "interactions"]] = Field(
         [], max_length=4, description="What to tell of each item."
     )
-    timeout_ms: int | None = Field(
-        None, ge=1, description="The answer comes within this time, if need be by the CF ranking alone."
+    timeout_ms: StrictInt | None = Field(
+        None,
+        ge=1,
+        le=MAX_TIMEOUT_MS,
+        description="The answer comes within this time, if need be by the CF ranking alone.",
     )
 
 

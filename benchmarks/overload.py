@@ -1,0 +1,129 @@
+"""The service above its capacity: `make overload`.
+
+The service is a process of its own, the load comes from another, at random times whatever becomes of the requests
+before. Both share this machine's cores with the LLM.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.client import Seen, Stream, open_loop, saturate
+
+CALIBRATION = 64
+TIMEOUT_MS = 1000
+TIGHT_MS = 50
+
+
+@contextmanager
+def served(bundle: Path, engine: str, dtype: str) -> Iterator[tuple[int, psutil.Process]]:
+    """Port and process of a service."""
+    with TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "ALLMREC_BUNDLE": str(bundle),
+            "ALLMREC_ENGINE": engine,
+            "ALLMREC_DTYPE": dtype,
+            "ALLMREC_PORT": "0",
+            "ALLMREC_REDIS_DIR": f"{folder}/redis",
+            "ALLMREC_LOG_LEVEL": "error",
+            "ALLMREC_LAME_DUCK_SECONDS": "0",
+        }
+        command = [sys.executable, "-c", "from service.cli import app; app()"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:  # noqa: S603
+            try:
+                greeting = program.stdout.readline() if program.stdout is not None else ""
+                yield int(greeting.split("http://127.0.0.1:")[1].split()[0]), psutil.Process(program.pid)
+            finally:
+                program.terminate()
+
+
+def measure(
+    service: tuple[Path, str, str],
+    bodies: Sequence[dict[str, Any]],
+    users: Sequence[str],
+    seconds: float,
+    timeout_ms: int = TIMEOUT_MS,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A row for each load, and what else was seen.
+
+    Args:
+        service: bundle, engine and dtype.
+        bodies: questions; taken in turn.
+        users: to be explained.
+        seconds: of each load.
+        timeout_ms: of the requests.
+    """
+    context = multiprocessing.get_context("spawn")
+    with served(*service) as (port, process), ProcessPoolExecutor(1, context) as loader:
+
+        def load(*streams: Stream) -> list[list[Seen]]:
+            return loader.submit(open_loop, port, streams).result()
+
+        load(Stream(5, 3, bodies))
+        taken, _ = loader.submit(saturate, port, 8, list(bodies)[:CALIBRATION]).result()
+        capacity = CALIBRATION / taken
+        before = process.memory_info().rss
+        rows = []
+        for multiple in (0.7, 1.0, 2.0, 5.0, 10.0):
+            (seen,) = load(Stream(multiple * capacity, seconds, bodies, timeout_ms))
+            rows.append(row(f"{multiple:g}x", seen, seconds, timeout_ms))
+        time.sleep(1)
+        (after,) = load(Stream(0.7 * capacity, seconds, bodies, timeout_ms))
+        rows.append(row("0.7x, right after", after, seconds, timeout_ms))
+        (tight,) = load(Stream(2 * capacity, seconds, bodies, TIGHT_MS))
+        rows.append(row(f"2x, {TIGHT_MS} ms", tight, seconds, TIGHT_MS))
+        ranked, explained = load(
+            Stream(2 * capacity, seconds, bodies, timeout_ms), Stream(0.5, seconds, user_ids=users)
+        )
+        rows.append(row("2x, beside explanations", ranked, seconds, timeout_ms))
+        grown = process.memory_info().rss - before
+    peak = max(each["LLM-ranked/s"] for each in rows) or 1.0
+    for each in rows:
+        each["of peak"] = round(each["LLM-ranked/s"] / peak, 2)
+    by_llm = sum(answer.by == "llm" for answer in explained)
+    more = {
+        "capacity_closed_loop": round(capacity, 2),
+        "explanations": {"asked": len(explained), "by the LLM": by_llm},
+        "memory_grown_mib": round(grown / 2**20, 1),
+    }
+    return rows, more
+
+
+def row(load: str, seen: Sequence[Seen], seconds: float, timeout_ms: int) -> dict[str, Any]:
+    """What became of one load."""
+    by_llm = [each for each in seen if each.by == "llm" and each.status == 200]
+    fell_back = [each.seconds for each in seen if each.status == 200 and each.fallback is not None]
+    refused = [each.seconds for each in seen if each.status == 503]
+    return {
+        "load": load,
+        "offered/s": round(len(seen) / seconds, 1),
+        "LLM-ranked/s": round(len(by_llm) / seconds, 1),
+        "of peak": 0.0,
+        "p50_ms": _ms([each.seconds for each in seen], 50),
+        "p99_ms": _ms([each.seconds for each in seen], 99),
+        "later than timeout + 20 ms": round(
+            float(np.mean([each.seconds > timeout_ms / 1000 + 0.02 for each in seen])), 3
+        ),
+        "fallback p50_ms": _ms(fell_back, 50),
+        "503": len(refused),
+        "503 p99_ms": _ms(refused, 99),
+        "other": sum(each.status not in (200, 503) for each in seen),
+    }
+
+
+def _ms(seconds: Sequence[float], percentile: float) -> float | None:
+    return round(1e3 * float(np.percentile(seconds, percentile)), 1) if seconds else None

@@ -1,0 +1,165 @@
+"""Connections bounded in number, size and time: what uvicorn's settings do not reach."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import time
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+KEPT_FILES = 128
+"""Descriptors that are not for clients: the store, files, the LLM's processes."""
+GRACE_SECONDS = 1.0
+"""The application answers a slow body itself; this much later the connection goes."""
+
+
+class Bounds(BaseModel, frozen=True):
+    """What one connection, and all together, may take; see the settings of the same names."""
+
+    max_connections: int = 2048
+    max_header_bytes: int = 32_768
+    max_body_bytes: int = 1 << 20
+    read_timeout_seconds: float = 10.0
+    keep_alive_seconds: int = 75
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 by httptools, within `bounds`.
+
+    A request's headers and body must be there within a time of their first byte, headers within a size. When there are
+    too many connections, the one that has been silent or unfinished for longest makes room; if all are being answered,
+    the newcomer goes.
+    """
+
+    bounds: ClassVar[Bounds] = Bounds()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        self._since = time.monotonic()
+        self._reading = False
+        self._too_large = False
+        self._head_bytes: int | None = 0
+        self._unread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch()
+        if len(self.connections) > self.bounds.max_connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self.transport.is_closing():
+            return
+        if not self._reading:
+            self._reading, self._since = True, time.monotonic()
+            self._watch()
+        super().data_received(data)
+        if self._head_bytes is not None and self._reading:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.bounds.max_header_bytes and not self.transport.is_closing():
+                self._refuse(431)
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.bounds.max_header_bytes:
+            self._too_large = True
+            raise ValueError("the headers are too large")  # caught as a broken request is
+        self._head_bytes, self._unread = None, 0
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn: a problem instead of plain text."""
+        self._refuse(431 if self._too_large else 400, msg)
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        super().on_body(body)
+        self._unread += len(body)
+        if self.cycle.response_complete and self._unread > self.bounds.max_body_bytes:
+            self.transport.close()  # it was told already
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self.scope.setdefault("state", {})["received"] = time.perf_counter()
+        self._reading, self._head_bytes, self._since = False, 0, time.monotonic()
+        self._unwatch()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        self._since = time.monotonic()
+        super().on_response_complete()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered: silent, or with a request that is not there yet."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    def _watch(self) -> None:
+        self._unwatch()
+        seconds = self.bounds.read_timeout_seconds + GRACE_SECONDS
+        self._timer = self.loop.call_later(seconds, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _make_room(self) -> None:
+        idle = [other for other in self.connections if isinstance(other, BoundedProtocol) and other.idle]
+        slowest = min((other for other in idle if other is not self), key=lambda other: other._since, default=None)
+        if slowest is None:
+            self._refuse(503)
+        else:
+            slowest.transport.abort()
+            self.connections.discard(slowest)
+
+    def _refuse(self, status: int, detail: str = "") -> None:
+        title = HTTPStatus(status).phrase
+        problem = {"type": "about:blank", "title": title, "status": status, "detail": detail or title, "errors": []}
+        content = json.dumps({**problem, "instance": "", "request_id": ""})
+        self.transport.write(
+            f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
+            f"content-length: {len(content)}\r\n\r\n{content}".encode()
+        )
+        self.transport.close()
+
+
+def protocol(bounds: Bounds) -> type[BoundedProtocol]:
+    """The protocol with these bounds, fewer connections where the process may not open so many files."""
+    allowed = raise_file_limit() - KEPT_FILES
+    most = max(16, min(bounds.max_connections, allowed))
+    kept = bounds.model_copy(update={"max_connections": most})
+    return type("Protocol", (BoundedProtocol,), {"bounds": kept})
+
+
+def raise_file_limit() -> int:
+    """How many files this process may have open, after asking for as many as it can get."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return soft if soft != resource.RLIM_INFINITY else 1 << 20
+    wanted = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def server_options(bounds: Bounds) -> dict[str, Any]:
+    """What uvicorn is told of them."""
+    return {"http": protocol(bounds), "ws": "none", "timeout_keep_alive": bounds.keep_alive_seconds}

@@ -1,0 +1,284 @@
+"""Connections, headers and bodies that are slow, large, many or odd, on a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import re
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.api.hosting import on_a_socket
+from tests.service.world import FakeEngine, World, serving
+
+KEY = "s3cret"
+BODY = b'{"user_id": "u0"}'
+
+
+@pytest.fixture(scope="module")
+def port(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A service that is in a hurry: two seconds to read a request, twenty connections, two requests at a time."""
+    from tests.service.world import fake_engine
+
+    settings = world.settings_for(
+        tmp_path_factory.mktemp("edge"),
+        read_timeout_seconds=1,
+        max_connections=20,
+        max_requests=2,
+        max_header_bytes=8192,
+        keep_alive_seconds=3,
+        cors_origins=["https://shop.example"],
+    )
+    with on_a_socket(settings, fake_engine(world)) as (port, _):
+        yield port
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def half_sent(port: int) -> socket.socket:
+    """Headers, and `{` of a body that never comes."""
+    client = connect(port)
+    client.sendall(
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    )
+    return client
+
+
+def until_closed(client: socket.socket) -> bytes:
+    """All that comes until the server hangs up."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while part := client.recv(65_536):
+            received += part
+    return received
+
+
+def recommend(port: int, **more: Any) -> httpx.Response:
+    headers = {"content-type": "application/json", **more.pop("headers", {})}
+    return httpx.post(f"http://127.0.0.1:{port}/recommend", **{"content": BODY, **more, "headers": headers})
+
+
+def test_half_sent_requests_take_nobodys_place(port: int) -> None:
+    """Ten of them where two requests may run at a time: everybody else is answered, and they are told they are slow."""
+    clients = [half_sent(port) for _ in range(10)]
+    for _ in range(5):
+        assert recommend(port).status_code == 200
+    for client in clients:
+        assert until_closed(client).startswith(b"HTTP/1.1 408 ")
+        client.close()
+
+
+def test_more_connections_than_allowed_push_out_the_slowest(port: int) -> None:
+    """Sixty half-sent requests over a limit of twenty connections: the service stays reachable all the time."""
+    clients = []
+    for _ in range(60):
+        clients.append(half_sent(port))
+        if len(clients) % 15 == 0:
+            assert recommend(port).status_code == 200
+    for client in clients:
+        client.close()
+
+
+def test_a_silent_connection_is_closed(port: int) -> None:
+    with connect(port) as client:
+        started = time.monotonic()
+        assert until_closed(client) == b""
+        assert time.monotonic() - started < 5
+
+
+def test_headers_that_trickle_are_given_up(port: int) -> None:
+    with connect(port) as client, contextlib.suppress(ConnectionError):
+        started = time.monotonic()
+        for byte in b"GET /health/live HTTP/1.1\r\nX: " + b"y" * 1000:
+            client.sendall(bytes([byte]))
+            time.sleep(0.05)
+            if time.monotonic() - started > 8:
+                break
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("size", [9_000, 50_000_000])
+def test_large_headers_are_refused_and_delay_nobody(port: int, size: int) -> None:
+    """One header of fifty megabytes is refused after its first chunks."""
+
+    def send() -> None:
+        with connect(port) as client, contextlib.suppress(OSError):
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Large: ")
+            client.sendall(b"x" * size + b"\r\n\r\n")
+            answers.append(until_closed(client))
+
+    answers: list[bytes] = []
+    sending = threading.Thread(target=send)
+    sending.start()
+    started = time.monotonic()
+    assert httpx.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+    assert time.monotonic() - started < 2
+    sending.join()
+    if size < 10_000:
+        assert answers[0].startswith(b"HTTP/1.1 431 ")
+        assert b"application/problem+json" in answers[0]
+
+
+def test_many_small_headers_are_large_headers(port: int) -> None:
+    with connect(port) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(2000)) + b"\r\n")
+        assert until_closed(client).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_broken_request_is_a_problem(port: int) -> None:
+    with connect(port) as client:
+        client.sendall(b"NONSENSE\r\n\r\n")
+        answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
+
+
+def test_a_connection_is_kept_as_long_as_is_said(port: int) -> None:
+    """Two seconds of silence do not end it, three do."""
+    with connect(port) as client:
+        for pause in (2.0, 0.0):
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(pause)
+        assert until_closed(client) == b""
+
+
+def test_pipelined_requests_are_answered_in_turn(port: int) -> None:
+    request = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    with connect(port) as client:
+        client.sendall(3 * (request % (len(BODY), BODY)))
+        assert until_closed(client).count(b"HTTP/1.1 200 ") == 3
+
+
+def test_head_is_where_get_is(port: int) -> None:
+    for path in ("/health/live", "/health/ready", "/about", "/items/i1", "/", "/docs", "/metrics", "/openapi.json"):
+        answer = httpx.head(f"http://127.0.0.1:{port}{path}")
+        assert (answer.status_code, answer.content) == (200, b""), path
+    assert httpx.head(f"http://127.0.0.1:{port}/items/none").status_code == 404
+    assert httpx.head(f"http://127.0.0.1:{port}/recommend").status_code == 405
+
+
+def test_options_names_the_methods(port: int) -> None:
+    for path, methods in {"/recommend": "OPTIONS, POST", "/items/i1": "GET, HEAD, OPTIONS"}.items():
+        answer = httpx.request("OPTIONS", f"http://127.0.0.1:{port}{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+
+
+def test_pages_of_origins_that_are_allowed_may_ask(port: int) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    url = f"http://127.0.0.1:{port}/recommend"
+    allowed = httpx.request("OPTIONS", url, headers={**asked, "Origin": "https://shop.example"})
+    assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+    other = httpx.request("OPTIONS", url, headers={**asked, "Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
+    answer = recommend(port, headers={"Origin": "https://shop.example"})
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+def test_gzip_bodies_are_read(port: int) -> None:
+    answer = recommend(port, content=gzip.compress(BODY), headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["ranker"]) == (200, "llm")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "status"),
+    [
+        ("gzip", gzip.compress(b" " * 50_000_000), 413),
+        ("gzip", b"not gzip", 415),
+        ("gzip", gzip.compress(BODY)[:-9], 415),
+        ("br", b"x", 415),
+        ("deflate", zlib.compress(BODY), 415),
+    ],
+)
+def test_what_cannot_be_unpacked_is_told(port: int, encoding: str, content: bytes, status: int) -> None:
+    """Fifty megabytes packed into fifty kilobytes are unpacked as far as the limit goes."""
+    answer = recommend(port, content=content, headers={"content-encoding": encoding})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert status != 415 or answer.headers["accept-encoding"] == "gzip"
+
+
+def test_the_docs_need_nothing_from_elsewhere(port: int) -> None:
+    page = httpx.get(f"http://127.0.0.1:{port}/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "//" not in page.text.replace("<!doctype", "")
+    for asset in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
+        found = httpx.get(f"http://127.0.0.1:{port}/{asset}")
+        assert found.status_code == 200
+        assert len(found.content) > 50
+    assert httpx.get(f"http://127.0.0.1:{port}/redoc").status_code == 404
+
+
+@pytest.mark.anyio
+class TestKeys:
+    async def test_broken_json_without_a_key_is_unauthorized(self, world: World, engine: FakeEngine, tmp_path: Path):
+        """Nothing of the body is read, nor is it said whether it would do."""
+        taken = 0
+
+        async def pieces() -> Any:
+            nonlocal taken
+            for _ in range(3):
+                taken += 1
+                yield b"{"
+
+        async with serving(world.settings_for(tmp_path, api_key=KEY), engine) as (client, _):
+            answer = await client.post("/recommend", content=pieces(), headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.headers["connection"], taken) == (401, "close", 0)
+
+    async def test_wrong_keys_are_limited_and_right_ones_are_not(
+        self, world: World, engine: FakeEngine, tmp_path: Path
+    ):
+        async with serving(world.settings_for(tmp_path, api_key=KEY, max_wrong_keys=5), engine) as (client, _):
+            codes = [(await client.get("/about", headers={"X-API-Key": f"wrong{n}"})).status_code for n in range(8)]
+            assert codes == [401] * 5 + [429] * 3
+            limited = await client.get("/about")
+            assert (limited.status_code, limited.headers["retry-after"]) == (429, "60")
+            assert (await client.get("/about", headers={"X-API-Key": KEY})).status_code == 200
+            assert (await client.get("/about", auth=("any", KEY))).status_code == 200
+
+    async def test_metrics_can_be_left_open(self, world: World, engine: FakeEngine, tmp_path: Path):
+        settings = world.settings_for(tmp_path, api_key=KEY, metrics_without_key=True)
+        async with serving(settings, engine) as (client, _):
+            assert (await client.get("/metrics")).status_code == 200
+            assert (await client.get("/about")).status_code == 401
+            metrics = (await client.get("/metrics")).text
+            assert 'allmrec_http_requests_total{code="401",route="/about"} 1.0' in metrics
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_results": True},
+        {"num_results": "5"},
+        {"num_results": 5.0},
+        {"timeout_ms": int("9" * 4000)},
+        {"timeout_ms": 10**9},
+        {"timeout_ms": "100"},
+        {"filter": {"exclude_seen": 1}},
+        {"filter": {"exclude_seen": "true"}},
+        {"candidates": ["x" * 257]},
+    ],
+)
+async def test_types_are_what_they_are(client: httpx.AsyncClient, changes: dict[str, Any]) -> None:
+    answer = await client.post("/recommend", content=json.dumps({"user_id": "u0", **changes}), headers=JSON)
+    assert answer.status_code == 422
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("query", ["top_k=3.0", "top_k=+3", "stream=yes", "stream=1", "strem=true", "top_k=٣"])
+async def test_query_types_are_what_they_are(client: httpx.AsyncClient, query: str) -> None:
+    assert (await client.get(f"/explain/genre?user_id=u0&{query}")).status_code == 422
