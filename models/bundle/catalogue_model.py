@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class CatalogueModel:
 
     Attributes:
         catalogue: the items.
-        histories: last interactions of the users known in training.
+        histories: last interactions of the users known in training, as many as a backbone may read.
         backbone: the frozen CF backbone.
         cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it never saw.
         joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone never saw, and beside it q_i.
@@ -30,6 +30,7 @@ class CatalogueModel:
         projector: F_U and F_I.
         index: over `cf_vectors`.
         alignment: stage-1 weights by name.
+        earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
     catalogue: Catalogue
@@ -42,6 +43,11 @@ class CatalogueModel:
     projector: TokenProjector
     index: ItemIndex
     alignment: dict[str, torch.Tensor]
+    earlier: UserHistories = field(default_factory=UserHistories.nobody)
+
+    def seen(self, user_id: str) -> np.ndarray:
+        """(n,) every item that the user met in training."""
+        return np.concatenate([self.earlier.of(user_id), self.histories.of(user_id)])
 
     @torch.inference_mode()
     def user_vectors(self, histories: Sequence[Sequence[int] | np.ndarray]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from models.config import Config
 from models.errors import BundleError
 from models.prompts.template import PromptConfig
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 
 

@@ -204,6 +204,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
 def _write_contents(directory: Path, contents: CatalogueModel) -> None:
     contents.catalogue.to_frame().write_parquet(directory / "items.parquet")
     contents.histories.to_frame().write_parquet(directory / "users.parquet")
+    contents.earlier.to_frame().write_parquet(directory / "seen.parquet")
     _save_tensors(contents.backbone.state_dict(), directory / "backbone.safetensors")
     _save_tensors(contents.alignment, directory / "alignment.safetensors")
     _save_tensors(contents.projector.state_dict(), directory / "projector.safetensors")
@@ -237,6 +238,7 @@ def _read_contents(directory: Path, manifest: Manifest, device: str) -> Catalogu
         projector=projector.to(device).eval().requires_grad_(False),
         index=ItemIndex.load(directory / "items.faiss"),
         alignment=load_file(directory / "alignment.safetensors", device=device),
+        earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
 
 

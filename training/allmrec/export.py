@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.alignment.projection import TokenProjector
@@ -43,6 +44,7 @@ def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: st
     return CatalogueModel(
         catalogue=split.catalogue,
         histories=UserHistories(split.user_ids, [split.full_history(user)[-HISTORY_ITEMS:] for user in users]),
+        earlier=_earlier(split),
         backbone=aligned.backbone.to(device),
         cf_vectors=aligned.cf_vectors.to(device),
         joint_item=joint_item.to(device),
@@ -52,6 +54,16 @@ def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: st
         index=ItemIndex.build(aligned.cf_vectors.cpu().numpy()),
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
     )
+
+
+def _earlier(split: SequenceSplit) -> UserHistories:
+    """What users met before the history that serving starts from: nobody is recommended what they know already."""
+    earlier = {}
+    for user, user_id in enumerate(split.user_ids):
+        history = split.full_history(user)
+        if len(history) > HISTORY_ITEMS:
+            earlier[user_id] = np.setdiff1d(history[:-HISTORY_ITEMS], history[-HISTORY_ITEMS:])
+    return UserHistories.from_mapping(earlier)
 
 
 def export(
