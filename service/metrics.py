@@ -22,6 +22,10 @@ from service.outcome import FALLBACKS
 
 Stage = Literal["user_representation", "retrieve", "prompt", "score", "explain"]
 STAGES: tuple[Stage, ...] = ("user_representation", "retrieve", "prompt", "score", "explain")
+StoreOperation = Literal["read", "record", "cache"]
+STORE_OPERATIONS: tuple[StoreOperation, ...] = ("read", "record", "cache")
+StoreFailure = Literal["unreachable", "late", "refused"]
+STORE_FAILURES: tuple[StoreFailure, ...] = ("unreachable", "late", "refused")
 Shed = Literal["llm_inflight", "llm_queue", "requests"]
 SHED: tuple[Shed, ...] = ("llm_inflight", "llm_queue", "requests")
 
@@ -69,6 +73,15 @@ class Metrics:
         self.feedback_events = Counter(
             "allmrec_feedback_events_total", "Feedback events stored.", ["type"], registry=self.registry
         )
+        self.store_failures = Counter(
+            "allmrec_store_failures_total",
+            "Operations that Redis did not do: reading live histories, recording events, caching representations.",
+            ["operation", "reason"],
+            registry=self.registry,
+        )
+        self.store_up = Gauge(
+            "allmrec_store_up", "Whether Redis answers: for users, for the cache.", ["store"], registry=self.registry
+        )
         self.index_items = Gauge("allmrec_index_items", "Items in the index being served.", registry=self.registry)
         self.bundle = Info("allmrec_bundle", "The bundle being served.", registry=self.registry)
         for stage in STAGES:
@@ -77,9 +90,16 @@ class Metrics:
             self.fallbacks.labels(reason)
         for cause in SHED:
             self.shed.labels(cause)
+        for operation in STORE_OPERATIONS:
+            for failure in STORE_FAILURES:
+                self.store_failures.labels(operation, failure)
         for tier in ("local", "redis"):
             for result in ("hit", "miss", *(("error",) if tier == "redis" else ())):
                 self.user_cache.labels(tier, result)
+
+    def store_failed(self, operation: StoreOperation, failure: StoreFailure) -> None:
+        """Count what Redis did not do."""
+        self.store_failures.labels(operation, failure).inc()
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
