@@ -42,6 +42,8 @@ ITEMS = 30
 WARM = 24
 USER_SIZE, JOINT_SIZE = 8, 12
 GENRES = ("Drama", "Comedy", "Thriller", "Science Fiction")
+LONG_USER, EARLIER = "u19", (25, 26, 27)
+"""A user who met these items before the history that the bundle keeps."""
 WORDS = ("red", "silent", "winter", "ocean", "broken", "golden", "night", "river", "last", "stone")
 
 
@@ -138,6 +140,7 @@ def make_contents(token_size: int, seed: int = 0) -> CatalogueModel:
         projector=TokenProjector(USER_SIZE, JOINT_SIZE, token_size),
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"weight": torch.zeros(1)},
+        earlier=UserHistories([LONG_USER], [EARLIER]),
     )
 
 
