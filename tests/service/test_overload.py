@@ -193,7 +193,7 @@ def test_an_engine_that_slows_down_and_recovers_is_followed() -> None:
 
 
 def test_an_engine_too_slow_for_anybody_is_found_again_when_it_is_not() -> None:
-    """Half a minute at three seconds an answer, where all have one: within ten seconds after it, nothing is left of it."""
+    """Half a minute at three seconds an answer, where all have one: ten seconds after it nothing is left of it."""
 
     async def scenario() -> list[Outcome]:
         engine = ScriptedEngine(2, 3.0)

@@ -1,6 +1,6 @@
 """Requests made up from the OpenAPI document, every answer checked: a small version in the suite, a large one as
 
-    python -m tests.service.api.fuzzing --requests 20000
+python -m tests.service.api.fuzzing --requests 20000
 """
 
 from __future__ import annotations
