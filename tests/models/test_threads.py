@@ -40,7 +40,12 @@ def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_thread_lasts_as_long_as_the_block() -> None:
     """And comes back to what was, after an error too."""
     before = torch.get_num_threads()
-    with pytest.raises(ValueError, match="stop"), one_thread():
-        assert torch.get_num_threads() == 1
-        raise ValueError("stop")
+
+    def failing() -> None:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        failing()
     assert torch.get_num_threads() == before
