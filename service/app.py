@@ -110,10 +110,7 @@ def create_app(
             starting = asyncio.create_task(start(), name="start")
             app.state.starting = starting
             yield
-            for task in (starting, lag):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await _end(starting, lag)
             runtime.metrics.ready.set(0)
             runtime.services = None
 
@@ -133,6 +130,13 @@ def create_app(
     guards = [] if settings.api_key is None else [Depends(RequireKey(settings.api_key))]
     app.include_router(router, dependencies=guards)
     return app
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _build(
