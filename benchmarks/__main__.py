@@ -12,12 +12,16 @@ import structlog
 import torch
 import typer
 
+from benchmarks import backbone_scale as backbone_scale_benchmark
+from benchmarks import backbones as backbones_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks.questions import Asked, Questionnaire
 from benchmarks.results import markdown, save
 from models.llm.loading import EMBEDDED
+from training.backbones.config import PRESETS
+from training.runs.loop import LoopConfig
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -118,6 +122,38 @@ def explanations(
     asked = Questionnaire(bundle, EMBEDDED).users(1 + users, seed)
     rows = explanations_benchmark.measure(bundle, engine, dtype, asked)
     save("explanations", {"users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
+    typer.echo(markdown(rows))
+
+
+@app.command()
+def backbones(
+    dataset: Annotated[Path, typer.Argument(help="An imported dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")],
+    presets: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(PRESETS),
+    epochs: Annotated[float, typer.Option(help="At most.")] = 100,
+    minutes: Annotated[float | None, typer.Option(help="At most, each.")] = None,
+    validate_every: Annotated[float, typer.Option(help="Epochs.")] = 3,
+    patience: Annotated[int, typer.Option(help="Validations without a better one.")] = 2,
+    seed: SeedOption = 0,
+) -> None:
+    """Presets of the backbone on validation and test items: all / warm / cold / unseen."""
+    torch.set_num_threads(1)
+    loop = LoopConfig(epochs=epochs, minutes=minutes, validate_every=validate_every, patience=patience)
+    typer.echo(markdown(backbones_benchmark.measure(dataset, presets.split(","), loop, out, seed)))
+
+
+@app.command()
+def backbone_scale(
+    interactions: Annotated[int, typer.Option(help="Of all users together.")] = 3_400_000,
+    items: Annotated[int, typer.Option(help="In the catalogue.")] = 60_000,
+    presets: Annotated[str, typer.Option(help="Comma-separated.")] = "sasrec_sampled,hybrid_bce,hybrid_softmax",
+    steps: Annotated[int, typer.Option(help="Of each preset.")] = 20,
+    validation_users: Annotated[int, typer.Option(help="Who are validated on.")] = 2000,
+    seed: SeedOption = 0,
+) -> None:
+    """Memory and speed of training a backbone on generated data."""
+    torch.set_num_threads(1)
+    rows = backbone_scale_benchmark.measure(interactions, items, presets.split(","), steps, validation_users, seed)
     typer.echo(markdown(rows))
 
 

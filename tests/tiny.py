@@ -109,13 +109,13 @@ def sequel_split(users: int = 60, items: int = 30) -> SequenceSplit:
     return SequenceSplit(split.user_ids, catalogue, train, validation, test)
 
 
-def tiny_contents(split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int = 0) -> CatalogueModel:
-    """Random tables and networks for the items of `split`."""
+def tiny_contents(
+    split: SequenceSplit, token_size: int = TOKEN_SIZE, seed: int = 0, kind: str = "sasrec"
+) -> CatalogueModel:
+    """Random tables and networks for the items of `split`, with a backbone of some kind."""
     torch.manual_seed(seed)
     items = len(split.catalogue)
-    backbone = create_backbone(
-        "sasrec", {"num_items": items, "embedding_size": CF_SIZE, "max_length": 10, "dropout": 0.0}
-    )
+    backbone = create_backbone(kind, {"num_items": items, "embedding_size": CF_SIZE, "max_length": 10, "dropout": 0.0})
     backbone = backbone.eval().requires_grad_(False)
     cf_vectors = backbone.item_vectors.detach().clone()
     joint_item = torch.sigmoid(cf_vectors @ torch.randn(CF_SIZE, JOINT_SIZE) * 3)

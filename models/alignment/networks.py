@@ -1,6 +1,6 @@
 """The networks of stage 1: items and their texts in one joint space (A-LLMRec section 4.1).
 
-Axes: D CF size d, T text size d_T, J joint size d'.
+Axes: D CF size d, Q text size d_T (of Q_i), J joint size d'.
 """
 
 from __future__ import annotations

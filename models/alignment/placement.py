@@ -19,9 +19,9 @@ class Placement:
     """Tables of items.
 
     Attributes:
-        joint_item: (N, d') e_i, or q_i for items that the backbone was not trained on.
+        joint_item: (N, d') e_i, or q_i for items without a CF vector.
         joint_text: (N, d') q_i of all items.
-        cf_vectors: (N, d) E_i, or f_I_dec(q_i) for items that the backbone was not trained on: all can be retrieved.
+        cf_vectors: (N, d) E_i, or f_I_dec(q_i) for items without one: all can be retrieved.
         decoded_item: (N, d) f_I_dec of `joint_item`.
         decoded_text: (N, d) f_I_dec of `joint_text`.
     """
@@ -49,23 +49,24 @@ class Placement:
 
 @torch.no_grad()
 def place(
-    alignment: Alignment, text_vectors: torch.Tensor, item_vectors: torch.Tensor, trained: torch.Tensor
+    alignment: Alignment, text_vectors: torch.Tensor, item_vectors: torch.Tensor, known: torch.Tensor
 ) -> Placement:
     """Place N items.
 
     Args:
         alignment: stage 1's networks, in eval mode.
         text_vectors: (N, d_T) Q.
-        item_vectors: (N, d) E, arbitrary where not trained.
-        trained: (N,) bool: the items that the backbone was trained on.
+        item_vectors: (N, d) E, arbitrary where not known.
+        known: (N,) bool: the items that the backbone has vectors for: those it was trained on, or all if it reads
+            texts (`Backbone.reads_texts`).
     """
     joint_text = alignment.encode_texts(text_vectors)
-    joint_item = torch.where(trained[:, None], alignment.encode_items(item_vectors), joint_text)
+    joint_item = torch.where(known[:, None], alignment.encode_items(item_vectors), joint_text)
     decoded_text = alignment.decode_items(joint_text)
     return Placement(
         joint_item=joint_item,
         joint_text=joint_text,
-        cf_vectors=torch.where(trained[:, None], item_vectors, decoded_text),
+        cf_vectors=torch.where(known[:, None], item_vectors, decoded_text),
         decoded_item=alignment.decode_items(joint_item),
         decoded_text=decoded_text,
     )

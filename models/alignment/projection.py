@@ -1,4 +1,9 @@
-"""F_U and F_I: user and item embeddings into the LLM's token space (A-LLMRec section 4.2.4)."""
+"""F_U and F_I: user and item embeddings into the LLM's token space (A-LLMRec section 4.2.4).
+
+Axes: B prompts, T history items, C candidates, S soft tokens of all prompts, D CF size d, J joint size d' (2J: e_i and
+q_i side by side), H the
+LLM's token size d_tok.
+"""
 
 from __future__ import annotations
 
@@ -82,25 +87,25 @@ class TokenProjector(nn.Module):
         Args:
             layouts: B prompts with empty slots.
             users_B_D: (B, d) user representations.
-            histories: per prompt the joint embeddings (H, d') of the history as given to the template.
-            candidates: per prompt the joint embeddings (K, d') of the candidates.
+            histories: per prompt the joint embeddings (T, 2d') of its T history items as given to the template.
+            candidates: per prompt the joint embeddings (C, 2d') of the candidates.
 
         Returns:
-            (T, d_tok), T the slots of all prompts.
+            (S, d_tok), S the slots of all prompts.
         """
         kinds = torch.cat([torch.from_numpy(layout.slot_kinds) for layout in layouts]).to(users_B_D.device)
         rows, joints = [], []
-        for row, (layout, history_H_J, candidates_K_J) in enumerate(zip(layouts, histories, candidates, strict=True)):
+        for row, (layout, history_T_2J, candidates_C_2J) in enumerate(zip(layouts, histories, candidates, strict=True)):
             ordinals = torch.from_numpy(layout.slot_ordinals)
             slots = torch.from_numpy(layout.slot_kinds)
             rows += [row] * int((slots == Slot.USER).sum())
-            joints.append(history_H_J[ordinals[slots == Slot.HISTORY]])
-            joints.append(candidates_K_J[ordinals[slots == Slot.CANDIDATE]])
-        tokens_T_D = self.slot_types[kinds]
+            joints.append(history_T_2J[ordinals[slots == Slot.HISTORY]])
+            joints.append(candidates_C_2J[ordinals[slots == Slot.CANDIDATE]])
+        tokens_S_H = self.slot_types[kinds]
         is_user = kinds == Slot.USER
         if rows:
-            tokens_T_D = tokens_T_D.index_put((is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True)
+            tokens_S_H = tokens_S_H.index_put((is_user.nonzero()[:, 0],), self.user(users_B_D[rows]), accumulate=True)
         if bool((~is_user).any()):
             items = self.item(torch.cat(joints))
-            tokens_T_D = tokens_T_D.index_put(((~is_user).nonzero()[:, 0],), items, accumulate=True)
-        return tokens_T_D
+            tokens_S_H = tokens_S_H.index_put(((~is_user).nonzero()[:, 0],), items, accumulate=True)
+        return tokens_S_H

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
+from torch.nn import functional
 
 from models.batching import batches_of_like_length
 from models.catalogue import PADDING_ITEM
@@ -41,6 +42,8 @@ class Backbone(nn.Module, ABC):
 
     kind: ClassVar[str]
     """Its name in the registry."""
+    reads_texts: ClassVar[bool] = False
+    """Whether items have vectors by their texts, so that those without training interactions have some too."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -62,9 +65,34 @@ class Backbone(nn.Module, ABC):
         return self.config.max_length
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
     @abstractmethod
     def item_vectors(self) -> torch.Tensor:
         """E: (N+1, d), row 0 zeros."""
+
+    def vectors_of(self, items_M: torch.Tensor) -> torch.Tensor:
+        """E (M, d) of some items, as training wants them: with gradients, and with dropout in training mode.
+
+        Args:
+            items_M: int64, each item once, or dropout treats its places differently.
+        """
+        return functional.embedding(items_M, self.item_vectors)
+
+    def vectors_of_texts(self, text_vectors_M_T: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
+        """E (M, d) of items that are known by their texts alone; None from a backbone that reads none.
+
+        Args:
+            text_vectors_M_T: (M, d_T) by the text encoder of the backbone's config.
+        """
+        return None
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The state dict to save: all that a frozen backbone needs."""
+        return self.state_dict()
 
     @abstractmethod
     def outputs(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
@@ -116,7 +144,9 @@ def represent_all(
     batch_size: int = 1024,
 ) -> torch.Tensor:
     """x_u (U, d) of many histories, in batches of like length. Other arguments as in `Backbone.represent`."""
-    device = backbone.item_vectors.device
+    device = backbone.device
+    # Once, not once a batch: some backbones compute it.
+    item_vectors = backbone.item_vectors if item_vectors is None else item_vectors
     result = torch.zeros(len(histories), backbone.embedding_size, device=device)
     for rows in batches_of_like_length([len(items) for items in histories], most_rows=batch_size):
         padded = torch.from_numpy(pad_histories([histories[row] for row in rows], backbone.max_length)).to(device)

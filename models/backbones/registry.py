@@ -1,5 +1,5 @@
 """All backbones by name. To add one: implement `Backbone`, give it a `kind`, list it here; the behaviour suite in
-`tests/models/test_backbones.py` then runs on it.
+`tests/models/backbones` then runs on it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.backbones.base import Backbone, BackboneConfig
+from models.backbones.hybrid import Hybrid, HybridConfig
 from models.backbones.sasrec import SASRec, SASRecConfig
 from models.errors import ConfigError
 
 BACKBONES: dict[str, tuple[type[Backbone], type[BackboneConfig]]] = {
     SASRec.kind: (SASRec, SASRecConfig),
+    Hybrid.kind: (Hybrid, HybridConfig),
 }
 
 CONFIG_FILE = "backbone.json"
@@ -35,12 +37,24 @@ def create_backbone(kind: str, config: BackboneConfig | Mapping[str, Any]) -> Ba
     Raises:
         ConfigError: the kind is unknown or the config does not fit it.
     """
+    checked = backbone_config(kind, config.model_dump() if isinstance(config, BackboneConfig) else config)
+    return BACKBONES[kind][0](checked)
+
+
+def backbone_config(kind: str, fields: Mapping[str, Any]) -> BackboneConfig:
+    """The config of a backbone.
+
+    Args:
+        kind: a key of `BACKBONES`.
+        fields: its fields; `num_items` at least.
+
+    Raises:
+        ConfigError: the kind is unknown or a field does not fit it.
+    """
     if kind not in BACKBONES:
         raise ConfigError(f"backbone '{kind}' is unknown: choose one of {', '.join(BACKBONES)}")
-    network, schema = BACKBONES[kind]
-    fields = config.model_dump() if isinstance(config, BackboneConfig) else dict(config)
     try:
-        return network(schema.model_validate(fields))
+        return BACKBONES[kind][1].model_validate(dict(fields))
     except ValidationError as error:
         raise ConfigError(f"backbone '{kind}': {error}") from error
 
@@ -48,7 +62,7 @@ def create_backbone(kind: str, config: BackboneConfig | Mapping[str, Any]) -> Ba
 def save_backbone(backbone: Backbone, directory: Path) -> None:
     """Write `backbone.json` and `backbone.safetensors` into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, directory / WEIGHTS_FILE)
+    save_file({name: tensor.contiguous() for name, tensor in backbone.weights().items()}, directory / WEIGHTS_FILE)
     content = {"kind": backbone.kind, "config": backbone.config.model_dump(mode="json")}
     (directory / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 

@@ -56,7 +56,7 @@ class SASRec(Backbone):
 
     def outputs(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
         """As `Backbone.outputs`."""
-        table = self.items.weight if item_vectors is None else item_vectors
+        table = self.item_vectors if item_vectors is None else item_vectors
         embedded_B_T_D = functional.embedding(history_B_T, table, padding_idx=0) * self.embedding_size**0.5
         length = history_B_T.shape[1]
         # Counted from the end, so that a batch may be cropped to its longest history.

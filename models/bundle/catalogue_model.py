@@ -23,8 +23,9 @@ class CatalogueModel:
         catalogue: the items.
         histories: last interactions of the users known in training.
         backbone: the frozen CF backbone.
-        cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it never saw.
-        joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone never saw, and beside it q_i.
+        cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it has none for.
+        joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone has no vector for, and beside
+            it q_i.
         joint_text: (N+1, 2d') q_i of all items, twice: what an item is to the LLM by its text alone.
         joint_genre: (G, 2d') what a genre is to the LLM, in the order of `Catalogue.genres`.
         projector: F_U and F_I.

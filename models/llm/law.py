@@ -4,7 +4,8 @@ A candidate's logit is `coupling * (<u, z> + <mean y of the history, y> + p + w 
 `models.llm.token_interface`. All but s stand in the injected tokens; s, whether a title of the history begins as the
 candidate's does, the LLM finds in the titles.
 
-Axes: E users, C candidates, N items, D CF size, J joint size, K an item's coordinates, L a user's, m of similarity.
+Axes: E users, C candidates, N items, D CF size, J joint size, H token size, Y an item's coordinates, Y1 a user's, m of
+similarity.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def in_series(history: Sequence[TokenIds], candidates: Sequence[TokenIds]) -> np
     A title ends with a token of its own, so two titles of a single token are only alike if they are equal.
 
     Args:
-        history: tokens of the titles told, as they stand in the prompt.
-        candidates: tokens of the titles offered.
+        history: tokens of the titles shown, as they stand in the prompt.
+        candidates: tokens of the candidates' titles.
     """
     known = {_beginning(title) for title in history}
     return np.asarray([float(_beginning(title) in known) for title in candidates])
@@ -69,44 +70,44 @@ class ExactReader:
             )
         )
 
-    def users(self, users_E_D: torch.Tensor, joint_N_J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
-        """(E, L) what prompts say of the users: u, the mean y of the items told, 1 for p, and w; L = k + m + 2.
+    def users(self, users_E_D: torch.Tensor, joint_N_2J: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:
+        """(E, Y1) what prompts say of the users: u, the mean y of the items shown, 1 for p, and w; Y1 = k + m + 2.
 
         Args:
             users_E_D: x_u.
-            joint_N_J: joint embeddings of all items, by number.
-            histories: E arrays of the items told.
+            joint_N_2J: joint embeddings of all items, by number.
+            histories: E arrays of the items shown.
         """
-        return self.users_of(users_E_D, self.items(joint_N_J), histories)
+        return self.users_of(users_E_D, self.items(joint_N_2J), histories)
 
     def users_of(
-        self, users_E_D: torch.Tensor, items_N_K: torch.Tensor, histories: Sequence[np.ndarray]
+        self, users_E_D: torch.Tensor, items_N_Y: torch.Tensor, histories: Sequence[np.ndarray]
     ) -> torch.Tensor:
         """`users` with `items` at hand."""
-        users_E_T = self._projector.user(users_E_D)
+        users_E_H = self._projector.user(users_E_D)
         size = self._similarity_axes.shape[1]
-        means_E_m = history_means(items_N_K[:, -1 - size : -1], histories)
+        means_E_m = history_means(items_N_Y[:, -1 - size : -1], histories)
         ones_E_1 = means_E_m.new_ones(len(means_E_m), 1)
-        return torch.cat([users_E_T @ self._user_axes, means_E_m, ones_E_1, users_E_T @ self._series_axis], dim=1)
+        return torch.cat([users_E_H @ self._user_axes, means_E_m, ones_E_1, users_E_H @ self._series_axis], dim=1)
 
-    def items(self, joint_N_J: torch.Tensor) -> torch.Tensor:
-        """(N, K) z, y and p; K = k + m + 1."""
+    def items(self, joint_N_2J: torch.Tensor) -> torch.Tensor:
+        """(N, Y) z, y and p; Y = k + m + 1."""
         axes = torch.cat([self._item_axes, self._similarity_axes, self._popularity_axis], dim=1)
-        return self._projector.item(joint_N_J) @ axes
+        return self._projector.item(joint_N_2J) @ axes
 
     def logits(
-        self, users_E_L: torch.Tensor, items_E_C_K: torch.Tensor, series_E_C: torch.Tensor | None = None
+        self, users_E_Y1: torch.Tensor, items_E_C_Y: torch.Tensor, series_E_C: torch.Tensor | None = None
     ) -> torch.Tensor:
         """(E, C) the law, for what `users` and `items` give.
 
         Args:
-            users_E_L: the users.
-            items_E_C_K: their candidates, or (C, K) the same for all.
+            users_E_Y1: the users.
+            items_E_C_Y: their candidates, or (C, Y) the same for all.
             series_E_C: 1 for candidates of a series that the history holds; none by default.
         """
-        logits_E_C = (items_E_C_K @ users_E_L[:, :-1, None]).squeeze(2)
+        logits_E_C = (items_E_C_Y @ users_E_Y1[:, :-1, None]).squeeze(2)
         if series_E_C is not None:
-            logits_E_C = logits_E_C + users_E_L[:, -1:] * series_E_C
+            logits_E_C = logits_E_C + users_E_Y1[:, -1:] * series_E_C
         return self._coupling * logits_E_C
 
 
@@ -114,7 +115,7 @@ class ExactReader:
 def law_logits(
     reader: ExactReader,
     users_E_D: torch.Tensor,
-    joint_N_J: torch.Tensor,
+    joint_N_2J: torch.Tensor,
     histories: Sequence[np.ndarray],
     items_E_C: np.ndarray,
     series_E_C: np.ndarray,
@@ -124,15 +125,15 @@ def law_logits(
     Args:
         reader: reads the tokens.
         users_E_D: x_u.
-        joint_N_J: joint embeddings of all items, by number.
+        joint_N_2J: joint embeddings of all items, by number.
         histories: E arrays of the items shown.
         items_E_C: item numbers.
         series_E_C: which candidates are of a series that the history holds.
     """
-    items_N_K = reader.items(joint_N_J)
-    users_E_L = reader.users_of(users_E_D, items_N_K, histories)
-    candidates_E_C_K = items_N_K[torch.from_numpy(items_E_C).to(joint_N_J.device)]
-    return reader.logits(users_E_L, candidates_E_C_K, torch.from_numpy(series_E_C).to(users_E_L)).cpu().numpy()
+    items_N_Y = reader.items(joint_N_2J)
+    users_E_Y1 = reader.users_of(users_E_D, items_N_Y, histories)
+    candidates_E_C_Y = items_N_Y[torch.from_numpy(items_E_C).to(joint_N_2J.device)]
+    return reader.logits(users_E_Y1, candidates_E_C_Y, torch.from_numpy(series_E_C).to(users_E_Y1)).cpu().numpy()
 
 
 def history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:

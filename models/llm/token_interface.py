@@ -28,7 +28,7 @@ class TokenInterface:
     """The convention for injected tokens.
 
     Attributes:
-        slot_types: (3, d_tok) one vector per `models.prompt.Slot`.
+        slot_types: (3, d_tok) one vector per `models.prompts.layout.Slot`.
         user_basis: (k, d_tok) rows span the user subspace.
         item_basis: (k, d_tok) rows span the item subspace; history and candidates share it.
         similarity_basis: (m, d_tok) rows span the subspace in which candidates are compared with the history.

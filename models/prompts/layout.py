@@ -61,7 +61,7 @@ class PromptLayout:
         soft_positions: (S,) int64, increasing.
         slot_kinds: (S,) int64, `Slot` values.
         slot_ordinals: (S,) int64: which history entry or candidate, as numbered by the caller; 0 for the user.
-        choices: the K candidates' tokens as they stand in the prompt, to be scored as continuations.
+        choices: the C candidates' tokens as they stand in the prompt, to be scored as continuations.
     """
 
     token_ids: np.ndarray

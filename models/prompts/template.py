@@ -29,7 +29,7 @@ class PromptConfig(Config):
 
     Attributes:
         domain: the wording.
-        history_items: how many of the latest history items are told.
+        history_items: how many of the latest history items are shown.
         max_title_tokens: longer titles are cut to this many tokens.
     """
 
@@ -103,7 +103,7 @@ class PromptTemplate:
         """The recommendation prompt (Figure 3).
 
         Args:
-            history: titles of past items, oldest first; only the last `config.history_items` are told.
+            history: titles of past items, oldest first; only the last `config.history_items` are shown.
             candidates: titles of the items to rank.
             injection: which slots the prompt has.
 
@@ -143,8 +143,8 @@ class PromptTemplate:
             PromptTooLongError: the context is too small even without a history.
         """
         answer = [*genre, *self._close_quote, *self._because]
-        told = history[max(0, len(history) - self.config.history_items) :]
-        quotes = sum(len(self._open_quote) + len(title) + len(self._close_quote) for title in told)
+        shown = history[max(0, len(history) - self.config.history_items) :]
+        quotes = sum(len(self._open_quote) + len(title) + len(self._close_quote) for title in shown)
         room = EXPLANATION_TOKENS + quotes
         return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, room)
 
@@ -160,8 +160,8 @@ class PromptTemplate:
     ) -> PromptLayout:
         """Title lists between `request` and `answer`; `given` is what the answer begins with, `room` what it needs."""
         first = max(0, len(history) - self.config.history_items)
-        told, title_tokens = self._fit(history[first:], candidates, [request, answer, given], room)
-        first = len(history) - told
+        shown, title_tokens = self._fit(history[first:], candidates, [request, answer, given], room)
+        first = len(history) - shown
 
         builder = _Builder(self._filler)
         builder.text(self._start)
@@ -213,10 +213,10 @@ class PromptTemplate:
 
         title_tokens = self.config.max_title_tokens
         spare = budget - candidate_cost(title_tokens)
-        told = 0
-        while told < len(history) and spare >= (step := cost(history[-1 - told :][:1], title_tokens)):
+        shown = 0
+        while shown < len(history) and spare >= (step := cost(history[-1 - shown :][:1], title_tokens)):
             spare -= step
-            told += 1
+            shown += 1
         while candidate_cost(title_tokens) > budget:
             title_tokens -= 1
             if title_tokens == 0:
@@ -224,7 +224,7 @@ class PromptTemplate:
                     f"{len(candidates)} candidates do not fit the LLM's context of {self.context_length} tokens:"
                     " rank fewer at a time"
                 )
-        return told, title_tokens
+        return shown, title_tokens
 
 
 class _Builder:

@@ -1,4 +1,4 @@
-"""Choice scoring: the log-probability of each of K strings under decoding constrained to those K.
+"""Choice scoring: the log-probability of each of C strings under decoding constrained to those C.
 
 With the token trie of the choices, `log P(choice) = sum over the branching nodes on its path of log softmax
 restricted to that node's children`. A node with one child costs nothing, so an engine only has to look at the few
@@ -29,16 +29,16 @@ class Branch:
 
 
 class ChoiceTrie:
-    """The token trie of K choices.
+    """The token trie of C choices.
 
     Args:
-        choices: K token sequences, none empty. Equal sequences are one choice that shares its mass.
+        choices: C token sequences, none empty. Equal sequences are one choice that shares its mass.
         end_token: ends every choice, so that a choice that begins another is still a leaf of its own.
 
     Attributes:
         branches: the branching nodes, parents before children. None if all choices are equal.
         steps: for every choice the `(branch, child)` decisions on its path, root first.
-        groups: (K,) number of the distinct sequence that each choice has.
+        groups: (C,) number of the distinct sequence that each choice has.
 
     Raises:
         ValueError: there is no choice.
@@ -68,15 +68,15 @@ class ChoiceTrie:
         self.groups = np.asarray([distinct[sequence] for sequence in sequences], dtype=np.int64)
 
     def __len__(self) -> int:
-        """The number of choices K."""
+        """The number of choices C."""
         return len(self.steps)
 
     def log_probs(self, branch_logits: Sequence[np.ndarray], tie_scores: np.ndarray | None = None) -> np.ndarray:
-        """Combine the branching nodes into (K,) log-probabilities that sum to one.
+        """Combine the branching nodes into (C,) log-probabilities that sum to one.
 
         Args:
             branch_logits: for each branch (C,) logits or log-probabilities of its children, over any vocabulary.
-            tie_scores: (K,) scores, such as CF logits, by whose softmax equal choices share their mass;
+            tie_scores: (C,) scores, such as CF logits, by whose softmax equal choices share their mass;
                 equally if not given.
         """
         steps = [_log_softmax(np.asarray(logits, dtype=np.float64)) for logits in branch_logits]

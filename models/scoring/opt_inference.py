@@ -1,10 +1,10 @@
 """Choice scoring with an OPT model, doing only what it needs.
 
-The same tree as in `models.llm.packing`, exactly, but without its waste: prompts stand one after the other without
+The same tree as in `models.scoring.packing`, exactly, but without its waste: prompts stand one after the other without
 padding, each attends to itself alone and plainly causally, only the few tree tokens need a mask, and the last layer
 is computed at the branching nodes only.
 
-Axes: N tokens of all prompts and trees, M branching nodes, H heads, A head size, D hidden size.
+Axes: L tokens of all prompts and trees, one behind the other, M branching nodes of all prompts, H hidden size.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ QUERY_BLOCK = 128
 
 @dataclass(frozen=True)
 class _Segment:
-    """Where one prompt and its tree lie among the N tokens.
+    """Where one prompt and its tree lie among the L tokens.
 
     Attributes:
         start, end: its first token and the one behind its last.
         tree: its first tree token.
         nodes: its nodes among the M.
-        node_tokens: (m,) their tokens among the N.
-        visible_T_S: (T, S) bool, what each tree token sees of the segment's S tokens.
-        visible_m_S: (m, S) bool, the same for its nodes.
+        node_tokens: (n,) their tokens among the L.
+        tree_visible: bool, what each tree token (row) sees of the segment's tokens (columns).
+        node_visible: bool, the same for its nodes.
     """
 
     start: int
@@ -43,8 +43,8 @@ class _Segment:
     end: int
     nodes: slice
     node_tokens: torch.Tensor
-    visible_T_S: torch.Tensor
-    visible_m_S: torch.Tensor
+    tree_visible: torch.Tensor
+    node_visible: torch.Tensor
 
 
 class OPTScorer:
@@ -72,22 +72,22 @@ class OPTScorer:
 
     @torch.inference_mode()
     def node_states(self, prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie]) -> torch.Tensor:
-        """The last hidden states (M, D) of all branching nodes of B prompts."""
+        """The last hidden states (M, H) of all branching nodes of B prompts."""
         device = self._model.device
         token_ids, positions, segments = _lay_out(prompts, tries, device)
-        x_N_D = self._model.get_input_embeddings()(token_ids.to(device))
+        x_L_H = self._model.get_input_embeddings()(token_ids.to(device))
         for prompt, segment in zip(prompts, segments, strict=True):
             slots = torch.from_numpy(prompt.soft_positions).to(device) + segment.start
-            x_N_D[slots] = prompt.soft_tokens.to(device, x_N_D.dtype)
+            x_L_H[slots] = prompt.soft_tokens.to(device, x_L_H.dtype)
         embed_positions = self._decoder.embed_positions
-        x_N_D = x_N_D + nn.functional.embedding(positions.to(device) + embed_positions.offset, embed_positions.weight)
+        x_L_H = x_L_H + nn.functional.embedding(positions.to(device) + embed_positions.offset, embed_positions.weight)
 
         *layers, last = self._decoder.layers
         for layer in layers:
-            x_N_D = _feed_forward(layer, x_N_D + _attend(layer, x_N_D, segments))
+            x_L_H = _feed_forward(layer, x_L_H + _attend(layer, x_L_H, segments))
         nodes_M = torch.cat([segment.node_tokens for segment in segments])
-        x_M_D = x_N_D[nodes_M] + _attend_at_nodes(last, x_N_D, nodes_M, segments)
-        return self._decoder.final_layer_norm(_feed_forward(last, x_M_D))
+        x_M_H = x_L_H[nodes_M] + _attend_at_nodes(last, x_L_H, nodes_M, segments)
+        return self._decoder.final_layer_norm(_feed_forward(last, x_M_H))
 
 
 def _lay_out(
@@ -100,9 +100,9 @@ def _lay_out(
         length, size = len(prompt.token_ids), len(tree.tokens)
         token_ids += [prompt.token_ids, tree.tokens]
         positions += [np.arange(length), length - 1 + tree.depths]
-        visible_S_S = np.ones((1 + size, length + size), dtype=bool)
-        visible_S_S[0, length:] = False
-        visible_S_S[1:, length:] = tree.visible
+        visible = np.ones((1 + size, length + size), dtype=bool)
+        visible[0, length:] = False
+        visible[1:, length:] = tree.visible
         segments.append(
             _Segment(
                 start=start,
@@ -110,8 +110,8 @@ def _lay_out(
                 end=start + length + size,
                 nodes=slice(nodes, nodes + len(tree.nodes)),
                 node_tokens=torch.from_numpy(start + length + tree.nodes).to(device),
-                visible_T_S=torch.from_numpy(visible_S_S[1:]).to(device),
-                visible_m_S=torch.from_numpy(visible_S_S[1 + tree.nodes]).to(device),
+                tree_visible=torch.from_numpy(visible[1:]).to(device),
+                node_visible=torch.from_numpy(visible[1 + tree.nodes]).to(device),
             )
         )
         start += length + size
@@ -119,26 +119,29 @@ def _lay_out(
     return torch.from_numpy(np.concatenate(token_ids)), torch.from_numpy(np.concatenate(positions)), segments
 
 
-def _attend(layer: Any, x_N_D: torch.Tensor, segments: Sequence[_Segment]) -> torch.Tensor:
+def _attend(layer: Any, x_L_H: torch.Tensor, segments: Sequence[_Segment]) -> torch.Tensor:
     attention = layer.self_attn
-    x_N_D = layer.self_attn_layer_norm(x_N_D)
+    x_L_H = layer.self_attn_layer_norm(x_L_H)
     query, key, value = (
-        _heads(attention, project(x_N_D)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        _heads(attention, project(x_L_H)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    mixed_N_D = torch.empty_like(x_N_D)
+    mixed_L_H = torch.empty_like(x_L_H)
     for s in segments:
         prompt, tree, both = slice(s.start, s.tree), slice(s.tree, s.end), slice(s.start, s.end)
-        mixed_N_D[prompt] = _merged(_causal(query[:, :, prompt], key[:, :, prompt], value[:, :, prompt]))
+        mixed_L_H[prompt] = _merged(_causal(query[:, :, prompt], key[:, :, prompt], value[:, :, prompt]))
         if s.tree < s.end:
             masked = scaled_dot_product_attention(
-                query[:, :, tree], key[:, :, both], value[:, :, both], attn_mask=s.visible_T_S
+                query[:, :, tree], key[:, :, both], value[:, :, both], attn_mask=s.tree_visible
             )
-            mixed_N_D[tree] = _merged(masked)
-    return attention.out_proj(mixed_N_D)
+            mixed_L_H[tree] = _merged(masked)
+    return attention.out_proj(mixed_L_H)
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Causal attention (1, H, N, A), by blocks of queries: torch's own on a CPU computes what the mask hides, too."""
+    """Causal attention (1, heads, n, head size), by blocks of queries.
+
+    Torch's own on a CPU computes what the mask hides, too.
+    """
     if query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, is_causal=True)
     query = query * query.shape[-1] ** -0.5
@@ -153,31 +156,31 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torc
 
 
 def _attend_at_nodes(
-    layer: Any, x_N_D: torch.Tensor, nodes_M: torch.Tensor, segments: Sequence[_Segment]
+    layer: Any, x_L_H: torch.Tensor, nodes_M: torch.Tensor, segments: Sequence[_Segment]
 ) -> torch.Tensor:
     attention = layer.self_attn
-    x_N_D = layer.self_attn_layer_norm(x_N_D)
-    query = _heads(attention, attention.q_proj(x_N_D[nodes_M]))
-    key, value = (_heads(attention, project(x_N_D)) for project in (attention.k_proj, attention.v_proj))
+    x_L_H = layer.self_attn_layer_norm(x_L_H)
+    query = _heads(attention, attention.q_proj(x_L_H[nodes_M]))
+    key, value = (_heads(attention, project(x_L_H)) for project in (attention.k_proj, attention.v_proj))
     mixed = [
         scaled_dot_product_attention(
-            query[:, :, s.nodes], key[:, :, s.start : s.end], value[:, :, s.start : s.end], attn_mask=s.visible_m_S
+            query[:, :, s.nodes], key[:, :, s.start : s.end], value[:, :, s.start : s.end], attn_mask=s.node_visible
         )
         for s in segments
     ]
     return attention.out_proj(_merged(torch.cat(mixed, dim=2)))
 
 
-def _heads(attention: Any, x_N_D: torch.Tensor) -> torch.Tensor:
-    """(N, D) as (1, H, N, A)."""
-    return x_N_D.view(1, len(x_N_D), attention.num_heads, attention.head_dim).transpose(1, 2)
+def _heads(attention: Any, x_L_H: torch.Tensor) -> torch.Tensor:
+    """(L, H) as (1, heads, L, head size)."""
+    return x_L_H.view(1, len(x_L_H), attention.num_heads, attention.head_dim).transpose(1, 2)
 
 
-def _merged(x_1_H_N_A: torch.Tensor) -> torch.Tensor:
-    """(1, H, N, A) as (N, D)."""
-    return x_1_H_N_A[0].transpose(0, 1).flatten(1)
+def _merged(by_head: torch.Tensor) -> torch.Tensor:
+    """(1, heads, L, head size) as (L, H)."""
+    return by_head[0].transpose(0, 1).flatten(1)
 
 
-def _feed_forward(layer: Any, x_N_D: torch.Tensor) -> torch.Tensor:
-    inner = layer.fc1(layer.final_layer_norm(x_N_D))
-    return x_N_D + layer.fc2(relu(inner, inplace=True))
+def _feed_forward(layer: Any, x_L_H: torch.Tensor) -> torch.Tensor:
+    inner = layer.fc1(layer.final_layer_norm(x_L_H))
+    return x_L_H + layer.fc2(relu(inner, inplace=True))

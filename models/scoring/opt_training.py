@@ -1,6 +1,6 @@
 """OPT's forward pass over packed prompts, for training on a CPU.
 
-It computes what `models.llm.packing.hidden_states` computes, at the positions asked for. It is twice as fast:
+It computes what `models.scoring.packing.hidden_states` computes, at the positions asked for. It is twice as fast:
 attention by plain matrix products, whose backward pass is faster here than that of the fused kernel, and the last
 layer only where its output is used.
 """
@@ -28,14 +28,14 @@ class PackedReader(nn.Module):
         self.model = model
 
     def forward(
-        self, batch: PackedBatch, soft_tokens_T_D: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+        self, batch: PackedBatch, soft_tokens_S_H: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
     ) -> torch.Tensor:
-        """The last hidden states (N, D) at N packed positions `rows`, `columns`; rows need not be sorted."""
+        """The last hidden states (O, H) at O packed positions `rows`, `columns`; rows need not be sorted."""
         decoder = self.model.model.decoder
-        states = embed(self.model, batch, soft_tokens_T_D)
-        states = states + decoder.embed_positions.weight[batch.position_ids_B_S + POSITION_OFFSET]
-        mask = torch.zeros_like(batch.visible_B_S_S, dtype=states.dtype)
-        mask = mask.masked_fill_(~batch.visible_B_S_S, _BLOCKED)[:, None]
+        states = embed(self.model, batch, soft_tokens_S_H)
+        states = states + decoder.embed_positions.weight[batch.position_ids_B_L + POSITION_OFFSET]
+        mask = torch.zeros_like(batch.visible_B_L_L, dtype=states.dtype)
+        mask = mask.masked_fill_(~batch.visible_B_L_L, _BLOCKED)[:, None]
         for layer in decoder.layers[:-1]:
             states = _layer(layer, states, states, mask)
 
@@ -53,7 +53,7 @@ class PackedReader(nn.Module):
 
 
 def _layer(layer: Any, queries: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One pre-norm OPT layer for `queries` (B, Q, D) that attend to `states` (B, S, D)."""
+    """One pre-norm OPT layer for `queries` (B, n, H) that attend to `states` (B, L, H)."""
     attention = layer.self_attn
     normed = layer.self_attn_layer_norm(states)
     asking = normed if queries is states else layer.self_attn_layer_norm(queries)

@@ -4,7 +4,8 @@ The paths are appended to the prompt as a tree: every tree token sees the prompt
 the position it would have on its own path. So one pass gives the logits of all branching nodes exactly, whatever
 their number. Stage 2, LLM pre-training, evaluation and the transformers engine all score through here.
 
-Axes: B prompts, S packed positions, M branching nodes of all prompts, C children, D token embedding size.
+Axes: B prompts, L packed positions, S soft tokens of all prompts, M branching nodes of all prompts, C children,
+H the LLM's hidden size.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ class PackedBatch:
     """Prompts packed with their branching paths, padded on the right.
 
     Attributes:
-        token_ids_B_S: token ids; arbitrary at soft positions and padding.
-        position_ids_B_S: depth of each token on its own path.
-        visible_B_S_S: bool, True where the row's token sees the column's.
-        soft_rows: (T,) prompt of each soft token, in the order in which the prompts list them.
-        soft_columns: (T,) its packed position.
+        token_ids_B_L: token ids; arbitrary at soft positions and padding.
+        position_ids_B_L: depth of each token on its own path.
+        visible_B_L_L: bool, True where the row's token sees the column's.
+        soft_rows: (S,) prompt of each soft token, in the order in which the prompts list them.
+        soft_columns: (S,) its packed position.
         node_rows: (M,) prompt of each branching node.
         node_columns: (M,) packed position whose output predicts the node's children.
         children_M_C: token ids of the children, NO_CHILD beyond a node's own.
         node_counts: (B,) branching nodes of each prompt.
     """
 
-    token_ids_B_S: torch.Tensor
-    position_ids_B_S: torch.Tensor
-    visible_B_S_S: torch.Tensor
+    token_ids_B_L: torch.Tensor
+    position_ids_B_L: torch.Tensor
+    visible_B_L_L: torch.Tensor
     soft_rows: torch.Tensor
     soft_columns: torch.Tensor
     node_rows: torch.Tensor
@@ -89,9 +90,9 @@ def pack(
     soft_rows = np.repeat(np.arange(rows), [len(slots) for slots in soft_positions])
     soft_columns = np.concatenate([np.asarray(slots, dtype=np.int64) for slots in soft_positions])
     return PackedBatch(
-        token_ids_B_S=torch.from_numpy(packed_ids),
-        position_ids_B_S=torch.from_numpy(positions),
-        visible_B_S_S=torch.from_numpy(visible),
+        token_ids_B_L=torch.from_numpy(packed_ids),
+        position_ids_B_L=torch.from_numpy(positions),
+        visible_B_L_L=torch.from_numpy(visible),
         soft_rows=torch.from_numpy(soft_rows),
         soft_columns=torch.from_numpy(soft_columns),
         node_rows=torch.tensor(node_rows, dtype=torch.int64),
@@ -101,37 +102,37 @@ def pack(
     )
 
 
-def embed(model: Any, batch: PackedBatch, soft_tokens_T_D: torch.Tensor) -> torch.Tensor:
-    """The input embeddings (B, S, D): token embeddings with the soft tokens in their slots."""
-    embeds_B_S_D = model.get_input_embeddings()(batch.token_ids_B_S)
-    soft = soft_tokens_T_D.to(embeds_B_S_D.dtype)
-    return embeds_B_S_D.index_put((batch.soft_rows, batch.soft_columns), soft)
+def embed(model: Any, batch: PackedBatch, soft_tokens_S_H: torch.Tensor) -> torch.Tensor:
+    """The input embeddings (B, L, H): token embeddings with the soft tokens in their slots."""
+    embeds_B_L_H = model.get_input_embeddings()(batch.token_ids_B_L)
+    soft = soft_tokens_S_H.to(embeds_B_L_H.dtype)
+    return embeds_B_L_H.index_put((batch.soft_rows, batch.soft_columns), soft)
 
 
-def hidden_states(model: Any, batch: PackedBatch, soft_tokens_T_D: torch.Tensor) -> torch.Tensor:
-    """The LLM's last hidden states (B, S, D') under the tree mask."""
-    embeds_B_S_D = embed(model, batch, soft_tokens_T_D)
-    blocked = torch.finfo(embeds_B_S_D.dtype).min
-    mask = torch.zeros_like(batch.visible_B_S_S, dtype=embeds_B_S_D.dtype).masked_fill_(~batch.visible_B_S_S, blocked)
+def hidden_states(model: Any, batch: PackedBatch, soft_tokens_S_H: torch.Tensor) -> torch.Tensor:
+    """The LLM's last hidden states (B, L, H) under the tree mask."""
+    embeds_B_L_H = embed(model, batch, soft_tokens_S_H)
+    blocked = torch.finfo(embeds_B_L_H.dtype).min
+    mask = torch.zeros_like(batch.visible_B_L_L, dtype=embeds_B_L_H.dtype).masked_fill_(~batch.visible_B_L_L, blocked)
     output = model.base_model(
-        inputs_embeds=embeds_B_S_D,
+        inputs_embeds=embeds_B_L_H,
         attention_mask=mask[:, None],
-        position_ids=batch.position_ids_B_S,
+        position_ids=batch.position_ids_B_L,
         use_cache=False,
     )
     return output.last_hidden_state
 
 
-def child_logits(model: Any, batch: PackedBatch, hidden_B_S_D: torch.Tensor) -> torch.Tensor:
+def child_logits(model: Any, batch: PackedBatch, hidden_B_L_H: torch.Tensor) -> torch.Tensor:
     """The logits (M, C) of every branching node's children in fp32, -inf beyond a node's own."""
-    return node_logits(model, hidden_B_S_D[batch.node_rows, batch.node_columns], batch.children_M_C)
+    return node_logits(model, hidden_B_L_H[batch.node_rows, batch.node_columns], batch.children_M_C)
 
 
-def node_logits(model: Any, hidden_M_D: torch.Tensor, children_M_C: torch.Tensor) -> torch.Tensor:
+def node_logits(model: Any, hidden_M_H: torch.Tensor, children_M_C: torch.Tensor) -> torch.Tensor:
     """As `child_logits`, from the last hidden states of the branching nodes alone."""
     head: nn.Linear = model.get_output_embeddings()
-    weight_M_C_D = head.weight[children_M_C.clamp_min(0)]
-    logits_M_C = torch.einsum("md,mcd->mc", hidden_M_D.float(), weight_M_C_D.float())
+    weight_M_C_H = head.weight[children_M_C.clamp_min(0)]
+    logits_M_C = torch.einsum("mh,mch->mc", hidden_M_H.float(), weight_M_C_H.float())
     if head.bias is not None:
         logits_M_C = logits_M_C + head.bias[children_M_C.clamp_min(0)].float()
     return logits_M_C.masked_fill(children_M_C == NO_CHILD, -torch.inf)
@@ -163,9 +164,9 @@ class Tree:
     """The tokens that lead to the branching nodes of one trie, as they follow the prompt.
 
     Attributes:
-        tokens: (T,) token ids.
-        depths: (T,) length of the path that ends in each.
-        visible: (T, T) bool, True where the row's token sees the column's: its ancestors and itself.
+        tokens: (n,) token ids.
+        depths: (n,) length of the path that ends in each.
+        visible: (n, n) bool, True where the row's token sees the column's: its ancestors and itself.
         nodes: (M,) offsets of the branching nodes from the end of the prompt: -1 is the prompt's last token, the root.
     """
 

@@ -16,7 +16,7 @@ from models.errors import ConfigError
 from training.allmrec.recipes import SHIPPED, shipped_recipes
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Stage2Config
-from training.backbones.train import BackboneTrainingConfig
+from training.backbones.config import BackboneTrainingConfig
 from training.data.importing.importer import ImportOptions
 from training.data.importing.ledger import OnBadRow
 from training.evaluation.evaluate import EvaluationConfig

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.catalogue import PADDING_ITEM
+from training.data.sequences import Sequences
+
 POOL_BATCHES = 50
 
 
@@ -13,29 +16,45 @@ class Windows:
     """Training sequences cut into windows of inputs and next items.
 
     A sequence longer than `max_length` gives several windows, counted from its latest item, so that no interaction
-    is lost; sequences of one item give none.
+    is lost; sequences of one item give none. Only where each starts and ends is kept, beside the sequences.
 
     Args:
         sequences: U arrays of item numbers, oldest first.
         max_length: T, the longest window.
 
     Attributes:
-        items: (W, T+1) item numbers padded with 0 on the left: inputs are `[:, :-1]`, targets `[:, 1:]`.
         users: (W,) row of the user of each window.
         lengths: (W,) inputs of each window.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], max_length: int) -> None:
-        spans = [
-            (user, max(0, end - max_length - 1), end)
-            for user, sequence in enumerate(sequences)
-            for end in range(len(sequence), 1, -max_length)
-        ]
-        self.users = np.asarray([user for user, _, _ in spans], dtype=np.int64)
-        self.lengths = np.asarray([end - start - 1 for _, start, end in spans], dtype=np.int64)
-        self.items = np.zeros((len(spans), max_length + 1), dtype=np.int64)
-        for row, (user, start, end) in enumerate(spans):
-            self.items[row, start - end :] = sequences[user][start:end]
+        flat = Sequences.of(sequences)
+        steps = np.maximum(flat.lengths - 1, 0)
+        counts = -(-steps // max_length)
+        self.users = np.repeat(np.arange(len(flat)), counts)
+        number = np.arange(len(self.users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        before = number * max_length  # steps of later windows of the same user
+        self.lengths = np.minimum(max_length, steps[self.users] - before)
+        self._stops = flat.offsets[self.users + 1] - before
+        self._sequences = flat
+
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """(B, T+1) item numbers of some windows, padded with 0 on the left to the longest of them.
+
+        Inputs are `[:, :-1]`, targets `[:, 1:]`.
+        """
+        lengths = self.lengths[rows] + 1
+        width = int(lengths.max())
+        places_B_T = self._stops[rows][:, None] + np.arange(-width, 0)
+        real_B_T = np.arange(-width, 0) >= -lengths[:, None]
+        return np.where(real_B_T, self._sequences.items[np.maximum(places_B_T, 0)], PADDING_ITEM)
+
+    def targets(self) -> np.ndarray:
+        """The distinct items that are a target somewhere, ascending."""
+        flat = self._sequences
+        follows = np.ones(len(flat.items), dtype=bool)
+        follows[flat.offsets[:-1][flat.lengths > 0]] = False
+        return np.unique(flat.items[follows])
 
     def batches(self, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Rows of an epoch's batches in random order; windows of like length share a batch, to save padding."""

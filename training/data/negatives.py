@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.catalogue import PADDING_ITEM
+from training.data.sequences import Sequences
 
 REJECTION_ROUNDS = 8
 
@@ -24,12 +25,9 @@ class NegativeSampler:
         self._interacted = interacted
         if len(self._population) == 0:
             raise ValueError("there are no items to draw from")
-        self._stride = 1 + max(
-            int(self._population.max()), max((int(items.max(initial=0)) for items in interacted), default=0)
-        )
-        users = np.repeat(np.arange(len(interacted)), [len(items) for items in interacted])
-        items = np.concatenate([*interacted, np.empty(0, dtype=np.int64)]).astype(np.int64)
-        self._keys = np.unique(users * self._stride + items)
+        flat = Sequences.of(interacted)
+        self._stride = 1 + max(int(self._population.max()), int(flat.items.max(initial=0)))
+        self._keys = np.unique(flat.owners * self._stride + flat.items)
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Whether each user has interacted with each item; the arguments are broadcast."""

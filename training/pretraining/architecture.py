@@ -13,11 +13,15 @@ from models.llm.token_interface import TokenInterface
 from models.prompts.layout import Slot
 
 COUPLING = 0.25
+"""The law's constant. It fixes how long coordinates are: logits that spread by 2.5 nats over 64 coordinates come from u
+and z of norm 5 to 6, which the next constants make small beside a slot's type."""
 TYPE_NORM = 6.0
-"""Long, so that layer norm scales all slots alike, whatever their items' length."""
+"""Long, so that layer norm scales all slots alike, whatever their items' length: sqrt(6^2 + 1.2^2) is hardly more."""
 COORDINATE_NORM = 0.185
+"""Length of a coordinate's axis in a token. Items of training then have norms about 1.2, users 1.0."""
 WEIGHT_NORM = 0.05
-"""Shorter: popularity and the weight of series count by themselves, not as the product of two lengths."""
+"""Shorter: popularity and the weight of series count by themselves, not as the product of two lengths, so p and w are
+several times as large as a coordinate of z or u."""
 
 
 class Architecture(Config):
@@ -28,15 +32,17 @@ class Architecture(Config):
 
     Attributes:
         vocab_size: tokens.
-        hidden_size: d_tok.
+        hidden_size: d_tok: 32 for positions, 89 each for users and items, which leaves 174 for tokens. Ranking writes a
+            sum of token codes, and codes in few dimensions overlap.
         layers: the constructed initialisation uses the first 6.
-        head_size: of one attention head; must hold the coordinates of an item and 7 more.
-        feed_forward_size: of a layer's hidden units.
+        head_size: of one attention head; must hold the coordinates of an item and 7 more, see `circuit.logits`.
+        feed_forward_size: of a layer's hidden units. Narrow: nothing is constructed there, and the files have to fit
+            12 MB.
         context_length: tokens; 20 history items and 30 candidates of 16 tokens fit 1152.
-        position_size: dimensions of the position code; the constructed initialisation needs 22.
+        position_size: dimensions of the position code; the constructed initialisation names its 12th frequency.
         coordinate_size: k, coordinates of a user, which items are matched with.
         similarity_size: m, coordinates of an item that candidates are matched with the history by; the constructed
-            initialisation needs 14.
+            initialisation needs 14, for the places of titles.
     """
 
     vocab_size: int = 4096
@@ -45,7 +51,7 @@ class Architecture(Config):
     head_size: int = 96
     feed_forward_size: int = 32
     context_length: int = 1152
-    position_size: int = Field(32, ge=22)
+    position_size: int = Field(32, ge=24)
     coordinate_size: int = 64
     similarity_size: int = Field(24, ge=14)
 

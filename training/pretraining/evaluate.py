@@ -1,4 +1,4 @@
-"""How much of what can be known the LM reads: its ranking against the true one, on freshly drawn worlds."""
+"""How much of what can be known the LM reads: its ranking against the true one, on freshly drawn preferences."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ import numpy as np
 import torch
 
 from models.scoring.packing import child_logits, hidden_states, split_nodes
-from training.pretraining.prompts import Example, TrainingBatch, collate
+from training.pretraining.batch import TrainingBatch, bucketed, collate
+from training.pretraining.example import Example
 
 Measures = dict[str, float]
 RESAMPLES = 2000
-
-
-def bucketed(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
-    """Group examples of similar length into batches of at most `tokens` padded tokens."""
-    batches: list[list[Example]] = []
-    for example in sorted(examples, key=lambda e: e.length):
-        if not batches or example.length * (len(batches[-1]) + 1) > tokens:
-            batches.append([])
-        batches[-1].append(example)
-    return batches
+"""Of the bootstrap."""
 
 
 @torch.no_grad()
@@ -43,22 +35,12 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     for examples_B in bucketed(list(examples), tokens):
         batch = collate(examples_B)
         with torch.autocast("cpu", torch.bfloat16):
-            hidden_B_S_D = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
-        logits = split_nodes(child_logits(model, batch.packed, hidden_B_S_D), [e.trie for e in examples_B])
+            hidden_B_L_H = hidden_states(model, batch.packed, batch.soft_tokens_S_H)
+        logits = split_nodes(child_logits(model, batch.packed, hidden_B_L_H), [e.trie for e in examples_B])
         for example, nodes in zip(examples_B, logits, strict=True):
-            if example.text:
-                continue
-            record = compare(example.world.log_probs, example.trie.log_probs(nodes))
-            count = len(example.trie.branches)
-            groups["all"].append(record)
-            groups["1 branching node" if count == 1 else f"{min(count, 4)}{'+' * (count > 3)} branching nodes"].append(
-                record
-            )
-            if 0 < example.world.series.sum() < len(example.world.series) and example.world.user[-1]:
-                groups["a series counts"].append(record)
-            for name, divergence in _by_depth(example, nodes).items():
-                groups[name].append(divergence)
-        for row, record in _text_accuracy(model, batch, hidden_B_S_D):
+            for name, record in _ranking_measures(example, nodes).items():
+                groups[name].append(record)
+        for row, record in _text_accuracy(model, batch, hidden_B_L_H):
             groups[examples_B[row].text].append(record)
     return {
         name: {key: float(np.mean([record[key] for record in records])) for key in records[0]}
@@ -85,15 +67,15 @@ def measure_writing(model: Any, examples: Iterable[Example], end_token: int) -> 
     records = []
     for example in examples:
         batch = collate([example])
-        hidden_1_S_D = hidden_states(model, batch.packed, batch.soft_tokens_T_D)
-        (nodes,) = split_nodes(child_logits(model, batch.packed, hidden_1_S_D), [example.trie])
+        hidden_1_L_H = hidden_states(model, batch.packed, batch.soft_tokens_S_H)
+        (nodes,) = split_nodes(child_logits(model, batch.packed, hidden_1_L_H), [example.trie])
         first = int(example.trie.log_probs(nodes).argmax())
         endings = [[*choice, end_token] for choice in example.layout.choices]
         prompt = example.layout.fill(example.soft_tokens)
-        embeds_L_D = model.get_input_embeddings()(torch.from_numpy(prompt.token_ids))
-        embeds_L_D[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds_L_D)
+        embeds_L_H = model.get_input_embeddings()(torch.from_numpy(prompt.token_ids))
+        embeds_L_H[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds_L_H)
         longest = max(map(len, endings))
-        written = model.generate(inputs_embeds=embeds_L_D[None], do_sample=False, max_new_tokens=longest)[0].tolist()
+        written = model.generate(inputs_embeds=embeds_L_H[None], do_sample=False, max_new_tokens=longest)[0].tolist()
         named = [written[: len(ending)] == ending for ending in endings]
         records.append({"names_choice": float(any(named)), "names_first": float(named[first])})
     return {key: float(np.mean([record[key] for record in records])) for key in records[0]}
@@ -109,6 +91,20 @@ def compare(true: np.ndarray, read: np.ndarray) -> Measures:
         "uniform_kl": float(probs @ (true + np.log(len(true)))),
         "rank": float(np.corrcoef(_ranks(true), _ranks(read))[0, 1]),
     }
+
+
+def _ranking_measures(example: Example, nodes: Sequence[np.ndarray]) -> dict[str, Measures]:
+    """One prompt's measures, by the groups that it is of; none if it has nothing to rank."""
+    if example.text:
+        return {}
+    record = compare(example.preferences.log_probs, example.trie.log_probs(nodes))
+    count = len(example.trie.branches)
+    branching = "1 branching node" if count == 1 else f"{min(count, 4)}{'+' * (count > 3)} branching nodes"
+    groups = {"all": record, branching: record}
+    series = example.preferences.series
+    if 0 < series.sum() < len(series) and example.preferences.user[-1]:
+        groups["a series counts"] = record
+    return groups | _by_depth(example, nodes)
 
 
 def _by_depth(example: Example, nodes: Sequence[np.ndarray]) -> dict[str, Measures]:
@@ -127,12 +123,12 @@ def _by_depth(example: Example, nodes: Sequence[np.ndarray]) -> dict[str, Measur
 
 def _share(records: list[Measures]) -> Measures:
     """The share of Bayes accuracy with its 95 % bootstrap interval."""
-    values_N_2 = np.asarray([(record["accuracy"], record["bayes"]) for record in records])
+    values_B_2 = np.asarray([(record["accuracy"], record["bayes"]) for record in records])
     rng = np.random.default_rng(0)
-    weights_R_N = rng.multinomial(len(records), np.full(len(records), 1 / len(records)), size=RESAMPLES)
-    resampled_R_2 = weights_R_N @ values_N_2
+    weights_R_B = rng.multinomial(len(records), np.full(len(records), 1 / len(records)), size=RESAMPLES)
+    resampled_R_2 = weights_R_B @ values_B_2
     low, high = np.percentile(resampled_R_2[:, 0] / resampled_R_2[:, 1], [2.5, 97.5])
-    accuracy, bayes = values_N_2.sum(axis=0)
+    accuracy, bayes = values_B_2.sum(axis=0)
     return {"share": float(accuracy / bayes), "share_low": float(low), "share_high": float(high)}
 
 
@@ -140,18 +136,18 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return values.argsort().argsort()
 
 
-def _text_accuracy(model: Any, batch: TrainingBatch, hidden_B_S_D: torch.Tensor) -> list[tuple[int, Measures]]:
-    if not len(batch.text_rows):
+def _text_accuracy(model: Any, batch: TrainingBatch, hidden_B_L_H: torch.Tensor) -> list[tuple[int, Measures]]:
+    if not len(batch.text_rows_X):
         return []
-    logits_W_V = model.lm_head(hidden_B_S_D[batch.text_rows, batch.text_columns].float())
-    right_W = logits_W_V.argmax(dim=1) == batch.text_targets
+    logits_X_V = model.lm_head(hidden_B_L_H[batch.text_rows_X, batch.text_columns_X].float())
+    right_X = logits_X_V.argmax(dim=1) == batch.text_targets_X
     return [
         (
             row,
             {
-                "token_accuracy": float(right_W[batch.text_rows == row].float().mean()),
-                "whole": float(right_W[batch.text_rows == row].all()),
+                "token_accuracy": float(right_X[batch.text_rows_X == row].float().mean()),
+                "whole": float(right_X[batch.text_rows_X == row].all()),
             },
         )
-        for row in sorted(set(batch.text_rows.tolist()))
+        for row in sorted(set(batch.text_rows_X.tolist()))
     ]

@@ -44,6 +44,7 @@ class TitleGrammar:
             lambda: f"A {self._of(NOUNS)} in {self._of(PLACES)}",
             lambda: f"{self._of(NOUNS)}: {self._of(ADJECTIVES)} {self._of(NOUNS)}",
             lambda: f"{self._of(NAMES)}: The {self._of(NOUNS)} of {self._of(NOUNS)}",
+            # Twice, so that one title in eight is a product.
             self._product,
             self._product,
         )
@@ -84,6 +85,7 @@ class TitleGrammar:
         )[self._rng.integers(4)]
 
     def _year(self) -> int:
+        # Most titles are of the last decades, none is more than a century old.
         return 2025 - int(self._rng.exponential(18.0)) % 100
 
     def _of(self, words: Sequence[str]) -> str:

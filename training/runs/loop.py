@@ -31,6 +31,8 @@ from models.files import written_atomically
 from models.precision import has_bfloat16
 
 Batch = TypeVar("Batch")
+READ_EVERY = 20
+"""Steps between readings of the loss on a GPU, which works on while it is not asked. A CPU is asked every step."""
 Record = dict[str, float]
 
 
@@ -208,6 +210,7 @@ class _Loop(Generic[Batch]):
         self.display, self.signals = display, signals
         self.state = _State()
         self.best_weights: dict[str, torch.Tensor] | None = None
+        self.unread: list[tuple[int, torch.Tensor]] = []
         self.batches: Sequence[Batch] = []
         self.device = next(task.module.parameters()).device.type
         self.autocast = config.autocast and has_bfloat16(self.device)
@@ -238,10 +241,10 @@ class _Loop(Generic[Batch]):
                 self._save()
         if self.task.validate and state.validated < self._epochs():
             self._validate()
+        self._save()
         if self.best_weights is not None:
             self.task.module.load_state_dict(self.best_weights)
         self.task.module.eval()
-        self._save()
         self._leave_if_interrupted()
         return Outcome(
             steps=state.step,
@@ -275,24 +278,33 @@ class _Loop(Generic[Batch]):
         self.task.module.train()
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
             loss = self.task.loss(batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{self.display.label}: the loss is {value} at step {self.state.step};"
-                " lower the learning rate or set clip_norm"
-            )
+        self.unread.append((self.state.step, loss.detach()))
+        if self.device == "cpu" or len(self.unread) >= READ_EVERY:
+            self._read_losses()
         self.task.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip_norm)
         self.task.optimizer.step()
         self.state.step += 1
-        self.state.losses.append(value)
+
+    def _read_losses(self) -> None:
+        """Bring the losses of the last steps over from the device, which waits for it."""
+        unread, self.unread = self.unread, []
+        values = torch.stack([loss for _, loss in unread]).tolist() if unread else []
+        for (step, _), value in zip(unread, values, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{self.display.label}: the loss is {value} at step {step};"
+                    " lower the learning rate or set clip_norm"
+                )
+        self.state.losses += values
 
     def _validate(self) -> None:
         state, validate = self.state, self.task.validate
         if validate is None:
             return
+        self._read_losses()
         self.task.module.eval()
         with torch.no_grad():
             metrics = validate()
@@ -311,8 +323,11 @@ class _Loop(Generic[Batch]):
     def _log(self) -> None:
         """Show progress, and put about a hundred mean losses on the curve."""
         state, progress = self.state, self._progress()
-        self.display.progress(progress, state.losses[-1])
-        if progress - state.logged >= 0.01 or progress >= 1.0:
+        due = progress - state.logged >= 0.01 or progress >= 1.0
+        if due:
+            self._read_losses()
+        self.display.progress(progress, state.losses[-1] if state.losses else math.nan)
+        if due:
             state.curve.append({**self._where(), "loss": sum(state.losses) / len(state.losses)})
             state.losses, state.logged = state.losses[-1:], progress
 
@@ -341,6 +356,7 @@ class _Loop(Generic[Batch]):
         return next((name for name, share in self._shares().items() if share >= 1.0 - 1e-9), None)
 
     def _save(self) -> None:
+        self._read_losses()
         self.state.seconds = self._seconds()
         content = {
             "state": asdict(self.state),

@@ -25,14 +25,17 @@ from models.errors import ConfigError
 NUM_ITEMS = 12
 
 
-@pytest.fixture(params=sorted(BACKBONES))
+@pytest.fixture(params=[*sorted(BACKBONES), "hybrid with its texts"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
-    made = create_backbone(request.param, {"num_items": NUM_ITEMS, "embedding_size": 6, "max_length": 5})
+    kind, *texts = request.param.split(" with ")
+    made = create_backbone(kind, {"num_items": NUM_ITEMS, "embedding_size": 6, "max_length": 5})
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     with torch.no_grad():
         made.item_vectors[0] = 0.0
+    if texts:
+        made.read_texts(torch.randn(NUM_ITEMS + 1, 384) / 20, torch.arange(NUM_ITEMS + 1) < 9)
     return made.eval().requires_grad_(False)
 
 
@@ -109,6 +112,22 @@ def test_represent_all_is_represent_row_by_row(backbone: Backbone) -> None:
     for row, items in enumerate(histories):
         history = torch.from_numpy(items) if len(items) else torch.zeros(1, dtype=torch.int64)
         torch.testing.assert_close(together[row], backbone.represent(history[None])[0])
+
+
+def test_some_vectors_are_rows_of_all(backbone: Backbone) -> None:
+    """Gathered in any order; where items have no training interactions too."""
+    some = torch.tensor([7, 0, 12, 1])
+    torch.testing.assert_close(backbone.vectors_of(some), backbone.item_vectors[some])
+
+
+def test_texts_have_a_place_where_they_are_read(backbone: Backbone) -> None:
+    """(M, d), or None; an item of no text is nowhere."""
+    placed = backbone.vectors_of_texts(torch.stack([torch.zeros(384), torch.ones(384)]))
+    if backbone.reads_texts:
+        assert placed.shape == (2, 6)
+        assert placed.any(dim=1).tolist() == [False, True]
+    else:
+        assert placed is None
 
 
 def test_saved_and_loaded_is_the_same(backbone: Backbone, tmp_path: object) -> None:

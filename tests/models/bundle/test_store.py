@@ -27,8 +27,8 @@ def save_text_encoder(directory: Path) -> None:
     (directory / "modules.json").write_text("[]")
 
 
-def export(home: Path, seed: int = 0, hit: float = 0.5) -> Path:
-    contents = tiny_contents(tiny_split(), seed=seed)
+def export(home: Path, seed: int = 0, hit: float = 0.5, kind: str = "sasrec") -> Path:
+    contents = tiny_contents(tiny_split(), seed=seed, kind=kind)
     return write_bundle(
         home,
         contents,
@@ -64,6 +64,17 @@ def test_what_was_written_is_what_is_read(bundle: Path) -> None:
     query = written.cf_vectors[5:6].numpy()
     assert read.index.search(query, 5)[0].tolist() == written.index.search(query, 5)[0].tolist()
     assert load_bundle(bundle).manifest.metrics == {"hit@1": 0.5}
+
+
+def test_a_hybrid_places_new_items_after_a_round_trip(tmp_path: Path) -> None:
+    """Its adapter is in the bundle, and the manifest says by which text encoder."""
+    bundle = load_bundle(export(tmp_path, kind="hybrid"))
+    written = tiny_contents(tiny_split(), kind="hybrid").backbone
+    texts = torch.randn(2, 384)
+    assert torch.equal(bundle.model.backbone.vectors_of_texts(texts), written.vectors_of_texts(texts))
+    assert torch.equal(bundle.model.backbone.item_vectors, written.item_vectors)
+    assert bundle.manifest.backbone.kind == "hybrid"
+    assert bundle.manifest.backbone.config["text_encoder"] == "embedded"
 
 
 def test_a_bundle_for_other_genres_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

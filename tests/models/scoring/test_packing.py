@@ -70,9 +70,9 @@ def test_a_tree_token_sees_its_ancestors_and_no_sibling():
     """Choices 7 8 x, 7 9 x and 7 9: the tree tokens are 7, 8, 9 at columns 2, 3, 4 behind a prompt of two."""
     trie = ChoiceTrie([[7, 8, 1], [7, 8, 2], [7, 9, 1], [7, 9]], END)
     packed = pack([np.asarray([3, 4])], [np.zeros(0, dtype=np.int64)], [trie])
-    assert packed.token_ids_B_S.tolist() == [[3, 4, 7, 8, 9]]
-    assert packed.position_ids_B_S.tolist() == [[0, 1, 2, 3, 3]]
-    assert packed.visible_B_S_S[0].int().tolist() == [
+    assert packed.token_ids_B_L.tolist() == [[3, 4, 7, 8, 9]]
+    assert packed.position_ids_B_L.tolist() == [[0, 1, 2, 3, 3]]
+    assert packed.visible_B_L_L[0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from models.bundle.store import load_bundle
@@ -203,6 +204,18 @@ def test_a_split_by_time_has_a_chain_of_its_own(ground: Path, fitted: Path, tmp_
     assert report.by_time
     assert 0 < report.users < 30
     assert not (tmp_path / "backbone").exists()
+
+
+def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
+    """Into a bundle whose items without interactions have the backbone's own vectors, and through the evaluation."""
+    encoder = f'backbone.settings.text_encoder="{ground / "tiny-encoder"}"'
+    result = run_fit(ground, tmp_path, "backbone.kind=hybrid", encoder)
+    assert result.exit_code == 0, result.output
+    model = load_bundle(tmp_path / "bundle").model
+    assert not model.catalogue.trained[1:].all()
+    assert torch.equal(model.cf_vectors, model.backbone.item_vectors)
+    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert report.reference == "hybrid"
 
 
 def loads_only(train):

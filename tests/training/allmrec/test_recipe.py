@@ -9,6 +9,7 @@ import pytest
 from models.errors import ConfigError
 from training.allmrec.recipe import load_recipe, shipped_recipes
 from training.allmrec.stage2.config import Loss
+from training.backbones.config import PRESETS
 from training.backbones.objectives import Objective
 from training.data.importing.ledger import OnBadRow
 
@@ -31,6 +32,29 @@ def test_the_shipped_recipes_can_be_read() -> None:
     assert (paper.stage1.batch_size, paper.stage1.learning_rate, paper.stage1.loop.epochs) == (32, 1e-4, 10)
     assert (paper.stage1.positions, paper.stage1.text_categories) == (1, False)
     assert (paper.backbone.objective, paper.backbone.settings["embedding_size"]) == (Objective.BCE, 50)
+    assert (list(paper.backbone.candidates), paper.backbone.trained_negatives) == (["sasrec"], False)
+
+
+def test_presets_are_chosen_among_by_name() -> None:
+    """The default has several; one of them, or a backbone of one's own, can be asked for."""
+    assert len(load_recipe("default").backbone.candidates) > 2
+    one = load_recipe("default", ["backbone.presets=['hybrid_bce']"]).backbone
+    assert one.candidates == {"hybrid_bce": PRESETS["hybrid_bce"]}
+    own = load_recipe("default", ["backbone.presets=[]", "backbone.learning_rate=3e-3"]).backbone
+    assert {name: preset.learning_rate for name, preset in own.candidates.items()} == {"sasrec": 3e-3}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("backbone.presets=['hybird']", r"'backbone'.*preset 'hybird' is unknown: choose among sasrec_bce, "),
+        ("backbone.learning_rate=3e-3", r"'backbone'.*presets have their own 'learning_rate': give presets = \[\]"),
+    ],
+)
+def test_settings_that_presets_would_not_heed_are_refused(setting: str, message: str) -> None:
+    """Rather than doing nothing."""
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("default", [setting])
 
 
 def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage1.loss import Stage1Loss, ranking_loss
 from training.allmrec.stage1.stage import Stage1, chosen_positions, train_stage1
-from training.backbones.train import BackboneTrainingConfig, train_backbone
+from training.backbones.config import BackboneTrainingConfig
+from training.backbones.objectives import Objective
+from training.backbones.train import train_backbone
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
 from training.evaluation.metrics import mean_metrics
@@ -324,3 +326,21 @@ def test_sequences_of_one_item_are_refused(backbone: Backbone, encoder_path: str
     config = make_config(encoder_path, freeze=True)
     with pytest.raises(DataError, match="no training sequence has two items"):
         train_stage1(short, backbone, config, make_run(tmp_path, config))
+
+
+def test_a_hybrid_keeps_its_own_vectors_of_unseen_items(
+    split: SequenceSplit, encoder_path: str, tmp_path: Path
+) -> None:
+    """Nothing is decoded in their place, and their joint embeddings are those of their CF vectors."""
+    config = BackboneTrainingConfig(
+        kind="hybrid",
+        settings={"embedding_size": 12, "text_encoder": encoder_path},
+        objective=Objective.SOFTMAX,
+        loop=LoopConfig(epochs=1),
+    )
+    backbone = train_backbone(split, config, StageRun(tmp_path / "backbone", config, 0, {}, Console(quiet=True)))
+    stage1 = make_config(encoder_path, heads={"max_steps": 2}, freeze=True)
+    aligned = train_stage1(split, backbone, stage1, make_run(tmp_path / "run", stage1))
+    assert torch.equal(aligned.placement.cf_vectors, backbone.item_vectors)
+    joint = aligned.alignment.encode_items(backbone.item_vectors)[1:]
+    torch.testing.assert_close(aligned.placement.joint_item[1:], joint)

@@ -11,8 +11,10 @@ import torch
 from models.backbones import create_backbone, represent_all
 from models.catalogue import Catalogue
 from models.rankers.collaborative import candidate_logits
-from training.backbones.objectives import Objective, bce, sampled_softmax
-from training.backbones.train import BackboneTrainingConfig, _Batch, _Loss, train_backbone
+from training.backbones.config import BackboneTrainingConfig, Preset
+from training.backbones.loss import WindowBatch, WindowLoss
+from training.backbones.objectives import Objective
+from training.backbones.train import train_backbone
 from training.backbones.windows import Windows
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import Candidates, draw_candidates
@@ -48,7 +50,9 @@ def make_run(directory: Path, config: BackboneTrainingConfig) -> StageRun:
 def test_windows_hold_every_step_once() -> None:
     """Six items in windows of two inputs, counted from the latest; a sequence of one item gives none."""
     windows = Windows([np.array([1, 2, 3, 4, 5, 6]), np.array([7]), np.array([8, 9])], max_length=2)
-    assert windows.items.tolist() == [[4, 5, 6], [2, 3, 4], [0, 1, 2], [0, 8, 9]]
+    assert windows.items_of(np.arange(4)).tolist() == [[4, 5, 6], [2, 3, 4], [0, 1, 2], [0, 8, 9]]
+    assert windows.items_of(np.array([3, 2])).tolist() == [[8, 9], [1, 2]]
+    assert windows.targets().tolist() == [2, 3, 4, 5, 6, 9]
     assert windows.users.tolist() == [0, 0, 0, 2]
     assert windows.lengths.tolist() == [2, 2, 1, 1]
 
@@ -62,52 +66,24 @@ def test_window_batches_cover_all_rows_and_group_like_lengths() -> None:
     assert [len(set(windows.lengths[rows].tolist())) for rows in batches] == [1] * 4
 
 
-@pytest.fixture
-def objective_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs (M=3, D), targets (M,), item table of 6 items."""
-    generator = torch.Generator().manual_seed(0)
-    return (
-        torch.randn(3, 4, generator=generator),
-        torch.tensor([2, 5, 6]),
-        torch.randn(7, 4, generator=generator),
-    )
+def test_softmax_is_over_all_items_that_are_ever_a_target() -> None:
+    """Cropped to its longest window or not, a batch has the plain mean over its windows' positions.
 
-
-def test_bce_by_hand(objective_inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    """-log sigma(positive) - log(1 - sigma(negative)); where there is no negative, only the first term."""
-    outputs, targets, table = objective_inputs
-    found = bce(outputs, targets, torch.tensor([1, 0, 3]), table)
-    terms = [
-        -torch.log(torch.sigmoid(outputs[0] @ table[2])) - torch.log(1 - torch.sigmoid(outputs[0] @ table[1])),
-        -torch.log(torch.sigmoid(outputs[1] @ table[5])),
-        -torch.log(torch.sigmoid(outputs[2] @ table[6])) - torch.log(1 - torch.sigmoid(outputs[2] @ table[3])),
-    ]
-    torch.testing.assert_close(found, torch.stack(terms).mean())
-
-
-def test_sampled_softmax_over_all_items_is_softmax(
-    objective_inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-) -> None:
-    """With every item as shared negative, and the target not counted twice, it is the full cross-entropy."""
-    outputs, targets, table = objective_inputs
-    found = sampled_softmax(outputs, targets, torch.arange(1, 7), table)
-    expected = torch.nn.functional.cross_entropy(outputs @ table[1:].T, targets - 1)
-    torch.testing.assert_close(found, expected)
-
-
-def test_cropping_does_not_change_the_loss() -> None:
-    """A batch cropped to its longest window has the loss of the plain mean over its windows' positions."""
+    Items that only begin sequences, or are never met, are no negatives: they would only be learned to lose.
+    """
     split = make_split(users=20)
     backbone = create_backbone("sasrec", {"num_items": 40, "embedding_size": 8, "max_length": 30}).eval()
     windows = Windows(split.train, 30)
-    loss = _Loss(backbone, windows, split.negative_sampler(), BackboneTrainingConfig(objective=Objective.SOFTMAX))
-    rows = np.arange(10)
+    loss = WindowLoss(backbone, windows, split, Preset(objective=Objective.SOFTMAX))
+    targets = sorted({int(item) for sequence in split.train for item in sequence[1:]})
+    assert len(targets) < split.catalogue.trained.sum() < 40
     terms = []
-    for row in rows:
-        items = torch.from_numpy(windows.items[row][-windows.lengths[row] - 1 :])
-        logits = backbone.outputs(items[None, :-1])[0] @ backbone.item_vectors[1:].T
-        terms.append(torch.nn.functional.cross_entropy(logits, items[1:] - 1, reduction="none"))
-    torch.testing.assert_close(loss(_Batch(rows, (0, 0, 0))), torch.cat(terms).mean())
+    for row in np.arange(10):
+        items = torch.from_numpy(windows.items_of(np.array([row]))[0])
+        logits = backbone.outputs(items[None, :-1])[0] @ backbone.item_vectors[torch.tensor(targets)].T
+        places = torch.tensor([targets.index(item) for item in items[1:].tolist()])
+        terms.append(torch.nn.functional.cross_entropy(logits, places, reduction="none"))
+    torch.testing.assert_close(loss(WindowBatch(np.arange(10), (0, 0, 0))), torch.cat(terms).mean())
 
 
 def test_gathering_each_item_once_does_not_change_the_loss() -> None:
@@ -115,17 +91,34 @@ def test_gathering_each_item_once_does_not_change_the_loss() -> None:
     split = make_split(users=20)
     backbone = create_backbone("sasrec", {"num_items": 40, "embedding_size": 8, "max_length": 30}).eval()
     windows = Windows(split.train, 30)
-    loss = _Loss(backbone, windows, split.negative_sampler(), BackboneTrainingConfig())
-    batch = _Batch(np.arange(10), (0, 0, 0))
-    negatives = iter(loss._negatives(batch))
+    loss = WindowLoss(backbone, windows, split, Preset())
+    batch = WindowBatch(np.arange(10), (0, 0, 0))
+    users = np.repeat(windows.users[batch.rows], windows.lengths[batch.rows])
+    sampler = split.negative_sampler(trained_only=True)
+    negatives = iter(sampler.sample(users, 1, np.random.default_rng(batch.seed))[:, 0])
     terms = []
     for row in batch.rows:
-        items = torch.from_numpy(windows.items[row][-windows.lengths[row] - 1 :])
+        items = torch.from_numpy(windows.items_of(np.array([row]))[0])
         outputs = backbone.outputs(items[None, :-1])[0]
         for output, target in zip(outputs, items[1:], strict=True):
             positive, negative = output @ backbone.item_vectors[torch.tensor([target, next(negatives)])].T
             terms.append(-torch.log(torch.sigmoid(positive)) - torch.log(1 - torch.sigmoid(negative)))
     torch.testing.assert_close(loss(batch), torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_gathering_serves_backbones_that_compute_their_vectors(objective: Objective) -> None:
+    """Reading texts or the table made of them, the loss is the same, and training moves the adapter."""
+    split = make_split(users=20)
+    hybrid = create_backbone("hybrid", {"num_items": 40, "embedding_size": 8, "text_size": 3}).eval()
+    hybrid.read_texts(torch.randn(41, 3), torch.from_numpy(split.catalogue.trained))
+    frozen = create_backbone("hybrid", hybrid.config).eval()
+    frozen.load_state_dict(hybrid.weights())
+    windows, batch = Windows(split.train, 30), WindowBatch(np.arange(10), (0, 0, 0))
+    losses = [WindowLoss(each, windows, split, Preset(objective=objective))(batch) for each in (hybrid, frozen)]
+    torch.testing.assert_close(*losses)
+    losses[0].backward()
+    assert hybrid.adapter.weight.grad.any()
 
 
 def test_candidate_scores_are_inner_products_and_padding_is_last() -> None:

@@ -14,8 +14,9 @@ from models.prompts.template import PromptConfig, PromptTemplate
 from models.prompts.titles import encode_plain
 from models.scoring.choices import ChoiceTrie
 from training.pretraining.architecture import Architecture, build_interface
-from training.pretraining.prompts import Mixture, PromptFactory, collate
-from training.pretraining.worlds import draw_world
+from training.pretraining.mixture import Mixture
+from training.pretraining.preferences import draw_preferences
+from training.pretraining.prompts import PromptFactory
 
 CONTEXT = 1152
 
@@ -40,18 +41,18 @@ def draw(factory, count, seed=0, **mixture):
     return [factory.draw(rng, Mixture(**mixture)) for _ in range(count)]
 
 
-def test_a_world_obeys_its_law():
+def test_preferences_obey_the_law():
     """Log-probabilities are the log softmax of coupling * (<u, z> + <mean y of the history, y> + p + w * s)."""
     similar, popular, of_series = [], [], []
     series = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
     for seed in range(30):
-        world = draw_world(np.random.default_rng(seed), 56, 24, series, history=4, coupling=0.25)
-        matches = 0.25 * world.candidates[:, :56] @ world.user[:56]
-        similarities = 0.25 * world.candidates[:, 56:80] @ world.history[:, 56:80].mean(axis=0)
-        popularity, serial = 0.25 * world.candidates[:, 80], 0.25 * world.user[56] * series
+        drawn = draw_preferences(np.random.default_rng(seed), 56, 24, series, history=4, coupling=0.25)
+        matches = 0.25 * drawn.candidates[:, :56] @ drawn.user[:56]
+        similarities = 0.25 * drawn.candidates[:, 56:80] @ drawn.history[:, 56:80].mean(axis=0)
+        popularity, serial = 0.25 * drawn.candidates[:, 80], 0.25 * drawn.user[56] * series
         logits = matches + similarities + popularity + serial
-        np.testing.assert_allclose(np.exp(world.log_probs), np.exp(logits) / np.exp(logits).sum(), rtol=1e-9)
-        assert world.history.shape == (4, 81)
+        np.testing.assert_allclose(np.exp(drawn.log_probs), np.exp(logits) / np.exp(logits).sum(), rtol=1e-9)
+        assert drawn.history.shape == (4, 81)
         for counted, part in ((similar, similarities), (popular, popularity), (of_series, serial)):
             counted.append(part.std() > 0.1 * logits.std())
     for counted in (similar, popular, of_series):
@@ -59,10 +60,10 @@ def test_a_world_obeys_its_law():
 
 
 def test_sharpness_is_the_median_spread_of_logits():
-    """Half of the worlds spread their logits more than `sharpness`, half less."""
+    """Half of the draws spread their logits more than `sharpness`, half less."""
     rng = np.random.default_rng(0)
-    worlds = [draw_world(rng, 56, 24, np.zeros(20), 0, 0.25) for _ in range(400)]
-    assert np.median([world.log_probs.std() for world in worlds]) == pytest.approx(2.5, rel=0.12)
+    draws = [draw_preferences(rng, 56, 24, np.zeros(20), 0, 0.25) for _ in range(400)]
+    assert np.median([drawn.log_probs.std() for drawn in draws]) == pytest.approx(2.5, rel=0.12)
 
 
 @pytest.mark.parametrize(("sharpness", "genres", "expected"), [(2.5, 0.0, 2.5), (1.0, 0.0, 1.0), (1.0, 1.0, 0.6)])
@@ -70,23 +71,23 @@ def test_prompts_are_as_sharp_as_asked_for(factory, sharpness, genres, expected)
     """A mixture's sharpness is its prompts' median spread; genre prompts have three fifths of it."""
     mixture = {"sharpness": sharpness, "genres": genres, "explanations": 0.0, "series": 0.0}
     examples = draw(factory, 300, **mixture, candidates=(18, 18))
-    assert np.median([example.world.log_probs.std() for example in examples]) == pytest.approx(expected, rel=0.15)
+    assert np.median([example.preferences.log_probs.std() for example in examples]) == pytest.approx(expected, rel=0.15)
 
 
 def test_candidates_continue_series_of_the_history(factory):
     """In prompts that know their history, some candidates begin as a title of it, and some only by one token."""
     examples = draw(factory, 200, genres=0.0, explanations=0.0, series=1.0, title_tokens=8)
-    told = [e for e in examples if len(e.world.history)]
-    weighed = [e for e in told if abs(e.world.user[-1]) > 0]
-    assert 0.5 * len(told) < len(weighed) < 0.9 * len(told)
-    counts = [[_series_of(e), _only_first(e)] for e in told]
+    shown = [e for e in examples if len(e.preferences.history)]
+    weighed = [e for e in shown if abs(e.preferences.user[-1]) > 0]
+    assert 0.5 * len(shown) < len(weighed) < 0.9 * len(shown)
+    counts = [[_series_of(e), _only_first(e)] for e in shown]
     series, first = np.sum(counts, axis=0)
-    candidates = sum(len(e.layout.choices) for e in told)
+    candidates = sum(len(e.layout.choices) for e in shown)
     assert 0.03 < series / candidates < 0.3
     assert first > 10
 
 
-def _titles_told(example):
+def _titles_shown(example):
     ids = example.layout.token_ids.tolist()
     slots = example.layout.soft_positions[example.layout.slot_kinds == Slot.HISTORY]
     (quote,) = encode_plain(load_tokenizer("embedded"), [' "'])[0]
@@ -94,12 +95,12 @@ def _titles_told(example):
 
 
 def _series_of(example):
-    np.testing.assert_array_equal(example.world.series, in_series(_titles_told(example), example.layout.choices))
-    return int(example.world.series.sum())
+    np.testing.assert_array_equal(example.preferences.series, in_series(_titles_shown(example), example.layout.choices))
+    return int(example.preferences.series.sum())
 
 
 def _only_first(example):
-    known = {title[0] for title in _titles_told(example)}
+    known = {title[0] for title in _titles_shown(example)}
     return sum(choice[0] in known for choice in example.layout.choices) - _series_of(example)
 
 
@@ -140,10 +141,10 @@ def test_injected_tokens_follow_the_interface(factory, interface):
     example = next(
         example
         for example in draw(factory, 100, genres=0.0, explanations=0.0)
-        if len(example.world.history)
+        if len(example.preferences.history)
         and _series_of(example)
-        and example.world.user[-1]
-        and example.world.history[:, 88].any()
+        and example.preferences.user[-1]
+        and example.preferences.history[:, 88].any()
     )
     kinds = torch.from_numpy(example.layout.slot_kinds)
     coordinates = example.soft_tokens - interface.slot_types[kinds]
@@ -153,10 +154,10 @@ def test_injected_tokens_follow_the_interface(factory, interface):
     similar = coordinates[kinds == Slot.CANDIDATE] @ likeness @ (coordinates[kinds == Slot.HISTORY] @ likeness).mean(0)
     popularity = coordinates[kinds == Slot.CANDIDATE] @ torch.linalg.pinv(interface.popularity_axis[None])
     weight = coordinates[kinds == Slot.USER] @ torch.linalg.pinv(interface.series_axis[None])
-    series = torch.from_numpy(example.world.series).float()
+    series = torch.from_numpy(example.preferences.series).float()
     logits = interface.coupling * (items @ user[0] + similar + popularity[:, 0] + weight[0] * series)
     torch.testing.assert_close(
-        torch.log_softmax(logits, 0), torch.from_numpy(example.world.log_probs).float(), atol=1e-3, rtol=1e-3
+        torch.log_softmax(logits, 0), torch.from_numpy(example.preferences.log_probs).float(), atol=1e-3, rtol=1e-3
     )
 
 
@@ -167,7 +168,7 @@ def test_node_targets_multiply_to_the_true_distribution(factory, seed):
     example = draw(factory, 1, seed=seed, explanations=0.0)[0]
     targets, reach = example.node_targets()
     read = example.trie.log_probs([np.log(np.maximum(target, 1e-300)) for target in targets])
-    np.testing.assert_allclose(np.exp(read), np.exp(example.world.log_probs), atol=1e-9)
+    np.testing.assert_allclose(np.exp(read), np.exp(example.preferences.log_probs), atol=1e-9)
     assert reach[0] == pytest.approx(1.0)
 
 
@@ -185,20 +186,20 @@ def test_the_mixture_is_kept(factory):
     assert np.mean([count > 1 for count in branching]) > 0.3
 
 
-def test_an_explanation_names_the_titles_told(factory, tokenizer):
+def test_an_explanation_names_the_titles_shown(factory, tokenizer):
     """The sentence chains the history's titles in order and then ends the text."""
     examples = draw(factory, 20, explanations=1.0, title_tokens=16)
     for example in examples:
         ids = example.layout.token_ids
         sentence = tokenizer.decode(ids[-example.written :])
         prompt = tokenizer.decode(ids[: -example.written])
-        told = prompt.split(" in the previous.")[0].split('"')[1::2]
-        assert sentence == " " + " and ".join(f'"{title}"' for title in told) + ".</s>"
+        shown = prompt.split(" in the previous.")[0].split('"')[1::2]
+        assert sentence == " " + " and ".join(f'"{title}"' for title in shown) + ".</s>"
         assert prompt.endswith(tuple(f'", because this user has {domain.past}' for domain in DOMAINS.values()))
 
 
 def test_an_answer_is_one_of_the_choices_drawn_from_the_truth(factory, tokenizer):
-    """The prompt is that of the same world without its answer; likely choices come more often."""
+    """The prompt is that of the same preferences without its answer; likely choices come more often."""
     surprise, entropy = [], []
     for seed in range(40):
         (asked,) = draw(factory, 1, seed=seed, explanations=0.0)
@@ -211,20 +212,9 @@ def test_an_answer_is_one_of_the_choices_drawn_from_the_truth(factory, tokenizer
         ids = written.layout.token_ids[length:].tolist()
         assert tokenizer.decode(ids[-3:]) == '".</s>'
         answer = asked.layout.choices.index(ids[:-3])
-        surprise.append(-asked.world.log_probs[answer])
-        entropy.append(-np.exp(asked.world.log_probs) @ asked.world.log_probs)
+        surprise.append(-asked.preferences.log_probs[answer])
+        entropy.append(-np.exp(asked.preferences.log_probs) @ asked.preferences.log_probs)
     assert np.mean(surprise) == pytest.approx(np.mean(entropy), abs=0.5)
-
-
-def test_a_batch_asks_for_every_branching_node_and_every_word_of_a_sentence(factory):
-    """Targets lie at the packed nodes, and text positions stand right before their tokens."""
-    examples = draw(factory, 12, explanations=0.4)
-    batch = collate(examples)
-    assert len(batch.reach_M) == len(batch.targets_M_C) == sum(len(e.trie.branches) for e in examples)
-    torch.testing.assert_close(batch.targets_M_C.sum(dim=1), torch.ones(len(batch.reach_M)))
-    assert len(batch.text_targets) == sum(example.written for example in examples) > 0
-    following = batch.packed.token_ids_B_S[batch.text_rows, batch.text_columns + 1]
-    assert torch.equal(following, batch.text_targets)
 
 
 def test_titles_can_begin_other_titles(factory):

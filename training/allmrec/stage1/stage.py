@@ -113,6 +113,7 @@ class Stage1:
         self.encoder = TextEncoder(config.text_encoder, config.max_text_tokens, config.device)
         self.tokens = self.encoder.tokenize(catalogue_texts(split.catalogue, config.text_categories))
         self.trained = torch.from_numpy(split.catalogue.trained).to(config.device)
+        self.known = torch.ones_like(self.trained) if backbone.reads_texts else self.trained
         self.item_vectors = backbone.item_vectors.detach()
         self._examples()
 
@@ -173,7 +174,7 @@ class Stage1:
     def result(self) -> Aligned:
         """The tables of all items, in eval mode and on the CPU."""
         alignment = self.alignment.eval()
-        placement = place(alignment, self.text_vectors, self.item_vectors, self.trained)
+        placement = place(alignment, self.text_vectors, self.item_vectors, self.known)
         for table in (self.text_vectors, *vars(placement).values()):
             table[0] = 0.0
         on_cpu = Placement(**{name: table.cpu() for name, table in vars(placement).items()})

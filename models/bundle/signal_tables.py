@@ -1,0 +1,56 @@
+"""What signals are computed from: the items' texts, words and neighbours, and what followed what in training.
+
+Axes: N items, T text size, W words of a title, k text neighbours, P pairs of items that followed each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+NO_WORD = 0
+
+
+@dataclass(frozen=True)
+class SignalTables:
+    """Row 0 of every table is the padding item's.
+
+    Attributes:
+        text_vectors: (N+1, T) float16, unit length: embeddings of the items' texts.
+        words: (N+1, W) int32 numbers of the distinct words of each title, `NO_WORD` where it has fewer.
+        word_weights: (N+1, W) float16 TF-IDF weights of these words, of unit length for each title.
+        neighbours: (N+1, k) int32 the items whose texts are nearest, itself first.
+        neighbour_weights: (N+1, k) float16, how near.
+        popularity: (N+1,) float32 log(1 + training interactions).
+        neighbour_popularity: (N+1,) float32 log(1 + the neighbours' weighted interactions).
+        followed_starts: (N+2,) int64 where each item's pairs begin.
+        followed_items: (P,) int32 items that were near each item in users' sequences.
+        followed_counts: (P,) float32 how often, discounted by distance.
+        exposure: (N+1,) float32 how often each item or its neighbours could have been followed, plus a prior.
+    """
+
+    text_vectors: np.ndarray
+    words: np.ndarray
+    word_weights: np.ndarray
+    neighbours: np.ndarray
+    neighbour_weights: np.ndarray
+    popularity: np.ndarray
+    neighbour_popularity: np.ndarray
+    followed_starts: np.ndarray
+    followed_items: np.ndarray
+    followed_counts: np.ndarray
+    exposure: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write all tables as one safetensors file."""
+        tensors = {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+        save_file(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path) -> SignalTables:
+        """What `save` wrote."""
+        return cls(**{name: tensor.numpy() for name, tensor in load_file(path).items()})

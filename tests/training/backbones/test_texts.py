@@ -1,0 +1,46 @@
+"""Text vectors: encoded once, under a name that tells whether they still fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.alignment.text_encoder import TextEncoder, catalogue_texts
+from models.backbones.hybrid import HybridConfig
+from models.catalogue import Catalogue
+from tests.tiny_encoder import write_tiny_encoder
+from training.backbones import texts
+from training.backbones.texts import item_text_vectors
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> str:
+    return write_tiny_encoder(tmp_path, ["title", "red", "blue"])
+
+
+def catalogue(*titles: str) -> Catalogue:
+    return Catalogue(titles, titles, [""] * len(titles), [()] * len(titles), [1] * len(titles))
+
+
+def test_they_are_what_the_encoder_makes_of_the_texts(encoder: str, tmp_path: Path) -> None:
+    """Row 0 is zeros."""
+    items = catalogue("red", "blue")
+    found = item_text_vectors(items, HybridConfig(num_items=2, text_encoder=encoder), tmp_path / "run")
+    own = TextEncoder(encoder)
+    torch.testing.assert_close(found[1:], own.encode(own.tokenize(catalogue_texts(items)))[1:])
+    assert not found[0].any()
+
+
+def test_they_are_encoded_once(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again for other texts or another reading of them, but not for the same."""
+    config = HybridConfig(num_items=2, text_encoder=encoder)
+    first = item_text_vectors(catalogue("red", "blue"), config, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(texts, "TextEncoder", None)
+        assert torch.equal(item_text_vectors(catalogue("red", "blue"), config, tmp_path), first)
+    other = item_text_vectors(catalogue("blue", "red"), config, tmp_path)
+    torch.testing.assert_close(other[1], first[2])
+    item_text_vectors(catalogue("red", "blue"), config.model_copy(update={"max_text_tokens": 3}), tmp_path)
+    assert len(list(tmp_path.glob("texts-*.safetensors"))) == 3

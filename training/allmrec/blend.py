@@ -1,0 +1,251 @@
+"""Fits the default ranker: what each signal is worth, on validation users, for well known and for little known items.
+
+Signals are scored on the validation items of users who had not met theirs before: no negative is ever of the
+history, so a repeat could be told by that. A signal whose lift is not certain is left out, then the weights are
+fitted again. All that is reported is out of fold: no user's figure comes from weights that were fitted to that user.
+
+Axes: E users, times draws of negatives, C candidates of which the first is the positive, F signals, G features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from models.config import Config
+from models.rankers.base import Ranker
+from models.rankers.blend import Blend, Lift, SignalWeight, scarcity, standardised
+from training.allmrec.logit import fit_logit, log_likelihoods
+from training.data.splits import Holdout, SequenceSplit
+from training.evaluation.held_out import HeldOut
+from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, positive_ranks
+
+FOLDS = 4
+RESAMPLES = 2000
+
+
+class BlendConfig(Config):
+    """How the blend is fitted.
+
+    Attributes:
+        users: at most this many validation users.
+        draws: of negatives for each user, for signals without an LLM.
+        llm_users: at most this many validation users are asked the LLM about.
+        penalty: of squared weights, in nats.
+        cold_weights: how much more users with a cold positive may count; the largest is taken that costs all users
+            at most `cold_cost`.
+        cold_cost: share of all users' NDCG@10 that may be given up for cold items.
+        seed: of negatives and folds.
+    """
+
+    users: int = Field(3000, gt=0)
+    draws: int = Field(2, gt=0)
+    llm_users: int = Field(1000, gt=0)
+    penalty: float = Field(3.0, ge=0)
+    cold_weights: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0)
+    cold_cost: float = Field(0.005, ge=0)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Signals' scores on validation candidates.
+
+    Attributes:
+        rankers: F signals.
+        scores: by signal id (E, C), -inf at padding.
+        interactions: (E, C) of the candidates in training.
+        users: (E,) numbers of the users; one for every draw.
+        cold: (E,) whether the positive is a cold item.
+        cold_below: interactions from which on an item is not cold.
+    """
+
+    rankers: Sequence[Ranker]
+    scores: Mapping[str, np.ndarray]
+    interactions: np.ndarray
+    users: np.ndarray
+    cold: np.ndarray
+    cold_below: float
+
+    @property
+    def real(self) -> np.ndarray:
+        """(E, C) the candidates that are there."""
+        return np.isfinite(next(iter(self.scores.values())))
+
+
+async def score_signals(split: SequenceSplit, rankers: Sequence[Ranker], users: int, draws: int, seed: int) -> Scored:
+    """Ask all `rankers` about the validation items of at most so many users, with so many draws of negatives each."""
+    parts: list[tuple[HeldOut, dict[str, np.ndarray]]] = []
+    for draw in range(draws):
+        held_out = HeldOut.of(split, Holdout.VALIDATION, seed + 1000 + draw, users)
+        held_out = held_out.take(held_out.groups["new"])
+        items = held_out.candidates.items
+        parts.append((held_out, {ranker.id: await ranker.score(held_out.users, items) for ranker in rankers}))
+    interactions = [split.catalogue.interactions[held_out.candidates.items] for held_out, _ in parts]
+    cold = split.cold_items
+    return Scored(
+        rankers=rankers,
+        scores={ranker.id: np.concatenate([scores[ranker.id] for _, scores in parts]) for ranker in rankers},
+        interactions=np.concatenate(interactions),
+        users=np.concatenate([held_out.candidates.users for held_out, _ in parts]),
+        cold=np.concatenate([held_out.groups["cold"] for held_out, _ in parts]),
+        cold_below=float(split.catalogue.interactions[cold].max(initial=0)),
+    )
+
+
+class BlendFit:
+    """Fits one blend.
+
+    Args:
+        scored: the signals' scores.
+        config: how.
+        prior: a blend of some of the signals, which the weights are pulled to.
+    """
+
+    def __init__(self, scored: Scored, config: BlendConfig, prior: Blend | None = None) -> None:
+        self._scored, self._config = scored, config
+        self._real = scored.real
+        self._scarcity = scarcity(scored.interactions, scored.cold_below)
+        self._signals = [self._measured(ranker) for ranker in scored.rankers]
+        values = [
+            standardised(scored.scores[signal.id], signal.centred, signal.mean, signal.scale)
+            for signal in self._signals
+        ]
+        unseen = (scored.interactions == 0).astype(np.float64)
+        columns = [*values, *(value * self._scarcity for value in values), self._scarcity, unseen]
+        self._features = np.stack(columns, axis=2)
+        self._prior = self._prior_of(prior)
+        folds = np.random.default_rng(config.seed).permutation(int(scored.users.max()) + 1) % FOLDS
+        self._folds = folds[scored.users]
+
+    def fit(self, always: Sequence[str] = ()) -> Blend:
+        """The blend of the signals whose lift is certain, and of those in `always`."""
+        kept = list(range(len(self._signals)))
+        left_out: dict[str, Lift] = {}
+        while True:
+            whole = self._out_of_fold(kept, 1.0)
+            lifts = {number: self._lift(whole, kept, number) for number in kept}
+            doubtful = [n for n in kept if not lifts[n].is_certain and self._signals[n].id not in always]
+            if not doubtful or len(kept) == 1:
+                break
+            worst = min(doubtful, key=lambda number: lifts[number].log_likelihood[0])
+            left_out[self._signals[worst].id] = lifts[worst]
+            kept.remove(worst)
+        return self._blend(kept, lifts, left_out)
+
+    def _blend(self, kept: list[int], lifts: Mapping[int, Lift], left_out: dict[str, Lift]) -> Blend:
+        cold_weight, validation = self._cold_weight(kept)
+        everyone = np.ones(len(self._real), dtype=bool)
+        weights = self._weights(kept, everyone, cold_weight)
+        size = len(kept)
+        return Blend(
+            signals=tuple(
+                self._signals[number].model_copy(
+                    update={
+                        "weight": float(weights[place]),
+                        "scarcity_weight": float(weights[size + place]),
+                        "lift": lifts[number],
+                    }
+                )
+                for place, number in enumerate(kept)
+            ),
+            left_out=left_out,
+            cold_below=self._scored.cold_below,
+            scarcity_bias=float(weights[-2]),
+            unseen_bias=float(weights[-1]),
+            validation=validation,
+        )
+
+    def _cold_weight(self, kept: list[int]) -> tuple[float, dict[str, float]]:
+        """How much users with cold positives count, and the frontier of what that does out of fold."""
+        frontier: dict[str, float] = {}
+        chosen, allowed = 1.0, 0.0
+        for weight in self._config.cold_weights:
+            logits = self._out_of_fold(kept, weight)
+            ranks = positive_ranks(logits)
+            ndcg, cold = float(ndcg_at(ranks, 10).mean()), ranks[self._scored.cold]
+            frontier |= {
+                f"cold_weight_{weight:g}.hit@1": float(hit_at(ranks, 1).mean()),
+                f"cold_weight_{weight:g}.ndcg@10": ndcg,
+                f"cold_weight_{weight:g}.cold.hit@1": float(hit_at(cold, 1).mean()) if len(cold) else 0.0,
+            }
+            allowed = allowed or ndcg * (1 - self._config.cold_cost)
+            if ndcg >= allowed:
+                chosen = weight
+        return chosen, {**frontier, "cold_weight": chosen}
+
+    def _lift(self, whole_E_C: np.ndarray, kept: list[int], without: int) -> Lift:
+        """What all signals have that all but one have not, user by user."""
+        others = [number for number in kept if number != without]
+        rest_E_C = self._out_of_fold(others, 1.0) if others else np.where(self._real, 0.0, -np.inf)
+        return lift_over(whole_E_C, rest_E_C, self._scored.users)
+
+    def _out_of_fold(self, kept: list[int], cold_weight: float) -> np.ndarray:
+        """(E, C) logits of every user by weights fitted to others."""
+        logits_E_C = np.full(self._real.shape, -np.inf)
+        for fold in range(FOLDS):
+            inside = self._folds == fold
+            if inside.any():
+                weights = self._weights(kept, ~inside, cold_weight)
+                logits = self._features[inside][:, :, self._columns(kept)] @ weights
+                logits_E_C[inside] = np.where(self._real[inside], logits, -np.inf)
+        return logits_E_C
+
+    def _weights(self, kept: list[int], rows: np.ndarray, cold_weight: float) -> np.ndarray:
+        """(G,) fitted to some users."""
+        users, places = np.unique(self._scored.users[rows], return_inverse=True)
+        weights_E = np.where(self._scored.cold[rows], cold_weight, 1.0) / np.bincount(places)[places]
+        weights_E *= len(users) / weights_E.sum()
+        columns = self._columns(kept)
+        features = self._features[rows][:, :, columns]
+        return fit_logit(features, self._real[rows], weights_E, self._config.penalty, self._prior[columns])
+
+    def _columns(self, kept: list[int]) -> list[int]:
+        """The features of some signals: w for each, v for each, b, c."""
+        size = len(self._signals)
+        return [*kept, *(size + number for number in kept), 2 * size, 2 * size + 1]
+
+    def _measured(self, ranker: Ranker) -> SignalWeight:
+        """A signal with the mean and spread of its scores."""
+        scores = standardised(self._scored.scores[ranker.id], ranker.needs_llm, 0.0, 1.0)[self._real]
+        return SignalWeight(
+            id=ranker.id,
+            title=ranker.title,
+            centred=ranker.needs_llm,
+            mean=float(scores.mean()),
+            scale=float(scores.std()) or 1.0,
+            weight=0.0,
+            scarcity_weight=0.0,
+        )
+
+    def _prior_of(self, blend: Blend | None) -> np.ndarray:
+        """(G,) the weights of `blend` in this fit's units; 0 for signals that it does not have."""
+        prior = np.zeros(self._features.shape[2])
+        if blend is None:
+            return prior
+        by_id = {signal.id: signal for signal in blend.signals}
+        size = len(self._signals)
+        for number, signal in enumerate(self._signals):
+            if signal.id in by_id:
+                known = by_id[signal.id]
+                prior[number] = known.weight * signal.scale / known.scale
+                prior[size + number] = known.scarcity_weight * signal.scale / known.scale
+        prior[-2:] = blend.scarcity_bias, blend.unseen_bias
+        return prior
+
+
+def lift_over(logits_E_C: np.ndarray, others_E_C: np.ndarray, users: np.ndarray) -> Lift:
+    """What one ranker has that another has not, user by user; a user's draws are averaged first."""
+    gains = log_likelihoods(logits_E_C) - log_likelihoods(others_E_C)
+    ndcg = ndcg_at(positive_ranks(logits_E_C), 10) - ndcg_at(positive_ranks(others_E_C), 10)
+    _, places = np.unique(users, return_inverse=True)
+    counts = np.bincount(places)
+    found = {}
+    for name, values in (("ndcg", ndcg), ("log_likelihood", gains)):
+        means = np.round(np.bincount(places, values) / counts, 6)
+        estimate = paired_difference(means, np.zeros(len(means)), RESAMPLES)
+        found[name] = (estimate.mean, estimate.low, estimate.high)
+    return Lift(**found)
