@@ -13,12 +13,14 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from models.alignment.projection import TokenProjector
 from models.backbones import create_backbone
+from models.bundle.blend import Blend, Blends, Lift, SignalWeight
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
 from models.histories import UserHistories
 from models.llm.loading import LanguageModel, fingerprint
 from models.llm.token_interface import TokenInterface
+from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
 
 UNK, PAD, END = "<unk>", "<pad>", "</s>"
@@ -131,4 +133,26 @@ def tiny_contents(
         projector=TokenProjector(CF_SIZE, JOINT_SIZE, token_size),
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"decoder.weight": torch.randn(CF_SIZE, JOINT_SIZE)},
+        signals=build_signals(split, torch.randn(items + 1, 6).numpy(), SignalsConfig(neighbours=5)),
     )
+
+
+def tiny_blends(certain: bool = True) -> Blends:
+    """A blend of CF and words, and one with the LLM beside them, whose lift is certain or not."""
+    low = 0.01 if certain else -0.01
+    lift = Lift(ndcg=(0.02, low, 0.03), log_likelihood=(0.02, low, 0.03))
+    signals = [
+        SignalWeight(
+            id=name,
+            title=name,
+            centred=name == "allmrec",
+            mean=0.0,
+            scale=1.0,
+            weight=1.0,
+            scarcity_weight=0.5,
+            lift=lift,
+        )
+        for name in ("cf", "words_best", "allmrec")
+    ]
+    without = Blend(signals=tuple(signals[:2]), cold_below=2.0, unseen_bias=-0.5)
+    return Blends(blend=without, llm=without.model_copy(update={"signals": tuple(signals)}), llm_lift=lift)

@@ -11,6 +11,7 @@ import torch
 from models.alignment.projection import TokenProjector
 from models.backbones import Backbone, represent_all
 from models.bundle.index import ItemIndex
+from models.bundle.signal_tables import SignalTables
 from models.catalogue import Catalogue
 from models.histories import UserHistories
 
@@ -31,6 +32,7 @@ class CatalogueModel:
         projector: F_U and F_I.
         index: over `cf_vectors`.
         alignment: stage-1 weights by name.
+        signals: what signals without an LLM are computed from.
     """
 
     catalogue: Catalogue
@@ -43,6 +45,7 @@ class CatalogueModel:
     projector: TokenProjector
     index: ItemIndex
     alignment: dict[str, torch.Tensor]
+    signals: SignalTables
 
     @torch.inference_mode()
     def user_vectors(

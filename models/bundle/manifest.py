@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.bundle.blend import Blends
 from models.config import Config
 from models.errors import BundleError
 from models.prompts.template import PromptConfig
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 
 
@@ -47,6 +48,7 @@ class Origin(Config):
         prompt: the prompts that stage 2 was trained with.
         llm: the LLM that stage 2 was trained with.
         text_encoder: name of the encoder that was fine-tuned.
+        blends: how signals are weighed, and what each is worth.
         metrics: of every stage on its validation users. What was measured on test users is no part of a bundle.
     """
 
@@ -54,6 +56,7 @@ class Origin(Config):
     prompt: PromptConfig
     llm: LLMRecord
     text_encoder: str
+    blends: Blends
     metrics: dict[str, Any]
 
 

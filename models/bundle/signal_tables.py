@@ -5,7 +5,7 @@ Axes: N items, T text size, W words of a title, k text neighbours, P pairs of it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,24 @@ class SignalTables:
     followed_items: np.ndarray
     followed_counts: np.ndarray
     exposure: np.ndarray
+
+    def with_texts_of(self, order: np.ndarray) -> SignalTables:
+        """The same interactions with the texts of other items, in `order` (N+1,)."""
+        places = np.argsort(order)
+        neighbours = places[self.neighbours[order]].astype(np.int32)
+        weights = self.neighbour_weights[order]
+        near_counts = (np.expm1(self.popularity)[neighbours[:, 1:]] * weights[:, 1:]).sum(axis=1)
+        own_near = np.expm1(self.neighbour_popularity)
+        return replace(
+            self,
+            text_vectors=self.text_vectors[order],
+            words=self.words[order],
+            word_weights=self.word_weights[order],
+            neighbours=neighbours,
+            neighbour_weights=weights,
+            neighbour_popularity=np.log1p(near_counts).astype(np.float32),
+            exposure=(self.exposure - own_near + near_counts).astype(np.float32),
+        )
 
     def save(self, path: Path) -> None:
         """Write all tables as one safetensors file."""

@@ -31,6 +31,7 @@ from models.backbones import create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import MANIFEST, SCHEMA_VERSION, BackboneRecord, FileRecord, Manifest, Origin, load_manifest
+from models.bundle.signal_tables import SignalTables
 from models.catalogue import Catalogue
 from models.errors import BundleError
 from models.histories import UserHistories
@@ -190,6 +191,7 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
     }
     _save_tensors(tables, directory / "tables.safetensors")
     model.index.save(directory / "items.faiss")
+    model.signals.save(directory / "signals.safetensors")
 
 
 def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
@@ -212,6 +214,7 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         projector=projector.to(device).eval().requires_grad_(False),
         index=ItemIndex.load(directory / "items.faiss"),
         alignment=load_file(directory / "alignment.safetensors", device=device),
+        signals=SignalTables.load(directory / "signals.safetensors"),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from models.catalogue import PADDING_ITEM
 
@@ -24,10 +25,12 @@ class Audience:
     Attributes:
         user_ids: public ids, for rankers that know users by name; "" for somebody unknown.
         histories: E arrays of item numbers, oldest first.
+        vectors: (E, d) x_u as a bundle's model has them, where they are at hand; computed where not.
     """
 
     user_ids: Sequence[str]
     histories: Sequence[np.ndarray]
+    vectors: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """The number of users E."""
@@ -35,7 +38,8 @@ class Audience:
 
     def part(self, start: int, stop: int) -> Audience:
         """The users from row `start` up to `stop`."""
-        return Audience(self.user_ids[start:stop], self.histories[start:stop])
+        vectors = None if self.vectors is None else self.vectors[start:stop]
+        return Audience(self.user_ids[start:stop], self.histories[start:stop], vectors)
 
 
 class Ranker(ABC):

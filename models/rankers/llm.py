@@ -48,7 +48,8 @@ class LLMRanker(Ranker):
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        users_E_D = self._composer.model.user_vectors(users.histories, users.user_ids)
+        model = self._composer.model
+        users_E_D = model.user_vectors(users.histories, users.user_ids) if users.vectors is None else users.vectors
         logits_E_C = np.full(candidates_E_C.shape, -np.inf)
 
         async def ask(row: int) -> None:

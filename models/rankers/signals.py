@@ -36,6 +36,8 @@ class SignalRanker(Ranker):
         signal: scores one user's candidates.
     """
 
+    ranks_catalogue = True
+
     def __init__(self, id: str, title: str, signal: UserSignal) -> None:  # noqa: A002
         self.id, self.title = id, title
         self._signal = signal

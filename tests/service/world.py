@@ -25,6 +25,7 @@ from models.backbones import create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import LLMRecord, Origin
+from models.bundle.signal_tables import SignalTables
 from models.bundle.store import write_bundle
 from models.catalogue import Catalogue
 from models.domain import DOMAINS
@@ -37,6 +38,9 @@ from models.prompts.template import PromptConfig
 from models.scoring.choices import ChoiceTrie
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
+from tests.tiny import tiny_blends
+from training.allmrec.signals import SignalsConfig, build_signals
+from training.data.splits import SequenceSplit
 
 ITEMS = 30
 WARM = 24
@@ -138,7 +142,15 @@ def make_contents(token_size: int, seed: int = 0) -> CatalogueModel:
         projector=TokenProjector(USER_SIZE, JOINT_SIZE, token_size),
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"weight": torch.zeros(1)},
+        signals=make_signals(catalogue, histories),
     )
+
+
+def make_signals(catalogue: Catalogue, histories: list[np.ndarray]) -> SignalTables:
+    """What training would make of histories and random text vectors."""
+    nobody = np.zeros(len(histories), dtype=np.int64)
+    split = SequenceSplit([str(user) for user in range(len(histories))], catalogue, histories, nobody, nobody)
+    return build_signals(split, torch.randn(len(catalogue) + 1, 6).numpy(), SignalsConfig(neighbours=5))
 
 
 def make_world(directory: Path) -> World:
@@ -155,6 +167,7 @@ def make_world(directory: Path) -> World:
             prompt=PromptConfig(domain=DOMAINS["movie"]),
             llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
             text_encoder="none",
+            blends=tiny_blends(),
             metrics={},
         ),
         lambda folder: folder.mkdir(),

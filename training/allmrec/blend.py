@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from models.bundle.blend import Blend, Blends, Lift, SignalWeight, scarcity, standardised
 from models.config import Config
 from models.rankers.base import Ranker
-from models.rankers.blend import Blend, Lift, SignalWeight, scarcity, standardised
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
@@ -126,7 +127,7 @@ class BlendFit:
         kept = list(range(len(self._signals)))
         left_out: dict[str, Lift] = {}
         while True:
-            whole = self._out_of_fold(kept, 1.0)
+            whole = self.out_of_fold(kept, 1.0)
             lifts = {number: self._lift(whole, kept, number) for number in kept}
             doubtful = [n for n in kept if not lifts[n].is_certain and self._signals[n].id not in always]
             if not doubtful or len(kept) == 1:
@@ -135,6 +136,13 @@ class BlendFit:
             left_out[self._signals[worst].id] = lifts[worst]
             kept.remove(worst)
         return self._blend(kept, lifts, left_out)
+
+    def lift_of(self, ids: Sequence[str]) -> Lift:
+        """What some signals together are worth beside all others."""
+        numbers = range(len(self._signals))
+        others = [number for number in numbers if self._signals[number].id not in ids]
+        rest_E_C = self.out_of_fold(others, 1.0) if others else np.where(self._real, 0.0, -np.inf)
+        return lift_over(self.out_of_fold(list(numbers), 1.0), rest_E_C, self._scored.users)
 
     def _blend(self, kept: list[int], lifts: Mapping[int, Lift], left_out: dict[str, Lift]) -> Blend:
         cold_weight, validation = self._cold_weight(kept)
@@ -164,7 +172,7 @@ class BlendFit:
         frontier: dict[str, float] = {}
         chosen, allowed = 1.0, 0.0
         for weight in self._config.cold_weights:
-            logits = self._out_of_fold(kept, weight)
+            logits = self.out_of_fold(kept, weight)
             ranks = positive_ranks(logits)
             ndcg, cold = float(ndcg_at(ranks, 10).mean()), ranks[self._scored.cold]
             frontier |= {
@@ -180,10 +188,10 @@ class BlendFit:
     def _lift(self, whole_E_C: np.ndarray, kept: list[int], without: int) -> Lift:
         """What all signals have that all but one have not, user by user."""
         others = [number for number in kept if number != without]
-        rest_E_C = self._out_of_fold(others, 1.0) if others else np.where(self._real, 0.0, -np.inf)
+        rest_E_C = self.out_of_fold(others, 1.0) if others else np.where(self._real, 0.0, -np.inf)
         return lift_over(whole_E_C, rest_E_C, self._scored.users)
 
-    def _out_of_fold(self, kept: list[int], cold_weight: float) -> np.ndarray:
+    def out_of_fold(self, kept: Sequence[int], cold_weight: float = 1.0) -> np.ndarray:
         """(E, C) logits of every user by weights fitted to others."""
         logits_E_C = np.full(self._real.shape, -np.inf)
         for fold in range(FOLDS):
@@ -194,7 +202,7 @@ class BlendFit:
                 logits_E_C[inside] = np.where(self._real[inside], logits, -np.inf)
         return logits_E_C
 
-    def _weights(self, kept: list[int], rows: np.ndarray, cold_weight: float) -> np.ndarray:
+    def _weights(self, kept: Sequence[int], rows: np.ndarray, cold_weight: float) -> np.ndarray:
         """(G,) fitted to some users."""
         users, places = np.unique(self._scored.users[rows], return_inverse=True)
         weights_E = np.where(self._scored.cold[rows], cold_weight, 1.0) / np.bincount(places)[places]
@@ -203,7 +211,7 @@ class BlendFit:
         features = self._features[rows][:, :, columns]
         return fit_logit(features, self._real[rows], weights_E, self._config.penalty, self._prior[columns])
 
-    def _columns(self, kept: list[int]) -> list[int]:
+    def _columns(self, kept: Sequence[int]) -> list[int]:
         """The features of some signals: w for each, v for each, b, c."""
         size = len(self._signals)
         return [*kept, *(size + number for number in kept), 2 * size, 2 * size + 1]
@@ -249,3 +257,39 @@ def lift_over(logits_E_C: np.ndarray, others_E_C: np.ndarray, users: np.ndarray)
         estimate = paired_difference(means, np.zeros(len(means)), RESAMPLES)
         found[name] = (estimate.mean, estimate.low, estimate.high)
     return Lift(**found)
+
+
+async def fit_blends(
+    split: SequenceSplit, signals: Sequence[Ranker], llm: Sequence[Ranker], config: BlendConfig
+) -> Blends:
+    """Both blends of the signals and the LLM's rankers, on validation users.
+
+    Args:
+        split: the data; its validation items are looked at, its test items never.
+        signals: rankers without an LLM.
+        llm: rankers that ask the LLM; they are always in the blend `llm`.
+        config: how.
+    """
+    scored = await score_signals(split, signals, config.users, config.draws, config.seed)
+    blend = BlendFit(scored, config).fit()
+    kept = {signal.id for signal in blend.signals}
+    both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
+    asked = await score_signals(split, both, config.llm_users, 1, config.seed)
+    fit = BlendFit(asked, config, prior=blend)
+    with_llm = fit.fit(always=[ranker.id for ranker in both])
+    return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of([ranker.id for ranker in llm]))
+
+
+def worth(blends: Blends) -> dict[str, Any]:
+    """For `metrics.json`: what each signal is worth, the LLM first, and the blends' validation metrics."""
+    lifts = {signal.id: signal.lift.ndcg for signal in blends.blend.signals if signal.lift is not None}
+    return {"lift_ndcg": {"llm": blends.llm_lift.ndcg, **lifts}, "validation": blends.blend.validation}
+
+
+def in_words(blends: Blends) -> str:
+    """One line for people: what the LLM is worth here, and what saves its cost if that is nothing."""
+    mean, low, high = blends.llm_lift.ndcg
+    line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
+    if blends.llm_lift.is_certain:
+        return line
+    return f"{line}: no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"

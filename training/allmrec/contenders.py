@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
 from models.prompts.layout import Injection
 from models.rankers.base import Ranker
+from models.rankers.blend import BlendRanker, by_id
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
+from models.rankers.of_model import llm_signal, signals_of
 from models.recommending.serving import Serving
+from models.threads import one_thread
+from training.allmrec.blend import BlendConfig, fit_blends
 from training.allmrec.genres import GenreQuiz, genre_agreement
 from training.allmrec.permuted import permuted_aligned, permuted_inputs, permuted_model, text_order
 from training.allmrec.stage1.aligned import Aligned
@@ -31,10 +37,13 @@ class Contenders:
         inputs: what stage 2 started from.
         aligned: what stage 1 left.
         model: with trained projections.
+        blends: once they are fitted.
     """
 
-    def __init__(self, inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel) -> None:
-        self._inputs, self._aligned, self._model = inputs, aligned, model
+    def __init__(
+        self, inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel, blends: Blends | None = None
+    ) -> None:
+        self._inputs, self._aligned, self._model, self._blends = inputs, aligned, model, blends
         self._composer = inputs.composer(model)
         self._approach = approach_of(inputs.llm)
 
@@ -46,17 +55,28 @@ class Contenders:
                 rankers=[*others, *self._own(engine)],
                 reference=self._model.backbone.kind,
                 retrievers=self._retrievers(),
-                default="allmrec",
+                default="llm" if self._blends is not None else "allmrec",
                 serving=Serving(self._model, self._fallback()),
                 permuted=lambda: self.permuted()._own(engine),
             )
+
+    def fit_blends(self, config: BlendConfig) -> Blends:
+        """Both blends, on validation users."""
+
+        async def fit() -> Blends:
+            async with in_process(self._inputs.llm) as engine:
+                llm = [llm_signal(engine, self._composer)]
+                return await fit_blends(self._inputs.split, signals_of(self._model), llm, config)
+
+        with one_thread():
+            return asyncio.run(fit())
 
     def permuted(self, seed: int = 0) -> Contenders:
         """The same with the texts permuted among the items, nothing trained again."""
         order = text_order(len(self._model.catalogue), seed)
         aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order)
         model = permuted_model(self._model, aligned, order)
-        return Contenders(permuted_inputs(self._inputs, aligned, model), aligned, model)
+        return Contenders(permuted_inputs(self._inputs, aligned, model), aligned, model, self._blends)
 
     async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
         """How often each way of guessing names a user's favourite genre."""
@@ -68,7 +88,8 @@ class Contenders:
     def _own(self, engine: LLMEngine) -> list[Ranker]:
         """All of them."""
         readers = self._approach.readers(self._composer)
-        return [*self._collaborative(), *readers, *self._llm_variants(engine, {ranker.id for ranker in readers})]
+        llm = self._llm_variants(engine, {ranker.id for ranker in readers})
+        return [*self._collaborative(), *self._signals(), *readers, *llm, *self._blended(llm)]
 
     def _fallback(self) -> Ranker:
         """How serving orders what it retrieved: by the vectors of the bundle's index."""
@@ -88,6 +109,20 @@ class Contenders:
             CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone),
             CollaborativeRanker("stage1_item", "Stage 1 (item encoder)", backbone, by_item, read),
             CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read),
+        ]
+
+    def _signals(self) -> list[Ranker]:
+        """Signals without an LLM, but for the backbone's own vectors, which stand in the table already."""
+        return signals_of(self._model)
+
+    def _blended(self, llm: Sequence[Ranker]) -> list[Ranker]:
+        """The two blends, if they are fitted."""
+        if self._blends is None:
+            return []
+        rankers, interactions = by_id([*self._signals(), *llm]), self._model.catalogue.interactions
+        return [
+            BlendRanker("blend", "Blend without the LLM", self._blends.blend, rankers, interactions),
+            BlendRanker("llm", "Blend with the LLM", self._blends.llm, rankers, interactions),
         ]
 
     def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:

@@ -10,6 +10,7 @@ from models.alignment.text_encoder import TextEncoder
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import Origin
+from models.bundle.signal_tables import SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
 from training.allmrec.stage1.aligned import Aligned
@@ -18,7 +19,9 @@ from training.data.splits import SequenceSplit
 HISTORY_ITEMS = 50
 
 
-def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: str = "cpu") -> CatalogueModel:
+def assemble(
+    split: SequenceSplit, aligned: Aligned, signals: SignalTables, token_size: int, device: str = "cpu"
+) -> CatalogueModel:
     """What a bundle will hold, with projections still to be trained.
 
     Histories are whole: what was held out for evaluation is history to those who are served.
@@ -26,6 +29,7 @@ def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: st
     Args:
         split: the data.
         aligned: what stage 1 left.
+        signals: of the same items.
         token_size: d_tok of the LLM.
         device: where stage 2 will run.
     """
@@ -43,6 +47,7 @@ def assemble(split: SequenceSplit, aligned: Aligned, token_size: int, device: st
         projector=TokenProjector(placement.cf_vectors.shape[1], joint_item.shape[1], token_size).to(device),
         index=ItemIndex.build(placement.cf_vectors.cpu().numpy()),
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
+        signals=signals,
     )
 
 

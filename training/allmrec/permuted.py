@@ -72,6 +72,7 @@ def permuted_model(model: CatalogueModel, aligned: Aligned, order: np.ndarray) -
         joint_item=placement.token_item.to(device),
         joint_text=placement.token_text.to(device),
         index=ItemIndex.build(placement.cf_vectors.cpu().numpy()),
+        signals=model.signals.with_texts_of(order),
     )
 
 

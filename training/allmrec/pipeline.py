@@ -1,4 +1,4 @@
-"""The chain of stages: backbone, stage 1, stage 2, export, evaluation. Each runs only if what it depends on changed.
+"""The chain of stages: backbone, stage 1, stage 2, blend, export, evaluation. Each runs if what it depends on changed.
 
 A stage asks for those before it, so that `Pipeline.export` alone makes everything that a bundle needs; finished stages
 are loaded. The bundle is published before anything is evaluated: who wants to serve need not wait.
@@ -20,19 +20,25 @@ import torch
 from rich.console import Console
 
 from models.backbones import Backbone
+from models.backbones.hybrid import HybridConfig
+from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.manifest import LLMRecord, Origin
+from models.bundle.signal_tables import SignalTables
 from models.domain import DOMAINS
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
+from training.allmrec.blend import in_words, worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
 from training.allmrec.recipe import Recipe
+from training.allmrec.signals import build_signals
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.stage import train_stage1
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.backbones.texts import item_text_vectors
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.importing.importer import ImportConfig, prepare
@@ -45,7 +51,8 @@ from training.evaluation.report import JSON_FILE, MARKDOWN_FILE, table, write_re
 from training.runs.context import RunContext
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "stage1", "stage2", "export", "evaluation")
+STEPS = ("backbone", "stage1", "stage2", "blend", "export", "evaluation")
+BLENDS_FILE = "blends.json"
 PUBLISHED_FILE = "published.json"
 
 
@@ -133,9 +140,30 @@ class Pipeline:
         with self._step("stage2", self._stage2_run.is_done):
             return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
 
+    @cached_property
+    def blends(self) -> Blends:
+        """What signals and the LLM are worth, and how they are weighed."""
+        model, run = self.model, self._blend_run
+        with self._step("blend", run.is_done):
+            if not run.is_done:
+                run.start()
+                fitted = Contenders(self._stage2_inputs, self.aligned, model).fit_blends(self.recipe.blend)
+                run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
+                run.finish(worth(fitted))
+                run.say(in_words(fitted))
+            return Blends.model_validate_json((run.directory / BLENDS_FILE).read_text(encoding="utf-8"))
+
+    @cached_property
+    def signals(self) -> SignalTables:
+        """What signals without an LLM are computed from."""
+        catalogue, config = self.split.catalogue, HybridConfig(num_items=len(self.split.catalogue))
+        vectors = item_text_vectors(catalogue, config, self.directory / "texts", self.recipe.backbone.device)
+        return build_signals(self.split, vectors.numpy(), self.recipe.signals)
+
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
-        model, run = self.model, self._export_run(home)
+        model, _ = self.model, self.blends
+        run = self._export_run(home)
         published = run.directory / PUBLISHED_FILE
         done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
         with self._step("export", done):
@@ -167,7 +195,7 @@ class Pipeline:
         others: list[Ranker] = []
         for name, fit in methods.items():
             others += fit(self.split, RunContext(run.directory / name, self._console))
-        contenders = Contenders(self._stage2_inputs, self.aligned, self.model)
+        contenders = Contenders(self._stage2_inputs, self.aligned, self.model, self.blends)
         everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
         validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
         report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
@@ -179,17 +207,24 @@ class Pipeline:
     def _stage2_inputs(self) -> Stage2Inputs:
         aligned, device = self.aligned, self.recipe.stage2.device
         texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
-        model = assemble(self.split, aligned, self.llm.token_size, device)
+        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device)
         return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
 
     @property
     def _origin(self) -> Origin:
-        runs = {"backbone": self._backbone_run, "stage1": self._stage1_run, "stage2": self._stage2_run}
+        blends = self.blends
+        runs = {
+            "backbone": self._backbone_run,
+            "stage1": self._stage1_run,
+            "stage2": self._stage2_run,
+            "blend": self._blend_run,
+        }
         return Origin(
             name=self.dataset.info.name,
             prompt=self.prompt,
             llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint),
             text_encoder=self.aligned.text_encoder.name,
+            blends=blends,
             metrics={stage: run.metrics for stage, run in runs.items()},
         )
 
@@ -214,13 +249,18 @@ class Pipeline:
         inputs = {"stage1": self._stage1_run.output, **self.llm.identity}
         return self._stage_run("stage2", self.recipe.stage2, inputs)
 
+    @cached_property
+    def _blend_run(self) -> StageRun:
+        inputs = {"stage2": self._stage2_run.output, "signals": self.recipe.signals.model_dump_json()}
+        return self._stage_run("blend", self.recipe.blend, inputs)
+
     def _export_run(self, home: Path) -> StageRun:
-        inputs = {"stage2": self._stage2_run.output, "home": str(home.resolve())}
+        inputs = {"blend": self._blend_run.output, "home": str(home.resolve())}
         return StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
 
     def _evaluation_run(self, methods: Sequence[str] | Mapping[str, Method]) -> StageRun:
-        _ = self.model
-        inputs = {"stage2": self._stage2_run.output, "methods": " ".join(sorted(methods))}
+        _ = self.blends
+        inputs = {"blend": self._blend_run.output, "methods": " ".join(sorted(methods))}
         return self._stage_run("evaluation", self.recipe.evaluation, inputs)
 
     def _stage_run(self, stage: str, config: Any, inputs: Mapping[str, str]) -> StageRun:

@@ -13,7 +13,9 @@ from pydantic_core import ErrorDetails
 
 from models.config import Config
 from models.errors import ConfigError
+from training.allmrec.blend import BlendConfig
 from training.allmrec.recipes import SHIPPED, shipped_recipes
+from training.allmrec.signals import SignalsConfig
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Stage2Config
 from training.backbones.config import BackboneTrainingConfig
@@ -39,6 +41,8 @@ class Recipe(Config):
         backbone: the CF backbone.
         stage1: items aligned with their text.
         stage2: users and items aligned with the LLM.
+        signals: what is computed without an LLM.
+        blend: how signals and the LLM are weighed.
         evaluation: how the result is evaluated.
     """
 
@@ -47,10 +51,12 @@ class Recipe(Config):
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()
+    signals: SignalsConfig = SignalsConfig()
+    blend: BlendConfig = BlendConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
-STAGES = ("backbone", "stage1", "stage2", "evaluation")
+STAGES = ("backbone", "stage1", "stage2", "blend", "evaluation")
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -19,7 +19,7 @@ from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bund
 from models.domain import DOMAINS
 from models.errors import BundleError
 from models.prompts.template import PromptConfig
-from tests.tiny import tiny_contents, tiny_split
+from tests.tiny import tiny_blends, tiny_contents, tiny_split
 
 
 def save_text_encoder(directory: Path) -> None:
@@ -37,6 +37,7 @@ def export(home: Path, seed: int = 0, hit: float = 0.5, kind: str = "sasrec") ->
             prompt=PromptConfig(domain=DOMAINS["movie"]),
             llm=LLMRecord(name="tiny", fingerprint="f" * 64),
             text_encoder="none",
+            blends=tiny_blends(),
             metrics={"hit@1": hit},
         ),
         save_text_encoder,
@@ -177,6 +178,7 @@ def test_a_failing_export_leaves_no_trace(tmp_path: Path) -> None:
                 prompt=PromptConfig(),
                 llm=LLMRecord(name="tiny", fingerprint="f"),
                 text_encoder="none",
+                blends=tiny_blends(),
                 metrics={},
             ),
             fail,
@@ -220,7 +222,7 @@ def test_a_killed_export_leaves_the_old_bundle_in_place(tmp_path: Path) -> None:
 def test_the_manifest_is_plain_json(bundle: Path) -> None:
     """Nothing in it needs this project to be read."""
     content = json.loads((bundle / MANIFEST).read_text())
-    assert content["schema_version"] == 2
+    assert content["schema_version"] == 3
     assert content["prompt"]["domain"] == {"noun": "movie", "verb": "watch", "past": "watched"}
     assert set(content["files"]) == {
         path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST

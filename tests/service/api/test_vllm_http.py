@@ -17,6 +17,7 @@ from models.domain import DOMAINS
 from models.llm.loading import EMBEDDED, load_llm
 from models.prompts.template import PromptConfig
 from tests.service.world import World, make_contents, serving
+from tests.tiny import tiny_blends
 
 pytest.importorskip("vllm", reason="vLLM is not installed: `make test` installs it")
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
@@ -38,6 +39,7 @@ def embedded_world(tmp_path_factory: pytest.TempPathFactory) -> World:
             prompt=PromptConfig(domain=DOMAINS["movie"]),
             llm=LLMRecord(name=EMBEDDED, fingerprint=llm.fingerprint),
             text_encoder="none",
+            blends=tiny_blends(),
             metrics={},
         ),
         lambda folder: folder.mkdir(),

@@ -16,7 +16,7 @@ from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.store import load_bundle
 from models.domain import DOMAINS
 from models.prompts.template import PromptConfig
-from tests.tiny import CF_SIZE, JOINT_SIZE, TOKEN_SIZE, tiny_contents, tiny_llm, tiny_split
+from tests.tiny import CF_SIZE, JOINT_SIZE, TOKEN_SIZE, tiny_blends, tiny_contents, tiny_llm, tiny_split
 from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec.export import HISTORY_ITEMS, assemble, export
 from training.allmrec.stage1.aligned import Aligned
@@ -51,7 +51,7 @@ def aligned(split: SequenceSplit, encoder: TextEncoder) -> Aligned:
 def test_what_was_held_out_is_history_to_those_who_are_served(encoder: TextEncoder) -> None:
     """Training, validation and test items, in this order; a user with two interactions has them both."""
     split = tiny_split()
-    contents = assemble(split, aligned(split, encoder), TOKEN_SIZE)
+    contents = assemble(split, aligned(split, encoder), tiny_contents(split).signals, TOKEN_SIZE)
     for row, user_id in enumerate(split.user_ids):
         expected = [*split.train[row], split.validation[row], split.test[row]]
         assert contents.histories.of(user_id).tolist() == expected
@@ -63,7 +63,7 @@ def test_the_llm_is_told_e_and_q_side_by_side(encoder: TextEncoder) -> None:
     """[e_i, q_i] for an item, [q_i, q_i] for its text alone, and for a genre the weighted mean of its items."""
     split = tiny_split()
     stage1 = aligned(split, encoder)
-    contents = assemble(split, stage1, TOKEN_SIZE)
+    contents = assemble(split, stage1, tiny_contents(split).signals, TOKEN_SIZE)
     assert torch.equal(
         contents.joint_item, torch.cat([stage1.placement.joint_item, stage1.placement.joint_text], dim=1)
     )
@@ -81,7 +81,7 @@ def test_only_the_latest_of_a_long_history_are_kept(encoder: TextEncoder) -> Non
     """The last 50, which is what the backbone reads."""
     split = tiny_split(items=90)
     long = SequenceSplit(["u"], split.catalogue, [np.arange(1, 71)], validation=np.array([71]), test=np.array([72]))
-    contents = assemble(long, aligned(split, encoder), TOKEN_SIZE)
+    contents = assemble(long, aligned(split, encoder), tiny_contents(split).signals, TOKEN_SIZE)
     assert HISTORY_ITEMS == 50
     assert contents.histories.of("u").tolist() == list(range(23, 73))
 
@@ -89,11 +89,11 @@ def test_only_the_latest_of_a_long_history_are_kept(encoder: TextEncoder) -> Non
 def test_the_bundle_says_what_it_was_made_of_and_not_where(encoder: TextEncoder, tmp_path: Path) -> None:
     """It loads, carries prompt, LLM and metrics, and no file in it names a folder of the machine it was made on."""
     split, llm = tiny_split(), tiny_llm()
-    contents = assemble(split, aligned(split, encoder), TOKEN_SIZE)
+    contents = assemble(split, aligned(split, encoder), tiny_contents(split).signals, TOKEN_SIZE)
     prompt = PromptConfig(domain=DOMAINS["game"], history_items=5)
     record = LLMRecord(name="tiny", fingerprint=llm.fingerprint)
     metrics = {"stage2": {"hit@1": 0.25}}
-    origin = Origin(name="tiny", prompt=prompt, llm=record, text_encoder="none", metrics=metrics)
+    origin = Origin(name="tiny", prompt=prompt, llm=record, text_encoder="none", blends=tiny_blends(), metrics=metrics)
     path = export(tmp_path / "home", contents, origin, encoder)
     bundle = load_bundle(tmp_path / "home")
     assert bundle.path == path

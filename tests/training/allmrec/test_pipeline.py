@@ -175,6 +175,21 @@ def test_the_bundle_is_published_before_the_evaluation(
     assert (tmp_path / "run" / "evaluation" / "report.md").is_file()
 
 
+<<<<<<< HEAD
+=======
+def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
+    """Into a bundle whose items without interactions have the backbone's own vectors, and through the evaluation."""
+    encoder = f'backbone.settings.text_encoder="{ground / "tiny-encoder"}"'
+    result = run_fit(ground, tmp_path, "backbone.kind=hybrid", encoder)
+    assert result.exit_code == 0, result.output
+    model = load_bundle(tmp_path / "bundle").model
+    assert not model.catalogue.trained[1:].all()
+    assert torch.equal(model.cf_vectors, model.backbone.item_vectors)
+    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert report.reference == "hybrid"
+
+
+>>>>>>> main
 def test_results_are_of_several_seeds_and_go_on(ground: Path, tmp_path: Path) -> None:
     """Two seeds now, and later a third only; every seed has candidates of its own, and the table says how many."""
     arguments = ("results", ground / "shop", "--recipe", ground / "recipe.toml", "--runs", tmp_path, "--out", tmp_path)
@@ -204,6 +219,7 @@ def test_a_split_by_time_has_a_chain_of_its_own(ground: Path, fitted: Path, tmp_
     assert report.by_time
     assert 0 < report.users < 30
     assert not (tmp_path / "backbone").exists()
+<<<<<<< HEAD
 
 
 def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
@@ -216,6 +232,8 @@ def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     assert torch.equal(model.cf_vectors, model.backbone.item_vectors)
     report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
     assert report.reference == "hybrid"
+=======
+>>>>>>> main
 
 
 def loads_only(train):

@@ -1,0 +1,126 @@
+"""What a blend of signals weighs: conditional logits whose weights depend on how well an item is known.
+
+`logit = sum over signals of (w + v * scarcity) * (score - mean) / scale + b * scarcity + c * unseen`, with
+`scarcity = 1 / (1 + interactions / (1 + cold_below))`. So what is known of an item by its users and what by its text
+count differently for items with many and with few interactions.
+
+Axes: E users, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from models.config import Config
+
+
+class Lift(Config):
+    """What a signal is worth, on validation users: what the blend loses without it.
+
+    Attributes:
+        ndcg: NDCG@10, and the ends of its 95 % interval.
+        log_likelihood: of the held-out item in nats, and the ends of its 95 % interval.
+    """
+
+    ndcg: tuple[float, float, float]
+    log_likelihood: tuple[float, float, float]
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the whole interval of the likelihood is above zero."""
+        return self.log_likelihood[1] > 0
+
+
+class SignalWeight(Config):
+    """One signal of a blend.
+
+    Attributes:
+        id: of the ranker whose scores it is.
+        title: for people.
+        centred: its scores only mean something beside those of the other candidates, so their mean is taken away.
+        mean: of its scores, which is taken away.
+        scale: by which its scores are divided.
+        weight: w.
+        scarcity_weight: v.
+        lift: what it is worth.
+    """
+
+    id: str
+    title: str
+    centred: bool
+    mean: float
+    scale: float
+    weight: float
+    scarcity_weight: float
+    lift: Lift | None = None
+
+
+class Blend(Config):
+    """Fitted weights; travels in the bundle's manifest.
+
+    Attributes:
+        signals: those that count.
+        left_out: titles and lifts of signals without certain lift, which are not computed, by id.
+        cold_below: the interactions from which on an item counts as rather known than not.
+        scarcity_bias: b.
+        unseen_bias: c.
+        validation: metrics on validation users, out of fold.
+    """
+
+    signals: tuple[SignalWeight, ...]
+    left_out: dict[str, Lift] = Field(default_factory=dict)
+    cold_below: float
+    scarcity_bias: float = 0.0
+    unseen_bias: float = 0.0
+    validation: dict[str, float] = Field(default_factory=dict)
+
+    def logits(self, scores: Mapping[str, np.ndarray], interactions_E_C: np.ndarray) -> np.ndarray:
+        """(E, C) logits; only finite where all scores are.
+
+        Args:
+            scores: by signal id (E, C), -inf at padding.
+            interactions_E_C: of the candidates in training.
+        """
+        scarcity_E_C = scarcity(interactions_E_C, self.cold_below)
+        logits_E_C = self.scarcity_bias * scarcity_E_C + self.unseen_bias * (interactions_E_C == 0)
+        for signal in self.signals:
+            values_E_C = standardised(scores[signal.id], signal.centred, signal.mean, signal.scale)
+            logits_E_C = logits_E_C + (signal.weight + signal.scarcity_weight * scarcity_E_C) * values_E_C
+        return logits_E_C
+
+
+def scarcity(interactions: np.ndarray, cold_below: float) -> np.ndarray:
+    """1 for an item without interactions, less the more it has."""
+    return 1.0 / (1.0 + interactions / (1.0 + cold_below))
+
+
+def standardised(scores_E_C: np.ndarray, centred: bool, mean: float, scale: float) -> np.ndarray:
+    """(E, C) scores about 0 with a spread of about 1; padding stays 0."""
+    real = np.isfinite(scores_E_C)
+    values_E_C = np.where(real, scores_E_C, 0.0)
+    if centred:
+        counts_E_1 = np.maximum(real.sum(axis=1, keepdims=True), 1)
+        values_E_C = values_E_C - values_E_C.sum(axis=1, keepdims=True) / counts_E_1
+    return np.where(real, (values_E_C - mean) / scale, 0.0)
+
+
+class Blends(Config):
+    """The two blends that a bundle is served with, each fitted for itself.
+
+    Attributes:
+        blend: without the LLM; also what serves when the LLM falls back, and what lies outside the LLM's window.
+        llm: with the LLM's scores.
+        llm_lift: what the LLM's scores are worth beside all others.
+    """
+
+    blend: Blend
+    llm: Blend
+    llm_lift: Lift
+
+    def of(self, ranker: Literal["llm", "blend"]) -> Blend:
+        """The blend of that name."""
+        return self.llm if ranker == "llm" else self.blend

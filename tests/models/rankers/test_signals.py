@@ -1,0 +1,138 @@
+"""Signals without an LLM, worked out by hand, and the blend that weighs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.bundle.blend import Blend, SignalWeight, scarcity, standardised
+from models.rankers.base import Audience, Ranker, mask_padding
+from models.rankers.blend import BlendRanker
+from models.rankers.signals import Followed, TextSimilarity, WordOverlap, signal_rankers
+from tests.models.rankers.suite import RankerSuite, scored
+from tests.tiny import tiny_contents, tiny_split
+from training.allmrec.signals import SignalsConfig, build_signals, followed_pairs, title_words
+
+SIGNALS = [ranker.id for ranker in signal_rankers(tiny_contents(tiny_split()).signals)]
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+class TestEverySignal(RankerSuite):
+    @pytest.fixture
+    def ranker(self, name: str) -> Ranker:
+        tables = tiny_contents(tiny_split()).signals
+        return next(ranker for ranker in signal_rankers(tables) if ranker.id == name)
+
+
+class TestTexts:
+    def test_cosines_with_the_mean_the_last_and_the_best(self) -> None:
+        """Vectors east, north and north-east: of a history east, north the last is north."""
+        tables = tiny_contents(tiny_split()).signals
+        half = np.sqrt(0.5)
+        vectors = np.array([[0, 0], [1, 0], [0, 1], [half, half]], dtype=np.float16)
+        text = TextSimilarity(replace(tables, text_vectors=vectors))
+        history, items = np.array([1, 2]), np.array([1, 2, 3])
+        assert text.mean(history, items) == pytest.approx([0.5, 0.5, half], abs=1e-3)
+        assert text.last(history, items) == pytest.approx([0, 1, half], abs=1e-3)
+        assert text.best(history, items) == pytest.approx([1, 1, half], abs=1e-3)
+
+    def test_rare_words_tell_more_than_common_ones(self) -> None:
+        """A title that shares the rare word is nearer than one that shares the common; lone words are left out."""
+        titles = ["", "red lamp", "red hammer", "old lamp", "red saw", "old red chair"]
+        words, weights = title_words(titles, most=4)
+        tables = replace(tiny_contents(tiny_split()).signals, words=words, word_weights=weights)
+        best = WordOverlap(tables).best(np.array([1]), np.array([1, 2, 3, 4]))
+        assert best[0] == pytest.approx(1.0, abs=1e-2)
+        assert best[2] > best[1] == pytest.approx(best[3], abs=1e-3)
+
+
+class TestFollowed:
+    def test_pairs_count_less_the_further_apart(self) -> None:
+        """1 2 3: 1 and 2 count one, 1 and 3 half; both ways; an item never follows itself."""
+        config = SignalsConfig(window=2, discount=0.5)
+        starts, items, counts = followed_pairs([np.array([1, 2, 3]), np.array([2, 2])], 4, config)
+        found = {
+            (item, int(other)): float(count)
+            for item in range(4)
+            for other, count in zip(items[starts[item] : starts[item + 1]], counts[starts[item] :], strict=False)
+        }
+        assert found == {(1, 2): 1.0, (1, 3): 0.5, (2, 1): 1.0, (2, 3): 1.0, (3, 1): 0.5, (3, 2): 1.0}
+
+    def test_only_the_most_frequent_pairs_are_kept(self) -> None:
+        """Of an item that met three others, the two that it met most often."""
+        sequences = [np.array([1, other]) for other in (2, 2, 2, 3, 4, 4)]
+        starts, items, _ = followed_pairs(sequences, 5, SignalsConfig(most_pairs=2))
+        assert items[starts[1] : starts[2]].tolist() == [2, 4]
+
+    def test_an_unseen_item_stands_where_its_like_stand(self) -> None:
+        """Item 4 was never met but reads like item 2, which follows item 1; item 3 does neither."""
+        split = tiny_split(users=40, items=8, unseen=1)
+        split = replace(split, train=[np.array([1, 2])] * 39 + [np.array([5, 3])])
+        split.catalogue.interactions[:] = np.bincount(np.concatenate(list(split.train)), minlength=9)
+        texts = np.eye(9, 5, k=-1)
+        texts[4] = texts[2]
+        tables = build_signals(split, texts, SignalsConfig(neighbours=1))
+        near = Followed(tables)
+        direct = near.direct(np.array([1]), np.array([2, 3, 4]))
+        by_like = near.by_neighbours(np.array([1]), np.array([2, 3, 4]))
+        assert direct[0] > direct[1] == direct[2] == 0.0
+        assert by_like[2] > by_like[1] == pytest.approx(0.0, abs=1e-6)
+
+
+class Given(Ranker):
+    """Scores by item number."""
+
+    def __init__(self, id: str, scores: list[float]) -> None:  # noqa: A002
+        self.id, self.title = id, id
+        self._scores = np.array([0.0, *scores])
+        self.asked = 0
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        self.asked += 1
+        return mask_padding(self._scores[candidates_E_C], candidates_E_C)
+
+
+class TestBlend:
+    def signal(self, name: str, **values: float) -> SignalWeight:
+        fields = {"mean": 0.0, "scale": 1.0, "weight": 0.0, "scarcity_weight": 0.0, **values}
+        return SignalWeight(id=name, title=name, centred=False, **fields)
+
+    def test_logits_are_the_formula(self) -> None:
+        """(w + v s)(x - mean)/scale + b s + c unseen, by hand for an item with 3 interactions and one with none."""
+        blend = Blend(
+            signals=(self.signal("a", mean=1.0, scale=2.0, weight=3.0, scarcity_weight=-1.0),),
+            cold_below=2.0,
+            scarcity_bias=0.5,
+            unseen_bias=-4.0,
+        )
+        found = blend.logits({"a": np.array([[5.0, 2.0]])}, np.array([[3, 0]]))
+        assert scarcity(np.array([3, 0]), 2.0).tolist() == [0.5, 1.0]
+        assert found[0] == pytest.approx([(3 - 0.5) * 2.0 + 0.25, (3 - 1) * 0.5 + 0.5 - 4.0])
+
+    def test_log_probabilities_are_centred_among_the_candidates(self) -> None:
+        """Of a set twice as large each is half as likely; that says nothing of an item. Padding stays 0."""
+        scores = np.array([[-1.0, -3.0, -np.inf]])
+        assert standardised(scores, True, 0.0, 1.0)[0].tolist() == [1.0, -1.0, 0.0]
+
+    def test_signals_that_do_not_count_are_not_computed(self) -> None:
+        """Rankers that are not in the blend are not asked."""
+        first, second = Given("a", [1.0, 2.0]), Given("b", [5.0, 0.0])
+        blend = Blend(signals=(self.signal("a", weight=1.0),), cold_below=1.0)
+        ranker = BlendRanker("blend", "Blend", blend, {"a": first, "b": second}, np.array([0, 9, 9]))
+        logits = scored(ranker, Audience([""], [np.array([1])]), np.array([[1, 2, 0]]))
+        assert logits[0, 1] > logits[0, 0]
+        assert np.isneginf(logits[0, 2])
+        assert (first.asked, second.asked) == (1, 0)
+
+
+class TestBlendAsRanker(RankerSuite):
+    @pytest.fixture
+    def ranker(self) -> Ranker:
+        split = tiny_split()
+        rankers = {ranker.id: ranker for ranker in signal_rankers(tiny_contents(split).signals)}
+        signal = TestBlend().signal
+        signals = (signal("words_best", weight=1.0, scarcity_weight=0.3), signal("followed", weight=2.0))
+        blend = Blend(signals=signals, cold_below=2.0, unseen_bias=-1.0)
+        return BlendRanker("blend", "Blend", blend, rankers, split.catalogue.interactions)

@@ -1,0 +1,131 @@
+"""The default ranker's fit: what it finds, what it leaves out, and what it must not use."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from models.rankers.base import Audience, Ranker, mask_padding
+from models.rankers.blend import BlendRanker, by_id
+from models.rankers.of_model import signals_of
+from tests.tiny import tiny_contents, tiny_split
+from training.allmrec.blend import BlendConfig, BlendFit, Scored, score_signals
+from training.allmrec.logit import fit_logit, log_likelihoods
+from training.evaluation.metrics import hit_at, positive_ranks
+
+
+class Named(Ranker):
+    def __init__(self, name: str, needs_llm: bool = False) -> None:
+        self.id = self.title = name
+        self.needs_llm = needs_llm
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        return mask_padding(np.zeros(candidates_E_C.shape), candidates_E_C)
+
+
+def drawn(weights: dict[str, float], users: int = 1500, cold_weights: dict[str, float] | None = None) -> Scored:
+    """Positives drawn from the softmax of weighted standard normal signals; other weights for unseen items."""
+    rng = np.random.default_rng(0)
+    scores = {name: rng.standard_normal((users, 20)) for name in weights}
+    interactions = np.where(rng.random((users, 20)) < 0.5, 0, 50)
+    for_unseen = cold_weights or weights
+    logits = sum(
+        np.where(interactions == 0, for_unseen[name], weight) * scores[name] for name, weight in weights.items()
+    )
+    chosen = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    rows = np.arange(users)
+    for table in (*scores.values(), interactions):
+        table[rows, chosen], table[:, 0] = table[:, 0].copy(), table[rows, chosen].copy()
+    return Scored(
+        rankers=[Named(name) for name in weights],
+        scores=scores,
+        interactions=interactions,
+        users=rows,
+        cold=interactions[:, 0] == 0,
+        cold_below=2.0,
+    )
+
+
+def test_the_logit_finds_the_weights_that_drew_the_positives() -> None:
+    """2 and -1, with standard errors of about .05."""
+    scored = drawn({"a": 2.0, "b": -1.0})
+    features = np.stack(list(scored.scores.values()), axis=2)
+    found = fit_logit(features, scored.real, np.ones(len(features)), penalty=0.0)
+    assert found == pytest.approx([2.0, -1.0], abs=0.2)
+
+
+def test_the_logit_is_pulled_to_its_prior() -> None:
+    """With a penalty beyond all evidence it stays there."""
+    scored = drawn({"a": 2.0, "b": -1.0}, users=50)
+    features = np.stack(list(scored.scores.values()), axis=2)
+    found = fit_logit(features, scored.real, np.ones(50), penalty=1e8, prior_F=np.array([0.5, 0.5]))
+    assert found == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
+def test_likelihoods_are_those_of_softmax() -> None:
+    """log(e^2 / (e^2 + e^1)), padding left out."""
+    found = log_likelihoods(np.array([[2.0, 1.0, -np.inf]]))
+    assert found[0] == pytest.approx(-np.log1p(np.exp(-1.0)))
+
+
+def test_a_signal_without_lift_is_left_out() -> None:
+    """What drew nothing gets no weight and is named with what it is worth; what drew is kept, with a certain lift."""
+    blend = BlendFit(drawn({"true": 1.5, "noise": 0.0}), BlendConfig()).fit()
+    assert [signal.id for signal in blend.signals] == ["true"]
+    assert set(blend.left_out) == {"noise"}
+    assert blend.signals[0].lift.is_certain
+    assert blend.signals[0].lift.ndcg[1] > 0
+    low, high = blend.left_out["noise"].log_likelihood[1:]
+    assert low <= 0.002
+    assert high < 0.01
+
+
+def test_little_known_items_have_weights_of_their_own() -> None:
+    """CF that means nothing for unseen items counts little there, and much elsewhere."""
+    scored = drawn({"cf": 2.0, "text": 0.5}, users=3000, cold_weights={"cf": 0.0, "text": 2.0})
+    blend = BlendFit(scored, BlendConfig()).fit()
+    weights = {signal.id: (signal.weight, signal.scarcity_weight) for signal in blend.signals}
+    known, unseen = 1 / (1 + 50 / 3), 1.0
+    assert weights["cf"][0] + weights["cf"][1] * known > 1.5
+    assert weights["cf"][0] + weights["cf"][1] * unseen == pytest.approx(0.0, abs=0.3)
+    assert weights["text"][0] + weights["text"][1] * unseen > 1.5
+
+
+def test_the_blend_stays_at_chance_on_pseudo_positives() -> None:
+    """Positives drawn as negatives are: nothing that the blend is made of can tell them, or it could tell the sampling.
+
+    Of 20 candidates one in twenty is a hit by chance; 600 users make 30 hits with a spread of 5.3.
+    """
+    split = tiny_split(users=600, items=60)
+    rng = np.random.default_rng(5)
+    fresh = [int(rng.choice(np.setdiff1d(np.arange(1, 61), split.full_history(user)))) for user in range(600)]
+    split.validation[:] = fresh
+    split.test[:] = fresh
+    model = tiny_contents(split)
+    signals = signals_of(model)
+    config = BlendConfig(users=600, draws=1)
+    scored = asyncio.run(score_signals(split, signals, config.users, 1, seed=0))
+    fit = BlendFit(scored, config)
+    logits = fit.out_of_fold(range(len(signals)))
+    hits = hit_at(positive_ranks(logits), 1).sum()
+    assert len(logits) == 600
+    assert abs(hits - 30) < 4 * np.sqrt(600 * 0.05 * 0.95)
+
+
+def test_the_fit_ranks_as_the_ranker_does() -> None:
+    """What was fitted on scores is what the ranker computes from the same signals."""
+    split = tiny_split(users=200)
+    model = tiny_contents(split)
+    signals = signals_of(model)
+    scored = asyncio.run(score_signals(split, signals, 200, 1, seed=0))
+    blend = BlendFit(scored, BlendConfig()).fit(always=[signal.id for signal in signals])
+    assert len(blend.signals) == len(signals)
+    ranker = BlendRanker("blend", "Blend", blend, by_id(signals), split.catalogue.interactions)
+    expected = blend.logits(scored.scores, scored.interactions)
+    histories = [split.train[user] for user in scored.users]
+    # The candidates are drawn anew from the same seed.
+    again = asyncio.run(score_signals(split, [ranker], 200, 1, seed=0))
+    assert len(histories) == len(expected)
+    np.testing.assert_allclose(again.scores["blend"][scored.real], expected[scored.real], rtol=1e-5, atol=1e-5)
