@@ -118,14 +118,14 @@ def test_fit_goes_from_raw_files_to_a_bundle_that_loads(ground: Path, fitted: Pa
     assert bundle.manifest.items == 30
     assert bundle.manifest.users == 30
     assert bundle.model.histories.of("u3").tolist() == split.full_history(split.user_ids.index("u3")).tolist()
-    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "stage2"}
+    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "stage2", "blend"}
     assert bundle.manifest.metrics["stage2"]["validation"]["ndcg@10"] > 0
 
 
 def test_every_stage_leaves_its_config_and_metrics(fitted: Path) -> None:
     """And curves where something was trained."""
     run = fitted / "run"
-    for stage in ("data", "backbone", "stage1", "stage2", "evaluation", "export"):
+    for stage in ("data", "backbone", "stage1", "stage2", "blend", "evaluation", "export"):
         assert {"config.json", "environment.json", "metrics.json"} <= {path.name for path in (run / stage).iterdir()}
     for stage in ("backbone", "stage1", "stage2"):
         assert (run / stage / "curve.png").is_file()
@@ -137,7 +137,7 @@ def test_nothing_runs_again_when_nothing_changed(ground: Path, fitted: Path) -> 
     before, versions = done(fitted), sorted(os.listdir(fitted / "bundle"))
     result = run_fit(ground, fitted)
     assert result.exit_code == 0, result.output
-    assert result.output.count("done before, unchanged") == 6
+    assert result.output.count("done before, unchanged") == 7
     assert done(fitted) == before
     assert sorted(os.listdir(fitted / "bundle")) == versions
 
@@ -175,8 +175,6 @@ def test_the_bundle_is_published_before_the_evaluation(
     assert (tmp_path / "run" / "evaluation" / "report.md").is_file()
 
 
-<<<<<<< HEAD
-=======
 def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     """Into a bundle whose items without interactions have the backbone's own vectors, and through the evaluation."""
     encoder = f'backbone.settings.text_encoder="{ground / "tiny-encoder"}"'
@@ -189,7 +187,6 @@ def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     assert report.reference == "hybrid"
 
 
->>>>>>> main
 def test_results_are_of_several_seeds_and_go_on(ground: Path, tmp_path: Path) -> None:
     """Two seeds now, and later a third only; every seed has candidates of its own, and the table says how many."""
     arguments = ("results", ground / "shop", "--recipe", ground / "recipe.toml", "--runs", tmp_path, "--out", tmp_path)
@@ -219,21 +216,6 @@ def test_a_split_by_time_has_a_chain_of_its_own(ground: Path, fitted: Path, tmp_
     assert report.by_time
     assert 0 < report.users < 30
     assert not (tmp_path / "backbone").exists()
-<<<<<<< HEAD
-
-
-def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
-    """Into a bundle whose items without interactions have the backbone's own vectors, and through the evaluation."""
-    encoder = f'backbone.settings.text_encoder="{ground / "tiny-encoder"}"'
-    result = run_fit(ground, tmp_path, "backbone.kind=hybrid", encoder)
-    assert result.exit_code == 0, result.output
-    model = load_bundle(tmp_path / "bundle").model
-    assert not model.catalogue.trained[1:].all()
-    assert torch.equal(model.cf_vectors, model.backbone.item_vectors)
-    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
-    assert report.reference == "hybrid"
-=======
->>>>>>> main
 
 
 def loads_only(train):
