@@ -110,10 +110,7 @@ def create_app(
             starting = asyncio.create_task(start(), name="start")
             app.state.starting = starting
             yield
-            for task in (starting, lag):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await _end(starting, lag)
             runtime.metrics.ready.set(0)
             runtime.services = None
 
@@ -179,6 +176,13 @@ def _settings_or_exit() -> Settings:
 def _end_process(_: BaseException) -> None:
     """A service that will never be ready is no service: whoever runs it is to see it end."""
     signal.raise_signal(signal.SIGTERM)
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _build(

@@ -29,9 +29,14 @@ def arguments_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return len([argument for argument in given if argument.arg not in {"self", "cls"}])
 
 
+def first_line(where: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Where it begins: with its name, or, for a command, whose options are its arguments, with its docstring."""
+    return function.body[0].lineno if where.startswith(COMMANDS) else function.lineno
+
+
 def test_functions_are_short() -> None:
-    """Docstrings included; constructors of all metrics and settings as well."""
-    lengths = {where: (node.end_lineno or 0) - node.lineno + 1 for where, node in functions()}
+    """Docstrings included."""
+    lengths = {where: (node.end_lineno or 0) - first_line(where, node) + 1 for where, node in functions()}
     assert {where: lines for where, lines in lengths.items() if lines > MOST_LINES} == {}
 
 

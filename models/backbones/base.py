@@ -90,6 +90,15 @@ class Backbone(nn.Module, ABC):
         """
         return None
 
+    def with_texts(self, before_N_T: torch.Tensor, after_N_T: torch.Tensor) -> Backbone:  # noqa: ARG002
+        """The same backbone, frozen, where the items' texts are other ones; itself if it reads none.
+
+        Args:
+            before_N_T: (N+1, d_T) by the text encoder of the backbone's config, of the texts that it was trained with.
+            after_N_T: (N+1, d_T) likewise, of those that are to take their places.
+        """
+        return self
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The state dict to save: all that a frozen backbone needs."""
         return self.state_dict()

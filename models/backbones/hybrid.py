@@ -6,6 +6,8 @@ Axes: N items, M some of them, D embedding size, T text size.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from pydantic import Field
 from torch import nn
@@ -86,6 +88,15 @@ class Hybrid(SASRec):
         """As `Backbone.vectors_of_texts`: A q."""
         placed: torch.Tensor = self.adapter(text_vectors_M_T)
         return placed
+
+    @torch.no_grad()
+    def with_texts(self, before_N_T: torch.Tensor, after_N_T: torch.Tensor) -> Hybrid:
+        """As `Backbone.with_texts`: id_i + A q_i with other q; what an item's id says stays."""
+        changed = copy.deepcopy(self).requires_grad_(False)
+        moved_N_D = self.adapter((after_N_T - before_N_T).to(self.device))
+        moved_N_D[0] = 0.0
+        changed.items.weight += moved_N_D
+        return changed
 
     @torch.no_grad()
     def weights(self) -> dict[str, torch.Tensor]:

@@ -57,6 +57,8 @@ class TransformersEngineConfig(Config):
         dtype: "float32" or "bfloat16".
         workers: threads that score; one for each core that this process may use if not given, one on a GPU. They
             divide those cores.
+        niceness: by how much workers on a CPU give way to other threads, so that requests are received and answered
+            while they compute.
         max_batch_tokens: prompt tokens, padding included, that one forward pass may hold.
         max_waiting: requests that may wait; more are refused.
     """
@@ -65,6 +67,7 @@ class TransformersEngineConfig(Config):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     workers: int | None = Field(None, ge=1)
+    niceness: int = Field(10, ge=0, le=19)
     max_batch_tokens: int = 2048
     max_waiting: int = 256
 
@@ -99,7 +102,10 @@ class TransformersEngine:
         self.depth = 2 * self._idle * in_a_batch
         self._token_seconds = 0.0
         self._workers = ThreadPoolExecutor(
-            self._idle, "llm", initializer=_start_worker, initargs=(max(1, cores // self._idle), config.device)
+            self._idle,
+            "llm",
+            initializer=_start_worker,
+            initargs=(max(1, cores // self._idle), config.niceness if config.device == "cpu" else 0),
         )
         self._asked: set[_Request] = set()
         self._waiting: deque[_Request] = deque()
@@ -244,7 +250,10 @@ async def in_process(llm: LanguageModel, max_batch_tokens: int = OFFLINE_BATCH_T
         llm: frozen.
         max_batch_tokens: prompt tokens that one forward pass may hold.
     """
-    config = TransformersEngineConfig(llm=llm.name, device=llm.model.device.type, max_batch_tokens=max_batch_tokens)
+    # Nothing else is to be kept alive beside it, so its workers do not give way.
+    config = TransformersEngineConfig(
+        llm=llm.name, device=llm.model.device.type, niceness=0, max_batch_tokens=max_batch_tokens
+    )
     engine = TransformersEngine(config, llm)
     await engine.start()
     try:
@@ -278,8 +287,9 @@ class _Decoding:
         return embeds[None]
 
 
-def _start_worker(threads: int, device: str) -> None:
-    """Let a thread that computes on the CPU give way to those that receive and answer requests."""
+def _start_worker(threads: int, niceness: int) -> None:
+    """Let a thread compute on so many cores, and give way to those that receive and answer requests."""
     torch.set_num_threads(threads)
-    if device == "cpu" and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICENESS)
+    if niceness and sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)

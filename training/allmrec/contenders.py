@@ -21,7 +21,7 @@ from models.recommending.serving import Serving
 from models.threads import one_thread
 from training.allmrec.blend import BlendConfig, fit_blends
 from training.allmrec.genres import GenreQuiz, genre_agreement
-from training.allmrec.permuted import permuted_aligned, permuted_inputs, permuted_model, text_order
+from training.allmrec.permuted import Texts, permuted_aligned, permuted_inputs, permuted_model, text_order
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.inputs import Stage2Inputs
@@ -38,12 +38,19 @@ class Contenders:
         aligned: what stage 1 left.
         model: with trained projections.
         blends: once they are fitted.
+        texts: makes the text vectors (N+1, d_T) of a backbone that reads texts.
     """
 
     def __init__(
-        self, inputs: Stage2Inputs, aligned: Aligned, model: CatalogueModel, blends: Blends | None = None
+        self,
+        inputs: Stage2Inputs,
+        aligned: Aligned,
+        model: CatalogueModel,
+        blends: Blends | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self._inputs, self._aligned, self._model, self._blends = inputs, aligned, model, blends
+        self._texts = texts
         self._composer = inputs.composer(model)
         self._approach = approach_of(inputs.llm)
 
@@ -74,7 +81,7 @@ class Contenders:
     def permuted(self, seed: int = 0) -> Contenders:
         """The same with the texts permuted among the items, nothing trained again."""
         order = text_order(len(self._model.catalogue), seed)
-        aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order)
+        aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order, self._texts)
         model = permuted_model(self._model, aligned, order)
         return Contenders(permuted_inputs(self._inputs, aligned, model), aligned, model, self._blends)
 

@@ -5,7 +5,7 @@ Nothing is trained again, and what is known of items by their interactions stays
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 
 T = TypeVar("T")
+Texts = Callable[[], torch.Tensor]
 
 
 def text_order(items: int, seed: int) -> np.ndarray:
@@ -45,29 +46,38 @@ def permuted_catalogue(catalogue: Catalogue, order: np.ndarray) -> Catalogue:
     )
 
 
-def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray) -> Aligned:
-    """Stage 1's tables, with Q of other items.
+def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray, texts: Texts | None = None) -> Aligned:
+    """Stage 1's tables and the backbone, with the texts of other items.
 
     Args:
         aligned: what stage 1 left.
         trained: (N+1,) items that the backbone was trained on.
         order: whose text each item gets.
+        texts: makes q (N+1, d_T) of a backbone that reads texts; without it such a backbone keeps them.
     """
-    text_vectors = aligned.text_vectors[torch.from_numpy(order)]
-    own = aligned.placement.cf_vectors
-    placement = place(aligned.alignment, text_vectors, own, torch.from_numpy(trained))
+    rows, backbone, known = torch.from_numpy(order), aligned.backbone, torch.from_numpy(trained)
+    item_vectors = aligned.placement.cf_vectors
+    if backbone.reads_texts and texts is not None:
+        q_N_T = texts()
+        backbone, known = backbone.with_texts(q_N_T, q_N_T[rows]), torch.ones_like(known)
+        item_vectors = backbone.item_vectors.detach().cpu()
+    elif backbone.reads_texts:
+        known = torch.ones_like(known)
+    text_vectors = aligned.text_vectors[rows]
+    placement = place(aligned.alignment, text_vectors, item_vectors, known)
     tables = {name: table.clone() for name, table in vars(placement).items()}
     for table in tables.values():
         table[PADDING_ITEM] = 0
-    return replace(aligned, text_vectors=text_vectors, placement=replace(placement, **tables))
+    return replace(aligned, backbone=backbone, text_vectors=text_vectors, placement=replace(placement, **tables))
 
 
 def permuted_model(model: CatalogueModel, aligned: Aligned, order: np.ndarray) -> CatalogueModel:
-    """The trained `model` with the tables of `aligned`, whose texts are in `order`."""
+    """The trained `model` with the backbone and the tables of `aligned`, whose texts are in `order`."""
     placement, device = aligned.placement, model.cf_vectors.device
     return replace(
         model,
         catalogue=permuted_catalogue(model.catalogue, order),
+        backbone=aligned.backbone,
         cf_vectors=placement.cf_vectors.to(device),
         joint_item=placement.token_item.to(device),
         joint_text=placement.token_text.to(device),

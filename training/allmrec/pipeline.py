@@ -164,8 +164,7 @@ class Pipeline:
     @cached_property
     def signals(self) -> SignalTables:
         """What signals without an LLM are computed from."""
-        catalogue, config = self.split.catalogue, HybridConfig(num_items=len(self.split.catalogue))
-        vectors = item_text_vectors(catalogue, config, self.directory / "texts", self.recipe.backbone.device)
+        vectors = self._texts_of(HybridConfig(num_items=len(self.split.catalogue)))
         return build_signals(self.split, vectors.numpy(), self.recipe.signals)
 
     def export(self, home: Path) -> Path:
@@ -203,13 +202,22 @@ class Pipeline:
         others: list[Ranker] = []
         for name, fit in methods.items():
             others += fit(self.split, RunContext(run.directory / name, self._console))
-        contenders = Contenders(self._stage2_inputs, self.aligned, self.model, self.blends)
+        contenders = Contenders(self._stage2_inputs, self.aligned, self.model, self.blends, self._backbone_texts)
         everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
         validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
         report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
         genres = asyncio.run(contenders.genres(config.users, config.seed))
         names = {"dataset": self.dataset.info.name, "llm": self.llm.name, "by_time": self._by_time}
         return report.model_copy(update={**names, "genres": genres})
+
+    def _backbone_texts(self) -> torch.Tensor:
+        """(N+1, d_T) the text vectors of a backbone that reads texts."""
+        config = self.backbone.config
+        return self._texts_of(config) if isinstance(config, HybridConfig) else torch.zeros(0)
+
+    def _texts_of(self, config: HybridConfig) -> torch.Tensor:
+        device = self.recipe.backbone.device
+        return item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
 
     @cached_property
     def _stage2_inputs(self) -> Stage2Inputs:

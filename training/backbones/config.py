@@ -21,8 +21,7 @@ class Preset(Config):
         negatives: shared negatives of `sampled_softmax`.
         popularity_share: of the shared negatives drawn by popularity^0.75; the others are uniform.
         trained_negatives: `bce` draws negatives of items with training interactions only. The paper draws of all, and
-            so teaches that items without any are never wanted. The softmax objectives never have items that are
-            no target anywhere.
+            so teaches that items without any are never wanted. The softmax objectives never have those.
         batch_size: windows a step. The paper has 128.
         learning_rate: of Adam.
         betas: of Adam.

@@ -43,8 +43,8 @@ class WindowLoss:
     def __init__(self, backbone: Backbone, windows: Windows, split: SequenceSplit, preset: Preset) -> None:
         self.backbone, self.windows, self.preset = backbone, windows, preset
         self._sampler = split.negative_sampler(trained_only=preset.trained_negatives)
-        # Items that are never a target would only be learned to lose.
-        self._choices = windows.targets()
+        # An item that nobody has in training is never a target, so it would only be learned to lose.
+        self._choices = windows.distinct_items
         counts = split.catalogue.interactions[self._choices]
         self._shared = SharedNegatives(self._choices, counts, preset.popularity_share)
         self._places = np.zeros(len(split.catalogue) + 1, dtype=np.int64)
@@ -66,9 +66,10 @@ class WindowLoss:
                 log_expected_K = torch.from_numpy(log_expected).to(table.device)
                 return sampled_softmax(*self._outputs(places_B_W, table), negatives, log_expected_K, table)
             case Objective.SOFTMAX:
-                table, places_B_W = self._gather_choices(items_B_W)
+                table = self._table(np.concatenate([[PADDING_ITEM], self._choices]))
+                places_B_W = torch.from_numpy(self._places[items_B_W]).to(table.device)
                 outputs_M_D, targets_M = self._outputs(places_B_W, table)
-                return full_softmax(outputs_M_D, targets_M - 1, table[1 : 1 + len(self._choices)])
+                return full_softmax(outputs_M_D, targets_M - 1, table[1:])
 
     def _gather(
         self, items_B_W: np.ndarray, negatives_K: np.ndarray
@@ -78,14 +79,6 @@ class WindowLoss:
         distinct, places = np.unique(needed, return_inverse=True)
         found = torch.from_numpy(places[1:]).to(self.backbone.device)
         return self._table(distinct), found[: items_B_W.size].view(items_B_W.shape), found[items_B_W.size :]
-
-    def _gather_choices(self, items_B_W: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """A table of padding, all choices, and what else the windows hold; and where in it the windows' items are."""
-        others = np.setdiff1d(items_B_W[self._places[items_B_W] == 0], [PADDING_ITEM])
-        places = self._places.copy()
-        places[others] = 1 + len(self._choices) + np.arange(len(others))
-        table = self._table(np.concatenate([[PADDING_ITEM], self._choices, others]))
-        return table, torch.from_numpy(places[items_B_W]).to(table.device)
 
     def _table(self, items: np.ndarray) -> torch.Tensor:
         return self.backbone.vectors_of(torch.from_numpy(items).to(self.backbone.device))

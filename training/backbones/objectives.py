@@ -23,7 +23,7 @@ class Objective(StrEnum):
     BCE = "bce"
     """Binary cross-entropy of the next item against one sampled negative, as in the paper."""
     SOFTMAX = "softmax"
-    """Cross-entropy over all items that are ever a target."""
+    """Cross-entropy over all items with training interactions."""
     SAMPLED_SOFTMAX = "sampled_softmax"
     """Cross-entropy over the next item and `negatives` of them that the whole batch shares, corrected for how often
     each is drawn."""

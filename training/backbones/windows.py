@@ -49,12 +49,10 @@ class Windows:
         real_B_T = np.arange(-width, 0) >= -lengths[:, None]
         return np.where(real_B_T, self._sequences.items[np.maximum(places_B_T, 0)], PADDING_ITEM)
 
-    def targets(self) -> np.ndarray:
-        """The distinct items that are a target somewhere, ascending."""
-        flat = self._sequences
-        follows = np.ones(len(flat.items), dtype=bool)
-        follows[flat.offsets[:-1][flat.lengths > 0]] = False
-        return np.unique(flat.items[follows])
+    @property
+    def distinct_items(self) -> np.ndarray:
+        """All items of the sequences, ascending, each once."""
+        return np.unique(self._sequences.items)
 
     def batches(self, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Rows of an epoch's batches in random order; windows of like length share a batch, to save padding."""

@@ -28,15 +28,19 @@ def check_fitness(dataset: Dataset, split: SequenceSplit) -> list[str]:
         warnings, each saying what is lacking, what follows, and what helps; a bundle can be made all the same.
 
     Raises:
-        DataError: nothing can be trained: there is one item at most, or no interaction to train on.
+        DataError: nothing can be trained: there is one item at most, or no sequence to learn from.
     """
     if len(split.catalogue) < MIN_ITEMS:
         raise DataError(
             f"dataset {dataset.info.name} has {len(split.catalogue)} item{'s' * (len(split.catalogue) != 1)}, and"
             " ranking needs at least 2: import more, or filter less"
         )
-    if not any(len(items) for items in split.train):
-        raise DataError(f"dataset {dataset.info.name} has no interaction to train on: import more, or filter less")
+    trained = int(split.catalogue.trained.sum())
+    if not any(len(items) > 1 and len(np.unique(items)) < trained for items in split.train):
+        raise DataError(
+            f"dataset {dataset.info.name} has nothing to learn from: nobody has two interactions to train on, beside"
+            " the two that are held out of three or more, and an item left that others met; import more, or filter less"
+        )
     return [*_of_users(split), *_of_candidates(split), *_of_texts(dataset), *_of_times(dataset)]
 
 
@@ -56,9 +60,7 @@ def _rankable(split: SequenceSplit) -> np.ndarray:
 
 
 def _of_users(split: SequenceSplit) -> Iterator[str]:
-    users, evaluated = len(split), evaluated_users(split)
-    if users == 1:
-        yield "there is one user only: what is learned is popularity"
+    evaluated = evaluated_users(split)
     if not (split.target(Holdout.TEST) != 0).any():
         yield (
             f"no user has {MIN_EVALUATED} interactions, so nobody can be evaluated: there will be no figures, and"
@@ -66,8 +68,6 @@ def _of_users(split: SequenceSplit) -> Iterator[str]:
         )
     elif evaluated < FEW_EVALUATED:
         yield f"{evaluated} users can be evaluated, so the figures' intervals will be wide"
-    if all(len(items) < MIN_EVALUATED - 1 for items in split.train):
-        yield "every training sequence is of one item: nothing can be learned about what follows what"
 
 
 def _of_candidates(split: SequenceSplit) -> Iterator[str]:
@@ -75,9 +75,6 @@ def _of_candidates(split: SequenceSplit) -> Iterator[str]:
     without = int(np.count_nonzero(held & ~_rankable(split)))
     if without:
         yield f"{without} users have met every item, so there is nothing to rank for them: they are not evaluated"
-    warm = int(split.catalogue.trained.sum())
-    if warm < MIN_ITEMS:
-        yield f"{warm} item has training interactions: collaborative filtering has nothing to tell apart"
     targets = np.concatenate([split.target(Holdout.TEST)[held], split.target(Holdout.VALIDATION)[held]])
     if len(targets) and not any(
         item in set(items.tolist()) for items, item in zip(split.train, split.target(Holdout.TEST), strict=True) if item

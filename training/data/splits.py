@@ -79,28 +79,14 @@ class SequenceSplit:
         if moments.max() < EARLIEST_DATE:
             raise DataError(f"dataset {dataset.info.name} has no dates: it cannot be split by time")
         boundary = np.sort(moments)[int((1 - test_share) * len(moments))]
-        kept: list[str] = []
-        kept_items: list[np.ndarray] = []
-        held_out: list[tuple[int, int]] = []
-        for user, (user_id, items) in enumerate(zip(user_ids, whole, strict=True)):
-            moment = moments[whole.offsets[user] : whole.offsets[user + 1]]
-            known = int(np.searchsorted(moment, boundary))
-            if not known:
-                continue
-            tested = known >= MIN_EVALUATED - 1 and known < len(items)
-            validated = tested or known >= MIN_EVALUATED
-            kept.append(user_id)
-            kept_items.append(items[: known - 1 if validated else known])
-            validation, test = items[known - 1], items[min(known, len(items) - 1)]
-            held_out.append((validation if validated else PADDING_ITEM, test if tested else PADDING_ITEM))
-        pairs = np.asarray(held_out, dtype=np.int64).reshape(-1, 2)
-        if not pairs[:, 1].any():
+        train, held_out, users = _split_at(whole, moments < boundary)
+        if not held_out[:, 1].any():
             raise DataError(
                 f"dataset {dataset.info.name} cannot be split by time: nobody has two interactions before"
                 f" and one after {boundary} s"
             )
-        train = Sequences.of(kept_items)
-        return cls(kept, _catalogue(dataset, train), train, pairs[:, 0], pairs[:, 1])
+        kept = [user_ids[user] for user in users]
+        return cls(kept, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1])
 
     def __len__(self) -> int:
         """The number of users U."""
@@ -177,20 +163,8 @@ class SequenceSplit:
         return occurring[np.argsort(self.catalogue.interactions[occurring], kind="stable")]
 
 
-def _leave_two_out(whole: Sequences) -> tuple[Sequences, np.ndarray]:
-    """The sequences without their last two items, and these (U, 2); short sequences stay whole, with padding there."""
-    evaluated = whole.lengths >= MIN_EVALUATED
-    stops = whole.offsets[1:][evaluated]
-    places = np.column_stack([stops - 2, stops - 1])
-    held_out = np.full((len(whole), 2), PADDING_ITEM, dtype=np.int64)
-    held_out[evaluated] = whole.items[places]
-    kept = np.ones(len(whole.items), dtype=bool)
-    kept[places.ravel()] = False
-    return Sequences(whole.items[kept], whole.lengths - 2 * evaluated), held_out
-
-
 def _sequences(dataset: Dataset) -> tuple[Sequences, np.ndarray, list[str]]:
-    """Of every user the item numbers, oldest first; the times of all of them in seconds; and the users' ids."""
+    """Of every user the item numbers, oldest first, all of their times (n,) in seconds, and the users' ids."""
     if dataset.interactions.is_empty():
         raise DataError(f"dataset {dataset.info.name} has no interactions: filter it less")
     item_ids = dataset.items["item_id"]
@@ -203,8 +177,9 @@ def _sequences(dataset: Dataset) -> tuple[Sequences, np.ndarray, list[str]]:
             " which is not among its items: import it again"
         )
     by_user = joined.group_by("user_id", maintain_order=True).agg("number", "timestamp")
-    numbers_of, times = (by_user[name].explode().to_numpy() for name in ("number", "timestamp"))
-    return Sequences(numbers_of, by_user["number"].list.len().to_numpy()), times, by_user["user_id"].to_list()
+    items, times = (by_user[name].explode().to_numpy() for name in ("number", "timestamp"))
+    whole = Sequences(items, by_user["number"].list.len().to_numpy())
+    return whole, times, by_user["user_id"].to_list()
 
 
 def _catalogue(dataset: Dataset, train: Sequences) -> Catalogue:
@@ -217,3 +192,35 @@ def _catalogue(dataset: Dataset, train: Sequences) -> Catalogue:
         categories=dataset.items["categories"].to_list(),
         interactions=counts[1:],
     )
+
+
+def _leave_two_out(whole: Sequences) -> tuple[Sequences, np.ndarray]:
+    """The sequences without their last two items, and these (U, 2); short sequences stay whole, with padding there."""
+    evaluated = whole.lengths >= MIN_EVALUATED
+    stops = whole.offsets[1:][evaluated]
+    places = np.column_stack([stops - 2, stops - 1])
+    held_out = np.full((len(whole), 2), PADDING_ITEM, dtype=np.int64)
+    held_out[evaluated] = whole.items[places]
+    kept = np.ones(len(whole.items), dtype=bool)
+    kept[places.ravel()] = False
+    return Sequences(whole.items[kept], whole.lengths - 2 * evaluated), held_out
+
+
+def _split_at(whole: Sequences, before: np.ndarray) -> tuple[Sequences, np.ndarray, np.ndarray]:
+    """What is before a moment, the held-out items (U', 2), and the rows (U',) of the users who have anything before it.
+
+    Args:
+        whole: all sequences, oldest first.
+        before: (n,) bool: which of their items are before the moment.
+    """
+    counts = np.add.reduceat(before, whole.offsets[:-1], dtype=np.int64)
+    users = np.flatnonzero(counts)
+    counts, lengths, starts = counts[users], whole.lengths[users], whole.offsets[:-1][users]
+    tested = (counts >= MIN_EVALUATED - 1) & (counts < lengths)
+    validated = tested | (counts >= MIN_EVALUATED)
+    held_out = np.full((len(users), 2), PADDING_ITEM, dtype=np.int64)
+    held_out[validated, 0] = whole.items[(starts + counts - 1)[validated]]
+    held_out[tested, 1] = whole.items[(starts + counts)[tested]]
+    kept = before.copy()
+    kept[(starts + counts - 1)[validated]] = False
+    return Sequences(whole.items[kept], counts - validated), held_out, users

@@ -43,53 +43,63 @@ def test_one_item_is_refused() -> None:
         checked(dataset_of({"u": "aaaa"}, {"a": "A"}))
 
 
+@pytest.mark.parametrize("sequences", [{"u": "abc"}, {"u": "a", "v": "b"}, {"u": "ab", "v": "ab"}])
+def test_nothing_to_learn_from_is_refused(sequences: dict[str, str]) -> None:
+    """One training item, single items, and two users who met the same two items."""
+    with pytest.raises(DataError, match="has nothing to learn from"):
+        checked(dataset_of(sequences, TITLES))
+
+
 def test_nobody_to_evaluate_is_said() -> None:
-    dataset = dataset_of({"u": "ab", "v": "b"}, TITLES)
+    dataset = dataset_of({"u": "ab", "v": "c"}, TITLES)
     assert "no user has 3 interactions, so nobody can be evaluated" in checked(dataset)
     assert evaluated_users(SequenceSplit.from_dataset(dataset)) == 0
 
 
 def test_users_who_met_everything_have_no_candidates() -> None:
     """u met all four items; v met three, so one is left to hold against the target."""
-    dataset = dataset_of({"u": "abcd", "v": "abc"}, {letter: TITLES[letter] for letter in "abcd"})
+    dataset = dataset_of({"u": "abcd", "v": "abca", "w": "cd"}, {letter: TITLES[letter] for letter in "abcd"})
     assert "1 users have met every item" in checked(dataset)
     assert evaluated_users(SequenceSplit.from_dataset(dataset)) == 1
 
 
 def test_few_users_make_wide_intervals() -> None:
     assert "2 users can be evaluated, so the figures' intervals will be wide" in checked(
-        dataset_of({"u": "abc", "v": "bcd"}, TITLES)
+        dataset_of({"u": "abcd", "v": "bcde"}, TITLES)
     )
 
 
-def test_one_user_is_said() -> None:
-    assert "one user only" in checked(dataset_of({"u": "abc"}, TITLES))
+def test_one_user_is_refused() -> None:
+    split = SequenceSplit.from_dataset(dataset_of({"u": "abcab"}, TITLES))
+    assert len(split) == 1
+    with pytest.raises(DataError, match="has nothing to learn from"):
+        checked(dataset_of({"u": "abcab"}, TITLES))
 
 
 def test_identical_titles_are_said() -> None:
-    assert "all items have the same title" in checked(dataset_of({"u": "abc"}, dict.fromkeys("abcde", "Same")))
-    assert "1 titles stand for several items" in checked(dataset_of({"u": "abc"}, {**TITLES, "b": "Title a"}))
+    assert "all items have the same title" in checked(
+        dataset_of({"u": "abcd", "v": "ef"}, dict.fromkeys("abcdef", "Same"))
+    )
+    assert "1 titles stand for several items" in checked(
+        dataset_of({"u": "abcd", "v": "ef"}, {**TITLES, "b": "Title a"})
+    )
 
 
 def test_no_text_is_said() -> None:
-    told = checked(dataset_of({"u": "abc"}, {letter: letter for letter in "abcde"}, categories=()))
+    told = checked(dataset_of({"u": "abcd", "v": "ef"}, {letter: letter for letter in "abcdef"}, categories=()))
     assert "titles are ids" in told
     assert "no item has a category" in told
 
 
 def test_no_repeats_are_said() -> None:
-    assert "the group of repeats is empty" in checked(dataset_of({"u": "abcd"}, TITLES))
-    assert "the group of repeats is empty" not in checked(dataset_of({"u": "aba"}, TITLES))
-
-
-def test_sequences_of_one_item_are_said() -> None:
-    assert "every training sequence is of one item" in checked(dataset_of({"u": "abc", "v": "b"}, TITLES))
+    assert "the group of repeats is empty" in checked(dataset_of({"u": "abcd", "v": "ef"}, TITLES))
+    assert "the group of repeats is empty" not in checked(dataset_of({"u": "abca", "v": "ef"}, TITLES))
 
 
 def test_times_that_cannot_be_meant_are_said() -> None:
-    dataset = dataset_of({"u": "abc"}, TITLES)
+    dataset = dataset_of({"u": "abcd", "v": "ef"}, TITLES)
     late = Dataset(dataset.info, dataset.interactions.with_columns(timestamp=pl.lit(32503680000)), dataset.items)
-    assert "3 interactions lie in the future" in checked(late)
+    assert "6 interactions lie in the future" in checked(late)
     dates = Dataset(dataset.info, dataset.interactions.with_columns(timestamp=pl.lit(20190131)), dataset.items)
     assert "all times lie in 1970" in checked(dates)
 
