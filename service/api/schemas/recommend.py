@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
@@ -61,8 +61,8 @@ class RecommendRequest(Request):
         description="Appended to the stored history; used alone for an unknown user. Sorted by time if every entry"
         " has one, else taken as oldest first.",
     )
-    num_results: WholeNumber | None = Field(
-        None, ge=1, le=MAX_RESULTS, description="10 by default, or all candidates where these are given."
+    num_results: Annotated[WholeNumber, Field(ge=1, le=MAX_RESULTS)] | None = Field(
+        None, description="10 by default, or all candidates where these are given."
     )
     candidates: list[Id] | None = Field(
         None, description="Rank these instead of retrieving. None to rank gives an empty answer."
@@ -71,10 +71,8 @@ class RecommendRequest(Request):
     return_metadata: list[Literal["title", "description", "categories", "interactions"]] = Field(
         [], max_length=4, description="What to tell of each item."
     )
-    timeout_ms: WholeNumber | None = Field(
+    timeout_ms: Annotated[WholeNumber, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = Field(
         None,
-        ge=1,
-        le=MAX_TIMEOUT_MS,
         description="The answer comes within this time, if need be by the CF ranking alone.",
     )
 
