@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from service.api.schemas.base import Id, Request, Timestamp, WholeNumber
+from service.api.schemas.base import WHOLE, Id, Request, Timestamp
 from service.api.schemas.outcome import BestRanker, Fallback
 from service.outcome import Ranker
 
@@ -61,7 +61,7 @@ class RecommendRequest(Request):
         description="Appended to the stored history; used alone for an unknown user. Sorted by time if every entry"
         " has one, else taken as oldest first.",
     )
-    num_results: Annotated[WholeNumber, Field(ge=1, le=MAX_RESULTS)] | None = Field(
+    num_results: Annotated[int, Field(ge=1, le=MAX_RESULTS), WHOLE] | None = Field(
         None, description="10 by default, or all candidates where these are given."
     )
     candidates: list[Id] | None = Field(
@@ -71,7 +71,7 @@ class RecommendRequest(Request):
     return_metadata: list[Literal["title", "description", "categories", "interactions"]] = Field(
         [], max_length=4, description="What to tell of each item."
     )
-    timeout_ms: Annotated[WholeNumber, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = Field(
+    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS), WHOLE] | None = Field(
         None,
         description="The answer comes within this time, if need be by the CF ranking alone.",
     )
