@@ -30,7 +30,8 @@ class Filter(Request):
     exclude_item_ids: list[Id] = Field([], max_length=10_000, description="Never these.")
     exclude_seen: StrictBool | None = Field(
         None,
-        description="Drop items of the history. By default when retrieving; given candidates are taken as they are.",
+        description="Drop everything that the user ever met: in training, by feedback, in `history`. By default when"
+        " retrieving; given candidates are taken as they are.",
     )
 
 
@@ -58,8 +59,8 @@ class RecommendRequest(Request):
     history: list[HistoryEntry] | None = Field(
         None,
         max_length=MAX_HISTORY,
-        description="Appended to the stored history; used alone for an unknown user. Sorted by time if every entry"
-        " has one, else taken as oldest first.",
+        description="Joined to the stored history; used alone for an unknown user. Put in order of time with it if"
+        " every entry has one, else taken as oldest first and later than what is stored.",
     )
     num_results: StrictInt | None = Field(
         None, ge=1, le=MAX_RESULTS, description="10 by default, or all candidates where these are given."

@@ -181,6 +181,7 @@ async def test_metrics_have_the_names_and_labels_that_dashboards_rely_on(
         "allmrec_inflight_requests": set(),
         "allmrec_user_cache_requests_total": {"tier", "result"},
         "allmrec_feedback_events_total": {"type"},
+        "allmrec_store_up": {"store"},
         "allmrec_index_items": set(),
         "allmrec_bundle_info": {"bundle_version", "variant"},
     }
