@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from service.api.schemas.base import Id, Request, Timestamp
+from service.api.schemas.base import Id, Request, Timestamp, WholeNumber
 from service.api.schemas.outcome import BestRanker, Fallback
 from service.outcome import Ranker
 
@@ -62,7 +62,7 @@ class RecommendRequest(Request):
         description="Joined to the stored history; used alone for an unknown user. Put in order of time with it if"
         " every entry has one, else taken as oldest first and later than what is stored.",
     )
-    num_results: StrictInt | None = Field(
+    num_results: WholeNumber | None = Field(
         None, ge=1, le=MAX_RESULTS, description="10 by default, or all candidates where these are given."
     )
     candidates: list[Id] | None = Field(
@@ -72,7 +72,7 @@ class RecommendRequest(Request):
     return_metadata: list[Literal["title", "description", "categories", "interactions"]] = Field(
         [], max_length=4, description="What to tell of each item."
     )
-    timeout_ms: StrictInt | None = Field(
+    timeout_ms: WholeNumber | None = Field(
         None,
         ge=1,
         le=MAX_TIMEOUT_MS,
