@@ -223,6 +223,7 @@ async def _build(
     )
     await _warm_up(deployment, llm_gate, settings.window)
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
+    logger.info("blend", ranker=settings.ranker, llm=bundle.manifest.blends.llm_in_words)
     return Services(Deployments(deployment), engine, store, cache, histories, recommender, explainer)
 
 

@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     timeout_ms: int = Field(1000, gt=0, description="Time to answer if the request does not say.")
     max_timeout_ms: int = Field(60_000, gt=0, description="Longest `timeout_ms` a request may ask for.")
     reserve_ms: int = Field(10, ge=0, description="Kept from the LLM's time for the rest of the answer.")
-    floor_ms: int = Field(25, ge=0, description="The CF ranking gets this long however small `timeout_ms` is.")
-    max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the CF ranking.")
+    floor_ms: int = Field(25, ge=0, description="The blend's ranking gets this long however small `timeout_ms` is.")
+    max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the blend's ranking.")
     explain_timeout_ms: int = Field(10_000, gt=0, description="Time for an explanation.")
     explain_tokens: int = Field(48, gt=0, description="Longest explanation, quoted titles aside, in LLM tokens.")
 

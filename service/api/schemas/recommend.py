@@ -76,7 +76,7 @@ class RecommendRequest(Request):
         None,
         ge=1,
         le=MAX_TIMEOUT_MS,
-        description="The answer comes within this time, if need be by the CF ranking alone.",
+        description="The answer comes within this time, if need be by the blend's ranking alone.",
     )
 
 

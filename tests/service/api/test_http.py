@@ -209,6 +209,13 @@ async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) 
     assert not re.search(r"@import|url\(", page.text)
 
 
+async def test_the_page_says_what_the_llm_is_worth(client: httpx.AsyncClient) -> None:
+    """By the field that `/about` has for people."""
+    page = (await client.get("/")).text
+    assert 'id="worth"' in page
+    assert 'at("worth").textContent = about.llm_in_words' in page
+
+
 async def test_the_docs_describe_every_route(client: httpx.AsyncClient) -> None:
     assert (await client.get("/docs")).status_code == 200
     paths = set((await client.get("/openapi.json")).json()["paths"])

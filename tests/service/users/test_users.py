@@ -118,6 +118,16 @@ async def test_about_tells_what_is_served(client: httpx.AsyncClient, world: Worl
     assert about["sample_user_ids"][0] == "u0"
 
 
+async def test_about_tells_what_the_llm_and_the_signals_are_worth(client: httpx.AsyncClient) -> None:
+    """As the manifest has it: the LLM gains .02 (.01 to .03), as each of the two signals beside it does."""
+    about = (await client.get("/about")).json()
+    worth = {"mean": 0.02, "low": 0.01, "high": 0.03}
+    assert about["ranker"] == "llm"
+    assert about["llm_lift"] == worth
+    assert about["llm_in_words"] == "the LLM adds +0.0200 (+0.0100 to +0.0300) of NDCG@10 to the blend without it"
+    assert about["signals"] == [{"id": name, "title": name, "lift": worth} for name in ("cf", "words_best")]
+
+
 async def test_a_representation_is_looked_up_in_this_process_then_in_redis_then_computed(
     world: World, engine: FakeEngine, tmp_path: Path
 ) -> None:
