@@ -1,4 +1,4 @@
-"""The last interactions of every user known in training."""
+"""What the users known in training met."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class UserHistories:
         return list(self._row)
 
     def to_frame(self) -> pl.DataFrame:
-        """One row a user: the layout of a bundle's `users.parquet`."""
-        histories = [self.of(user_id).tolist() for user_id in self._row]
+        """One row a user: the layout of a bundle's `users.parquet` and `seen.parquet`."""
+        histories = [self.of(user_id) for user_id in self._row]
         return pl.DataFrame(
-            {"user_id": self.user_ids(), "items": histories},
+            {"user_id": self.user_ids(), "items": pl.Series(histories, dtype=pl.List(pl.Int32))},
             schema={"user_id": pl.String, "items": pl.List(pl.Int32)},
         )
 
@@ -59,6 +59,11 @@ class UserHistories:
         return cls(frame["user_id"].to_list(), frame["items"].to_list())
 
     @classmethod
-    def from_mapping(cls, histories: Mapping[str, Sequence[int]]) -> UserHistories:
+    def nobody(cls) -> UserHistories:
+        """Of no user."""
+        return cls([], [])
+
+    @classmethod
+    def from_mapping(cls, histories: Mapping[str, Sequence[int] | np.ndarray]) -> UserHistories:
         """From user id to item numbers."""
         return cls(list(histories), list(histories.values()))

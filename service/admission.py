@@ -58,15 +58,16 @@ class Pace:
         if self._mean == 0:
             self._mean, self._deviation = seconds, seconds / 4
         else:
+            memory = self._memory(now)
+            self._mean, self._deviation = memory * self._mean, memory * self._deviation
             self._deviation += (abs(seconds - self._mean) - self._deviation) / 4
             self._mean += (seconds - self._mean) / 8
         self._at = now
 
     def gave_up(self, seconds: float, now: float) -> None:
         """One was not answered in `seconds`: it would have taken longer, nobody knows how much."""
-        if seconds > self._mean:
+        if seconds > self._mean * self._memory(now):
             self.took(1.5 * seconds, now)
-        self._at = now
 
     def came_out(self, full_seconds: float) -> None:
         """One came out of a full engine, so long after the last."""

@@ -37,10 +37,7 @@ from service.logs import configure_logging
 from service.metrics import Metrics
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
-from service.stores.local import LocalServer, LocalServerError
-from service.stores.memory import MemoryStore
-from service.stores.port import StoreError, UserStore
-from service.stores.redis import RedisStore, RedisStoreConfig
+from service.stores.create import create_stores
 from service.usecases.explain import ExplainConfig, Explainer
 from service.usecases.recommend import RecommendConfig, Recommender
 from service.users.histories import Histories
@@ -200,10 +197,10 @@ async def _build(
     bundle.check_llm(engine.fingerprint, llm)
     deployment = await asyncio.to_thread(Deployment.build, bundle, engine, settings.variant)
     executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))
-    store = await _create_store(settings, stack)
-    await _connect(store)
-    histories = Histories(store, settings.user_cache_size)
-    representations = Representations(store, executor, metrics, settings.user_cache_size)
+    store, cache = await create_stores(settings, metrics, stack)
+    histories = Histories(store, settings.user_cache_size, settings.live_history_items, settings.clock_skew_seconds)
+    representations = Representations(cache, executor, metrics, settings.user_cache_size)
+    stack.push_async_callback(representations.close)
     llm_gate = LLMGate(engine, executor, metrics, settings.max_inflight)
     _watch(metrics, engine, llm_gate)
     recommender = Recommender(
@@ -230,7 +227,8 @@ async def _build(
     )
     await _warm_up(deployment, llm_gate, settings.window)
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
-    return Services(Deployments(deployment), engine, store, histories, recommender, explainer)
+    logger.info("blend", ranker=settings.ranker, llm=bundle.manifest.blends.llm_in_words)
+    return Services(Deployments(deployment), engine, store, cache, histories, recommender, explainer)
 
 
 def _watch(metrics: Metrics, engine: LLMEngine, llm_gate: LLMGate) -> None:
@@ -259,36 +257,3 @@ async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> No
     except PromptTooLongError as error:
         raise ConfigError(f"window {window} is too large (ALLMREC_WINDOW): {error}") from error
     await llm_gate.warm_up(question)
-
-
-async def _connect(store: UserStore) -> None:
-    """Reach the store before the first request does. The service starts without it, as it goes on without it."""
-    with contextlib.suppress(StoreError):
-        await store.connect()
-
-
-async def _create_store(settings: Settings, stack: AsyncExitStack) -> UserStore:
-    """Redis where it is given, our own where not, this process's memory where neither can be."""
-    if settings.redis_url is not None:
-        url = settings.redis_url.get_secret_value()
-    else:
-        server = LocalServer(settings.redis_dir)
-        stack.push_async_callback(server.close)
-        try:
-            await server.start()
-        except LocalServerError as error:
-            logger.warning("user_store_in_memory", error=str(error))
-            return MemoryStore(settings.live_history_items, settings.user_cache_size)
-        url = server.url
-    store = RedisStore(
-        url,
-        RedisStoreConfig(
-            timeout_seconds=settings.redis_timeout_ms / 1000,
-            retry_seconds=settings.redis_retry_seconds,
-            vector_ttl_seconds=settings.representation_ttl_seconds,
-            history_items=settings.live_history_items,
-            history_ttl_seconds=settings.live_history_ttl_seconds,
-        ),
-    )
-    stack.push_async_callback(store.close)
-    return store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def serve(
+    context: typer.Context,
     bundle: Annotated[Path | None, typer.Option(help="Bundle version or bundle home. (default: bundles/demo)")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. (default: 8000)")] = None,
@@ -39,6 +41,8 @@ def serve(
 
     Every option, and many more settings, can come from the environment or a .env file: see .env.example.
     """
+    if context.invoked_subcommand is not None:
+        return
     given = {
         "bundle": bundle,
         "host": host,
@@ -75,6 +79,18 @@ def serve(
         server.run(sockets=[listener])
     if failures:
         _fail(failures[0])
+
+
+@app.command("migrate-users")
+def migrate() -> None:
+    """Move users from the layout of the first release to this one's, in the Redis of REDIS_URL or our own. Once."""
+    from service.stores.create import migrate_stored_users  # noqa: PLC0415
+
+    try:
+        moved = asyncio.run(migrate_stored_users(load_settings()))
+    except AllmrecError as error:
+        _fail(error)
+    typer.echo(f"moved {moved} users; start the service")
 
 
 def greeting(host: str, port: int, services: Services, with_key: bool) -> str:

@@ -9,7 +9,7 @@ from models.errors import ServerError
 from service.deployments.registry import Deployments
 from service.metrics import Metrics
 from service.settings import Settings
-from service.stores.port import UserStore
+from service.stores.port import UserStore, VectorCache
 from service.usecases.explain import Explainer
 from service.usecases.recommend import Recommender
 from service.users.histories import Histories
@@ -26,6 +26,7 @@ class Services:
     deployments: Deployments
     engine: LLMEngine
     store: UserStore
+    cache: VectorCache
     histories: Histories
     recommender: Recommender
     explainer: Explainer

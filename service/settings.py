@@ -75,28 +75,43 @@ class Settings(BaseSettings):
     timeout_ms: int = Field(1000, gt=0, description="Time to answer if the request does not say.")
     max_timeout_ms: int = Field(60_000, gt=0, description="Longest `timeout_ms` a request may ask for.")
     reserve_ms: int = Field(10, ge=0, description="Kept from the LLM's time for the rest of the answer.")
-    floor_ms: int = Field(25, ge=0, description="The CF ranking gets this long however small `timeout_ms` is.")
-    max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the CF ranking.")
+    floor_ms: int = Field(25, ge=0, description="The blend's ranking gets this long however small `timeout_ms` is.")
+    max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the blend's ranking.")
     explain_timeout_ms: int = Field(10_000, gt=0, description="Time for an explanation.")
     explain_tokens: int = Field(48, gt=0, description="Longest explanation, quoted titles aside, in LLM tokens.")
 
+    tenant: str = Field("default", min_length=1, max_length=64, description="Whose users these are, in a shared Redis.")
     redis_url: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices(f"{PREFIX}REDIS_URL", "REDIS_URL"),
-        description="Redis to use; a local redis-server of our own if not given. `REDIS_URL` works too.",
+        description="Redis for users; a local server of our own if not given. `REDIS_URL` works too.",
     )
-    redis_dir: Path = Field(Path("data/redis"), description="Where the local redis-server persists.")
-    redis_timeout_ms: int = Field(100, gt=0, description="Longest wait for one Redis call.")
-    redis_retry_seconds: float = Field(1.0, gt=0, description="Pause after a failed Redis call before the next try.")
+    cache_url: SecretStr | None = Field(
+        None, description="Redis for cached representations; that of the users if not given."
+    )
+    redis_dir: Path = Field(Path("data/redis"), description="Where the local server persists.")
+    redis_appendfsync: Literal["always", "everysec", "no"] = Field(
+        "always", description="When the local server has events on the disk: before they are acknowledged, or later."
+    )
+    redis_waitaof: bool = Field(False, description="Acknowledge events once a Redis given by URL has them on its disk.")
+    redis_connections: int = Field(64, gt=0, description="Connections of each kind; calls beyond wait for one.")
+    redis_timeout_ms: int = Field(100, gt=0, description="Longest wait for a Redis connection, and for an answer.")
+    redis_write_timeout_ms: int = Field(2000, gt=0, description="The same for events to be kept.")
+    redis_retry_seconds: float = Field(1.0, gt=0, description="Redis is looked after as often as this.")
     user_cache_size: int = Field(10_000, ge=1, description="Users kept in process memory.")
     representation_ttl_seconds: int = Field(86_400, gt=0, description="Life of a cached user representation.")
-    live_history_items: int = Field(50, ge=1, description="Live events kept per user.")
-    live_history_ttl_seconds: int = Field(30 * 86_400, gt=0, description="Life of a silent user's live events.")
+    representation_places: int = Field(100_000, ge=1, description="Cached representations at most.")
+    live_history_items: int = Field(50, ge=1, description="Items of feedback in a history.")
+    live_history_ttl_seconds: int = Field(30 * 86_400, gt=0, description="Life of what a silent user did.")
+    live_seen_items: int = Field(10_000, ge=1, description="Items of feedback remembered per user as seen.")
+    live_unknown_items: int = Field(100, ge=1, description="The same for items that the catalogue does not have.")
+    live_events: int = Field(200, ge=1, description="Events kept per user, with type and recommendation.")
+    clock_skew_seconds: float = Field(300, ge=0, description="How far a client's clock may be ahead.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or people.")
 
-    @field_validator("api_key", "redis_url", "llm", "dtype", "torch_threads", mode="before")
+    @field_validator("api_key", "redis_url", "cache_url", "llm", "dtype", "torch_threads", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class CatalogueModel:
 
     Attributes:
         catalogue: the items.
-        histories: last interactions of the users known in training.
+        histories: last interactions of the users known in training, as many as a backbone may read.
         backbone: the frozen CF backbone.
         cf_vectors: (N+1, d) items in CF space: the backbone's own, or decoded from text for items it has none for.
         joint_item: (N+1, 2d') joint embeddings: e_i, or q_i for items that the backbone has no vector for, and beside
@@ -33,6 +33,7 @@ class CatalogueModel:
         index: over `cf_vectors`.
         alignment: stage-1 weights by name.
         signals: what signals without an LLM are computed from.
+        earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
     catalogue: Catalogue
@@ -46,6 +47,11 @@ class CatalogueModel:
     index: ItemIndex
     alignment: dict[str, torch.Tensor]
     signals: SignalTables
+    earlier: UserHistories = field(default_factory=UserHistories.nobody)
+
+    def seen(self, user_id: str) -> np.ndarray:
+        """(n,) every item that the user met in training."""
+        return np.concatenate([self.earlier.of(user_id), self.histories.of(user_id)])
 
     @torch.inference_mode()
     def user_vectors(

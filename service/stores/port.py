@@ -1,46 +1,139 @@
-"""The port to what is shared between replicas: live histories and cached user representations."""
+"""The ports to what replicas share: what users did since training, and cached user representations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from models.errors import ServerError
 
 
 class StoreError(ServerError):
-    """The store cannot be reached right now. Raised by `UserStore`; answers go on without it."""
+    """A store cannot do what it was asked right now. Raised by stores; answers go on without it."""
+
+
+@dataclass(frozen=True)
+class UserKey:
+    """A user of a catalogue."""
+
+    catalogue: str
+    user_id: str
 
 
 @dataclass(frozen=True)
 class Event:
-    """A user met an item at `timestamp`, in seconds since 1970."""
+    """A user met an item.
 
-    user_id: str
+    Attributes:
+        event_id: an event whose id is remembered is not recorded again.
+        item_id: what was met.
+        moment: when, in microseconds since 1970.
+        type: `view`, `click`, `purchase` or `like`.
+        recommendation_id: the answer that led there, if one did.
+        known: whether the catalogue had the item when the event came. Unknown items are kept apart, so that they never
+            push out known ones.
+        timed: whether `moment` is the client's. If not, the event is the latest of its user, whatever the clocks say.
+        repeats_after: microseconds after which an event of the same id is another event; None for never.
+    """
+
+    event_id: str
     item_id: str
-    timestamp: float
+    moment: int
+    type: str = "view"
+    recommendation_id: str | None = None
+    known: bool = True
+    timed: bool = True
+    repeats_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Met:
+    """An item at the latest time that a user met it; among equal times, later arrivals are later."""
+
+    item_id: str
+    moment: int
+    arrival: int
+
+
+@dataclass(frozen=True)
+class LiveUser:
+    """What a user did since training.
+
+    Attributes:
+        born: when the store first heard of the user, in microseconds; 0 if it never did.
+        arrivals: how many events came since.
+        met: every item once, oldest first.
+    """
+
+    born: int = 0
+    arrivals: int = 0
+    met: tuple[Met, ...] = field(default=(), repr=False)
+
+    def precedes(self, other: LiveUser) -> bool:
+        """Whether `other` is a later state of the same user."""
+        return self.born == other.born and self.arrivals < other.arrivals
+
+
+NOBODY = LiveUser()
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is remembered of one user.
+
+    Attributes:
+        items: known items.
+        unknown_items: items that the catalogue did not have when they were met.
+        events: events, with their ids, types and recommendations.
+        life_seconds: after so much silence, nothing.
+    """
+
+    items: int = 10_000
+    unknown_items: int = 100
+    events: int = 200
+    life_seconds: int = 30 * 86_400
 
 
 class UserStore(Protocol):
-    """Live histories and cached representations. Every call may raise `StoreError`.
-
-    A live history holds each item once, at its latest time, so recording an event twice changes nothing.
-    """
+    """What users did since training. Every call may raise `StoreError`."""
 
     async def connect(self) -> None:
-        """Reach the store."""
+        """Reach the store and look whether it fits.
 
-    async def live_history(self, catalogue: str, user_id: str) -> list[str]:
-        """The latest item ids of a user of a catalogue, oldest first; empty for an unknown user."""
+        Raises:
+            ConfigError: it holds users in a layout of before.
+        """
 
-    async def record(self, catalogue: str, events: Sequence[Event]) -> None:
-        """Add events to the live histories of a catalogue's users."""
+    async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
+        """What a user did.
 
-    async def vector(self, key: str) -> bytes | None:
-        """A cached representation."""
+        Args:
+            user: who.
+            cached: what is known already; returned as it is if nothing came since.
+            patience: seconds to wait at most; the store's own patience if not given.
+        """
 
-    async def put_vector(self, key: str, value: bytes) -> None:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+        """Keep events, and return what their users have done by then.
+
+        When this returns, all are kept. When it raises, some may be: sent again, they are not kept twice.
+        """
+
+    async def events(self, user: UserKey) -> list[Event]:
+        """The events remembered of a user, in order of arrival."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class VectorCache(Protocol):
+    """Cached representations. Every call may raise `StoreError`."""
+
+    async def get(self, key: bytes, patience: float | None = None) -> bytes | None:
+        """A representation, by a digest of all that it depends on."""
+
+    async def put(self, key: bytes, value: bytes) -> None:
         """Cache a representation."""
 
     async def close(self) -> None:

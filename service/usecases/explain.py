@@ -22,6 +22,9 @@ from service.users.histories import Histories
 from service.users.representations import Representations
 
 CITED_ITEMS = 3
+STORE_SHARE = 0.1
+"""Of a request's time, how much Redis may take for the history, and again for the representation."""
+
 NO_GAP = (" ", ",", ".", ";", ":", ")", "\n")
 
 
@@ -133,12 +136,13 @@ class Explainer:
             NotFoundError: neither training nor live events know the user.
         """
         with self._metrics.stage("user_representation"):
-            history = await self._histories.of(deployment, user_id)
+            patience = max(deadline.remaining(self._config.reserve_ms), 0) * STORE_SHARE
+            history = await self._histories.of(deployment, user_id, patience=patience)
             if not history.known:
                 raise NotFoundError(f"user '{user_id}' is unknown: it has no history here")
             user_vector = None
             if len(history.items):
-                user_vector = await self._representations.of(deployment, history.items)
+                user_vector = await self._representations.of(deployment, history.items, patience)
         genres = deployment.composer.genres
         if not genres:
             return GenreAnswer([], None, None, user_vector)

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from models.catalogue import Catalogue
 from models.config import Config
 from models.errors import ClientError
 from models.recommending.merge import popularity, softmax
@@ -21,8 +22,11 @@ from service.deployments.deployment import Deployment
 from service.llm_gate import FallbackError, LLMGate
 from service.metrics import Metrics
 from service.outcome import Fallback, RankedItem, Ranker, Recommendation
-from service.users.histories import Histories
+from service.users.histories import Histories, Sent, UserHistory
 from service.users.representations import Representations
+
+STORE_SHARE = 0.25
+"""Of a request's time, how much Redis may take for the history, and again for the representation."""
 
 
 class RecommendConfig(Config):
@@ -43,16 +47,16 @@ class Query:
 
     Attributes:
         user_id: a user, known or not, or None for a history alone.
-        history: item ids to append to the stored history, oldest first.
+        history: item ids to join to the stored history, and when they were met, in microseconds since 1970.
         candidates: item ids to rank; None to retrieve.
         categories: only items with one of these; all if empty.
         exclude_item_ids: never these.
-        exclude_seen: drop what is in the history; None means when retrieving.
+        exclude_seen: drop everything that the user ever met; None means when retrieving.
         num_results: how many to return; None means all candidates, or the configured number when retrieving.
     """
 
     user_id: str | None = None
-    history: Sequence[str] = ()
+    history: Sequence[tuple[str, int | None]] = ()
     candidates: Sequence[str] | None = None
     categories: Sequence[str] = ()
     exclude_item_ids: Sequence[str] = ()
@@ -100,7 +104,7 @@ class Recommender:
         missing: list[str] = []
         if query.candidates is not None:
             candidates, missing = catalogue.indices_of(dict.fromkeys(query.candidates))
-        sent_items, unknown = catalogue.indices_of(query.history)
+        sent, unknown = _known(catalogue, query.history)
         missing = list(dict.fromkeys([*missing, *unknown]))
         if candidates == []:
             return Recommendation(missing=missing)
@@ -109,17 +113,19 @@ class Recommender:
         try:
             async with asyncio.timeout(seconds):
                 with self._metrics.stage("user_representation"):
-                    history = await self._histories.of(deployment, query.user_id, sent_items)
+                    patience = seconds * STORE_SHARE
+                    history = await self._histories.of(deployment, query.user_id, sent, patience)
                     user_vector = None
                     if len(history.items):
-                        user_vector = await self._representations.of(deployment, history.items)
-                pool = self._pool(deployment, query, candidates, history.items)
+                        user_vector = await self._representations.of(deployment, history.items, patience)
+                pool = self._pool(deployment, query, candidates, history)
                 if user_vector is None:
                     return self._by_popularity(deployment, query, pool, missing, "cold_user")
                 with self._metrics.stage("retrieve"):
                     shortlist = await self._shortlist(deployment, pool, user_vector, history.items)
         except TimeoutError:
-            pool = self._pool(deployment, query, candidates, np.asarray(sent_items, dtype=np.int64))
+            history = self._histories.last_known(deployment, query.user_id, sent)
+            pool = self._pool(deployment, query, candidates, history)
             return self._by_popularity(deployment, query, pool, missing, "timeout")
         if not len(shortlist):
             return Recommendation(missing=missing)
@@ -174,7 +180,7 @@ class Recommender:
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, find)
 
-    def _pool(self, deployment: Deployment, query: Query, candidates: list[int] | None, history: np.ndarray) -> Pool:
+    def _pool(self, deployment: Deployment, query: Query, candidates: list[int] | None, history: UserHistory) -> Pool:
         catalogue = deployment.catalogue
         allowed = None
         if query.categories:
@@ -182,7 +188,7 @@ class Recommender:
             allowed = np.unique(np.concatenate(members))
         excluded = set(catalogue.indices_of(query.exclude_item_ids)[0])
         if query.exclude_seen or (query.exclude_seen is None and candidates is None):
-            excluded.update(history.tolist())
+            excluded |= history.seen
         return Pool(candidates, allowed, excluded, max(self._config.retrieve, self._num_results(query)))
 
     def _num_results(self, query: Query) -> int:
@@ -204,3 +210,15 @@ class Recommender:
     def _fell_back(self, reason: Fallback) -> Fallback:
         self._metrics.fell_back("/recommend", reason)
         return reason
+
+
+def _known(catalogue: Catalogue, history: Sequence[tuple[str, int | None]]) -> tuple[list[Sent], list[str]]:
+    """The entries of a history that the catalogue has, and the ids of the others."""
+    sent, unknown = [], []
+    for item_id, moment in history:
+        item = catalogue.index_of(item_id)
+        if item is None:
+            unknown.append(item_id)
+        else:
+            sent.append(Sent(item, moment))
+    return sent, unknown

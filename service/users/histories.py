@@ -1,15 +1,48 @@
-"""What a user did: the bundle's history, live events after it, and what the request itself tells."""
+"""What a user did: the bundle's history, what came by feedback since, and what the request itself sends.
+
+The order is that of time. The bundle knows no times, so its history comes first; then follow live events and the
+entries of the request, each at its time, or, where entries of the request have none, in the order given, after all
+else. Among equal times, what arrived later is later. An item counts at its latest place alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from models.errors import ClientError
 from service.deployments.deployment import Deployment
 from service.stores.lru import LRU
-from service.stores.port import Event, StoreError, UserStore
+from service.stores.port import NOBODY, Event, LiveUser, StoreError, UserKey, UserStore
+
+MICROSECONDS = 1_000_000
+RETRY_SECONDS = 300
+"""A client that sends an event without a time and without an id again within this time means the same event."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An entry of a request's history: an item number, and when, in microseconds since 1970, or None."""
+
+    item: int
+    moment: int | None = None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What somebody says that a user did; `timestamp` in seconds since 1970."""
+
+    user_id: str
+    item_id: str
+    type: str = "view"
+    timestamp: float | None = None
+    event_id: str | None = None
+    recommendation_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -18,58 +51,166 @@ class UserHistory:
 
     Attributes:
         items: (n,) item numbers, oldest first.
-        live: how many of them came by live events.
-        known: whether the user was known in training or had live events.
+        live: how many of them came by feedback.
+        known: whether the user was known in training or by feedback.
+        trained: (m,) item numbers that the user met in training, those in `items` or not.
+        met: item numbers that the user met since, by feedback or by the request, those in `items` or not.
     """
 
     items: np.ndarray
     live: int
     known: bool
+    trained: np.ndarray = field(repr=False)
+    met: Sequence[int] = field(repr=False)
+
+    @cached_property
+    def seen(self) -> set[int]:
+        """Everything that the user ever met."""
+        return {*self.trained.tolist(), *self.met}
 
 
 class Histories:
-    """Reads histories and records events. Without its store it goes on with the last it saw of each user.
+    """Reads histories and records feedback. While the store is away it goes on with what it last knew of each user.
 
     Args:
-        store: live events of all replicas.
-        size: users whose last seen live events are remembered here.
+        store: what users did, for all replicas.
+        size: users whose last known state is remembered here.
+        live_items: how many items of feedback a history holds at most.
+        clock_skew: seconds that a client's clock may be ahead.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, store: UserStore, size: int) -> None:
+    def __init__(
+        self,
+        store: UserStore,
+        size: int,
+        live_items: int = 50,
+        clock_skew: float = 300,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
-        self._last_seen: LRU[tuple[str, str], list[str]] = LRU(size)
+        self._live_items = live_items
+        self._clock_skew = clock_skew
+        self._clock = clock
+        self._last_known: LRU[UserKey, LiveUser] = LRU(size)
 
-    async def of(self, deployment: Deployment, user_id: str | None, sent: Sequence[int] = ()) -> UserHistory:
-        """The history of `user_id` with the item numbers `sent` appended; `sent` alone if there is no user."""
+    async def of(
+        self,
+        deployment: Deployment,
+        user_id: str | None,
+        sent: Sequence[Sent] = (),
+        patience: float | None = None,
+    ) -> UserHistory:
+        """The history of `user_id` with `sent` in it; `sent` alone if there is no user.
+
+        Args:
+            deployment: whose catalogue and training.
+            user_id: who.
+            sent: what the request sends.
+            patience: seconds to wait for the store at most.
+        """
         if user_id is None:
-            return UserHistory(np.asarray(sent, dtype=np.int64), 0, False)
-        histories = deployment.model.histories
-        live_ids = await self._live(deployment.catalogue_name, user_id)
-        live_items, _ = deployment.catalogue.indices_of(live_ids)
-        items = append(append(histories.of(user_id).tolist(), live_items), sent)
-        known = user_id in histories or bool(live_ids)
-        return UserHistory(np.asarray(items, dtype=np.int64), len(live_items), known)
+            return self._join(deployment, None, NOBODY, sent)
+        live = await self._live(UserKey(deployment.catalogue_name, user_id), patience)
+        return self._join(deployment, user_id, live, sent)
 
-    async def record(self, deployment: Deployment, events: Sequence[Event]) -> None:
-        """Add events to live histories.
+    def last_known(self, deployment: Deployment, user_id: str | None, sent: Sequence[Sent] = ()) -> UserHistory:
+        """The history of `user_id` as far as it is known here, without asking the store."""
+        live = NOBODY
+        if user_id is not None:
+            live = self._last_known.get(UserKey(deployment.catalogue_name, user_id)) or NOBODY
+        return self._join(deployment, user_id, live, sent)
+
+    def moment(self, timestamp: float, where: str) -> int:
+        """A client's time in microseconds.
+
+        Args:
+            timestamp: seconds since 1970.
+            where: the field it came in.
 
         Raises:
-            StoreError: nothing was recorded.
+            ClientError: it lies in the future.
         """
-        await self._store.record(deployment.catalogue_name, events)
+        ahead = timestamp - self._clock()
+        if ahead > self._clock_skew:
+            raise ClientError(
+                f"{where}: it lies {ahead:.0f} s in the future, and clocks may differ by {self._clock_skew:.0f} s: send"
+                " when it happened, or no time at all if it happened just now"
+            )
+        return round(timestamp * MICROSECONDS)
 
-    async def _live(self, catalogue: str, user_id: str) -> list[str]:
+    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> None:
+        """Keep what users did.
+
+        Raises:
+            ClientError: something lies in the future; nothing is kept.
+            StoreError: it is not known to be kept. Sent again, it is not kept twice.
+        """
+        now = round(self._clock() * MICROSECONDS)
+        events: dict[UserKey, list[Event]] = {}
+        for place, each in enumerate(feedback):
+            moment = now if each.timestamp is None else self.moment(each.timestamp, f"events.{place}.timestamp")
+            event = _event(each, moment, deployment.catalogue.index_of(each.item_id) is not None)
+            events.setdefault(UserKey(deployment.catalogue_name, each.user_id), []).append(event)
+        for user, live in (await self._store.record(events)).items():
+            self._remember(user, live)
+
+    async def _live(self, user: UserKey, patience: float | None) -> LiveUser:
+        cached = self._last_known.get(user) or NOBODY
         try:
-            live = await self._store.live_history(catalogue, user_id)
+            live = await self._store.read(user, cached, patience)
         except StoreError:
-            return self._last_seen.get((catalogue, user_id)) or []
-        if live:
-            self._last_seen.put((catalogue, user_id), live)
+            return cached
+        self._remember(user, live)
         return live
+
+    def _remember(self, user: UserKey, live: LiveUser) -> None:
+        """Answers of the store may overtake each other."""
+        before = self._last_known.get(user)
+        if (before is not None or live.met) and not (before is not None and live.precedes(before)):
+            self._last_known.put(user, live)
+
+    def _join(self, deployment: Deployment, user_id: str | None, live: LiveUser, sent: Sequence[Sent]) -> UserHistory:
+        model = deployment.model
+        index_of = deployment.catalogue.index_of
+        places = ((index_of(met.item_id), met.moment) for met in live.met)
+        met = [(item, moment) for item, moment in places if item is not None]
+        recent = met[-self._live_items :]
+        trained = np.zeros(0, dtype=np.int64) if user_id is None else model.histories.of(user_id)
+        items = append(trained.tolist(), _merge(recent, sent))
+        live_items = {item for item, _ in recent}
+        return UserHistory(
+            items=np.asarray(items, dtype=np.int64),
+            live=len(live_items),
+            known=user_id is not None and (user_id in model.histories or bool(live.met)),
+            trained=np.zeros(0, dtype=np.int64) if user_id is None else model.seen(user_id),
+            met=[*(item for item, _ in met), *(entry.item for entry in sent)],
+        )
 
 
 def append(earlier: Sequence[int], later: Iterable[int]) -> list[int]:
-    """`earlier`, then `later`. What happened again counts at its later place, so a repeated report adds nothing."""
-    later = list(later)
-    repeated = set(later)
-    return [item for item in earlier if item not in repeated] + later
+    """`earlier`, then `later`, every item once, at its latest place."""
+    latest = dict.fromkeys(reversed([*earlier, *later]))
+    return list(reversed(latest))
+
+
+def _merge(live: Sequence[tuple[int, int]], sent: Sequence[Sent]) -> list[int]:
+    """Live items and the request's, by time where the request knows it, else one after the other."""
+    timed = [(entry.item, entry.moment) for entry in sent if entry.moment is not None]
+    if len(timed) < len(sent):
+        return [*(item for item, _ in live), *(entry.item for entry in sent)]
+    return [item for item, _ in sorted([*live, *timed], key=lambda pair: pair[1])]
+
+
+def _event(feedback: Feedback, moment: int, known: bool) -> Event:
+    """With the client's id, or one of what makes an event what it is."""
+    timed = feedback.timestamp is not None
+    if feedback.event_id is not None:
+        event_id, repeats_after = f"client:{feedback.event_id}", None
+    else:
+        essence = (feedback.item_id, feedback.type, feedback.recommendation_id or "", str(moment) if timed else "")
+        digest = hashlib.sha256("\0".join(essence).encode()).hexdigest()
+        event_id, repeats_after = digest[:24], None if timed else RETRY_SECONDS * MICROSECONDS
+    return Event(
+        event_id, feedback.item_id, moment, feedback.type, feedback.recommendation_id, known, timed, repeats_after
+    )

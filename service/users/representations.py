@@ -13,48 +13,67 @@ import torch
 from service.deployments.deployment import Deployment
 from service.metrics import Metrics
 from service.stores.lru import LRU
-from service.stores.port import StoreError, UserStore
+from service.stores.port import StoreError, VectorCache
+
+MAX_PUTS = 64
 
 
 class Representations:
     """A cache in two tiers. Its keys hold all that a representation depends on, so no entry can be stale.
 
     Args:
-        store: shared between replicas.
+        cache: shared between replicas.
         executor: runs the backbone.
         metrics: counts hits.
         size: representations kept in this process.
     """
 
-    def __init__(self, store: UserStore, executor: Executor, metrics: Metrics, size: int) -> None:
-        self._store = store
+    def __init__(self, cache: VectorCache, executor: Executor, metrics: Metrics, size: int) -> None:
+        self._cache = cache
+        self._puts: set[asyncio.Task[None]] = set()
         self._executor = executor
         self._metrics = metrics
-        self._local: LRU[str, torch.Tensor] = LRU(size)
+        self._local: LRU[bytes, torch.Tensor] = LRU(size)
 
-    async def of(self, deployment: Deployment, history: np.ndarray) -> torch.Tensor:
-        """x_u (d,) float32 of a history of item numbers, oldest first."""
+    async def of(self, deployment: Deployment, history: np.ndarray, patience: float | None = None) -> torch.Tensor:
+        """x_u (d,) float32 of a history of item numbers, oldest first.
+
+        Args:
+            deployment: whose backbone.
+            history: item numbers.
+            patience: seconds to wait for the cache at most.
+        """
         recent = deployment.recent(history)
         key = representation_key(recent, deployment.version)
         vector = self._local.get(key)
         self._count("local", "miss" if vector is None else "hit")
         if vector is not None:
             return vector
-        vector = await self._stored(key, deployment.bundle.manifest.user_size)
+        vector = await self._stored(key, deployment.bundle.manifest.user_size, patience)
         if vector is None:
             loop = asyncio.get_running_loop()
             vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent])
             vector = vectors[0].float()
-            with contextlib.suppress(StoreError):
-                await self._store.put_vector(key, vector.cpu().numpy().astype("<f4").tobytes())
+            self._put(key, vector.cpu().numpy().astype("<f4").tobytes())
         else:
             vector = vector.to(deployment.model.cf_vectors.device)
         self._local.put(key, vector)
         return vector
 
-    async def _stored(self, key: str, size: int) -> torch.Tensor | None:
+    def _put(self, key: bytes, value: bytes) -> None:
+        """Nobody waits for the cache to take it. Where it does not keep up, it does without."""
+        if len(self._puts) < MAX_PUTS:
+            put = asyncio.create_task(self._put_quietly(key, value))
+            self._puts.add(put)
+            put.add_done_callback(self._puts.discard)
+
+    async def _put_quietly(self, key: bytes, value: bytes) -> None:
+        with contextlib.suppress(StoreError):
+            await self._cache.put(key, value)
+
+    async def _stored(self, key: bytes, size: int, patience: float | None) -> torch.Tensor | None:
         try:
-            value = await self._store.vector(key)
+            value = await self._cache.get(key, patience)
         except StoreError:
             self._count("redis", "error")
             return None
@@ -64,12 +83,16 @@ class Representations:
         self._count("redis", "hit")
         return torch.from_numpy(np.frombuffer(value, dtype="<f4").astype(np.float32))
 
+    async def close(self) -> None:
+        """Finish what is being cached."""
+        await asyncio.gather(*self._puts)
+
     def _count(self, tier: str, result: str) -> None:
         self._metrics.user_cache.labels(tier, result).inc()
 
 
-def representation_key(history: np.ndarray, bundle_version: str) -> str:
+def representation_key(history: np.ndarray, bundle_version: str) -> bytes:
     """The cache key of a history under a bundle."""
     digest = hashlib.sha256(bundle_version.encode() + b"\0")
     digest.update(np.asarray(history, dtype="<i8").tobytes())
-    return digest.hexdigest()
+    return digest.digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import signal
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
 from service.cli import app
+from service.stores.local import LocalServer
 from tests.service.world import World
 
 
@@ -26,7 +29,7 @@ def pid_in(directory: Path) -> int | None:
     """The process whose working directory this is."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if (entry / "cwd").resolve() == directory.resolve() and b"redis" in (entry / "cmdline").read_bytes():
+            if (entry / "cwd").resolve() == directory.resolve() and b"valkey" in (entry / "cmdline").read_bytes():
                 return int(entry.name)
         except OSError:
             continue
@@ -113,3 +116,28 @@ def test_redis_does_not_outlive_the_service_however_that_ends(tmp_path: Path, ho
         owner.wait()
     while pid_in(tmp_path) is not None:
         time.sleep(0.01)
+
+
+def test_users_of_the_first_release_are_moved_by_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder of our own server, too; without such users nothing is moved."""
+    monkeypatch.setenv("ALLMREC_REDIS_DIR", str(tmp_path / "redis"))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+    async def store_as_before() -> None:
+        server = LocalServer(tmp_path / "redis")
+        await server.start()
+        async with Redis.from_url(server.url) as redis:
+            await redis.zadd("allmrec:tiny:live:u1", {"i1": 1.0, "i2": 2.0})
+        await server.close()
+
+    asyncio.run(store_as_before())
+    assert "moved 1 users" in run("migrate-users").stdout
+    assert "moved 0 users" in run("migrate-users").stdout
+
+
+def test_a_redis_that_is_not_there_moves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    result = run("migrate-users")
+    assert result.exit_code == 1
+    assert "allmrec-serve:" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -192,6 +192,20 @@ def test_an_engine_that_slows_down_and_recovers_is_followed() -> None:
     assert max(outcome.seconds for outcome in during) <= 1.02
 
 
+def test_an_engine_too_slow_for_anybody_is_found_again_when_it_is_not() -> None:
+    """Half a minute at three seconds an answer, where all have one: ten seconds after it nothing is left of it."""
+
+    async def scenario() -> list[Outcome]:
+        engine = ScriptedEngine(2, 3.0)
+        gate = gate_to(engine)
+        await load(gate, 20, 30, 1.0)
+        engine.seconds = 0.1
+        return await load(gate, 12, 30, 1.0, seed=1)
+
+    outcomes = [outcome for outcome in simulate(scenario()) if outcome.at > 10]
+    assert scored(outcomes) >= 0.98 * len(outcomes)
+
+
 def test_a_request_that_no_engine_could_answer_in_time_is_hardly_ever_tried() -> None:
     """50 ms for what takes 100: all fall back in time, and the engine stays free for others."""
 

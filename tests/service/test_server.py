@@ -18,7 +18,7 @@ import pytest
 from tests.service.api.hosting import on_a_socket
 from tests.service.world import FakeEngine, World
 
-LAME_DUCK_SECONDS = 1.5
+LAME_DUCK_SECONDS = 5
 
 
 def test_sigterm_makes_a_lame_duck_first(world: World, engine: FakeEngine, tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_a_wrong_value_names_its_setting(monkeypatch: pytest.MonkeyPatch, name: 
         load_settings()
 
 
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_a_mistyped_name_is_refused_with_the_one_that_is_near(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    if where == ".env":
+        (tmp_path / ".env").write_text("ALLMREC_TIMEOUT=5\n")
+    else:
+        monkeypatch.setenv("ALLMREC_TIMEOUT", "5")
+    with pytest.raises(ConfigError, match="no setting ALLMREC_TIMEOUT: ALLMREC_TIMEOUT_MS is meant"):
+        load_settings()
+
+
 @pytest.mark.parametrize("document", [".env.example", "docs/operations.md"])
 def test_every_setting_is_documented(document: str) -> None:
     text = (ROOT / document).read_text()

@@ -46,6 +46,8 @@ ITEMS = 30
 WARM = 24
 USER_SIZE, JOINT_SIZE = 8, 12
 GENRES = ("Drama", "Comedy", "Thriller", "Science Fiction")
+LONG_USER, EARLIER = "u19", (25, 26, 27)
+"""A user who met these items before the history that the bundle keeps."""
 WORDS = ("red", "silent", "winter", "ocean", "broken", "golden", "night", "river", "last", "stone")
 
 
@@ -143,6 +145,7 @@ def make_contents(token_size: int, seed: int = 0) -> CatalogueModel:
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"weight": torch.zeros(1)},
         signals=make_signals(catalogue, histories),
+        earlier=UserHistories([LONG_USER], [EARLIER]),
     )
 
 

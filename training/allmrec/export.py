@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from models.alignment.projection import TokenProjector
 from models.alignment.text_encoder import TextEncoder
 from models.bundle.catalogue_model import CatalogueModel
@@ -39,6 +41,7 @@ def assemble(
     return CatalogueModel(
         catalogue=split.catalogue,
         histories=UserHistories(split.user_ids, [split.full_history(user)[-HISTORY_ITEMS:] for user in users]),
+        earlier=_earlier(split),
         backbone=aligned.backbone.to(device),
         cf_vectors=placement.cf_vectors.to(device),
         joint_item=joint_item.to(device),
@@ -49,6 +52,16 @@ def assemble(
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
         signals=signals,
     )
+
+
+def _earlier(split: SequenceSplit) -> UserHistories:
+    """What users met before the history that serving starts from: nobody is recommended what they know already."""
+    earlier = {}
+    for user, user_id in enumerate(split.user_ids):
+        history = split.full_history(user)
+        if len(history) > HISTORY_ITEMS:
+            earlier[user_id] = np.setdiff1d(history[:-HISTORY_ITEMS], history[-HISTORY_ITEMS:])
+    return UserHistories.from_mapping(earlier)
 
 
 def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: TextEncoder) -> Path:

@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from models.bundle.blend import Lift
+
+
+class Worth(BaseModel):
+    """NDCG@10 gained, on validation users, and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, lift: Lift) -> Worth:
+        """As a bundle's manifest has it."""
+        mean, low, high = lift.ndcg
+        return cls(mean=mean, low=low, high=high)
+
+
+class Signal(BaseModel):
+    """What the blend without the LLM weighs."""
+
+    id: str
+    title: str
+    lift: Worth | None = Field(description="What the blend loses without it; null if that was not measured.")
 
 
 class About(BaseModel):
@@ -21,3 +47,7 @@ class About(BaseModel):
     past: str
     genres: list[str]
     sample_user_ids: list[str]
+    ranker: Literal["llm", "blend"] = Field(description="Who ranks: the blend with the LLM, or that without it.")
+    llm_lift: Worth = Field(description="What the LLM's scores add to the blend without them.")
+    llm_in_words: str = Field(description="The same for people.")
+    signals: list[Signal] = Field(description="Of the blend without the LLM, what it would miss most first.")

@@ -17,8 +17,15 @@ class FeedbackEvent(Request):
     user_id: Id
     item_id: Id
     type: Literal["view", "click", "purchase", "like"] = "view"
-    timestamp: Timestamp | None = Field(None, description="Now if not given.")
-    recommendation_id: Id | None = Field(None, description="The answer that led there.")
+    timestamp: Timestamp | None = Field(
+        None, description="Now, after all that is known of the user, if not given. One in the future is refused."
+    )
+    event_id: Id | None = Field(
+        None,
+        description="An event whose id came before is not stored again. Without one, user, item, type and time make the"
+        " event; without a time, too, the same within five minutes is the same.",
+    )
+    recommendation_id: Id | None = Field(None, description="The answer that led there; kept with the event.")
 
 
 class FeedbackRequest(Request):

@@ -17,4 +17,4 @@ class Readiness(BaseModel):
     """Whether the service can answer, and by what."""
 
     status: Literal["ready"]
-    llm: Literal["up", "down"] = Field(description="While it is down, answers fall back to the CF ranking.")
+    llm: Literal["up", "down"] = Field(description="While it is down, answers fall back to the blend's ranking.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from service.api.schemas.base import Id, Request, Timestamp
+from service.api.schemas.base import Id, Request, Timestamp, WholeNumber
 from service.api.schemas.outcome import BestRanker, Fallback
 from service.outcome import Ranker
 
@@ -30,7 +30,8 @@ class Filter(Request):
     exclude_item_ids: list[Id] = Field([], max_length=10_000, description="Never these.")
     exclude_seen: StrictBool | None = Field(
         None,
-        description="Drop items of the history. By default when retrieving; given candidates are taken as they are.",
+        description="Drop everything that the user ever met: in training, by feedback, in `history`. By default when"
+        " retrieving; given candidates are taken as they are.",
     )
 
 
@@ -58,10 +59,10 @@ class RecommendRequest(Request):
     history: list[HistoryEntry] | None = Field(
         None,
         max_length=MAX_HISTORY,
-        description="Appended to the stored history; used alone for an unknown user. Sorted by time if every entry"
-        " has one, else taken as oldest first.",
+        description="Joined to the stored history; used alone for an unknown user. Put in order of time with it if"
+        " every entry has one, else taken as oldest first and later than what is stored.",
     )
-    num_results: StrictInt | None = Field(
+    num_results: WholeNumber | None = Field(
         None, ge=1, le=MAX_RESULTS, description="10 by default, or all candidates where these are given."
     )
     candidates: list[Id] | None = Field(
@@ -71,11 +72,11 @@ class RecommendRequest(Request):
     return_metadata: list[Literal["title", "description", "categories", "interactions"]] = Field(
         [], max_length=4, description="What to tell of each item."
     )
-    timeout_ms: StrictInt | None = Field(
+    timeout_ms: WholeNumber | None = Field(
         None,
         ge=1,
         le=MAX_TIMEOUT_MS,
-        description="The answer comes within this time, if need be by the CF ranking alone.",
+        description="The answer comes within this time, if need be by the blend's ranking alone.",
     )
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from models.bundle.manifest import MANIFEST, LLMRecord, Origin, load_manifest
 from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bundle
 from models.domain import DOMAINS
 from models.errors import BundleError
+from models.histories import UserHistories
 from models.prompts.template import PromptConfig
 from tests.tiny import tiny_blends, tiny_contents, tiny_split
 
@@ -28,7 +30,8 @@ def save_text_encoder(directory: Path) -> None:
 
 
 def export(home: Path, seed: int = 0, hit: float = 0.5, kind: str = "sasrec") -> Path:
-    contents = tiny_contents(tiny_split(), seed=seed, kind=kind)
+    earlier = UserHistories(["u3"], [[29, 30]])
+    contents = replace(tiny_contents(tiny_split(), seed=seed, kind=kind), earlier=earlier)
     return write_bundle(
         home,
         contents,
@@ -62,6 +65,9 @@ def test_what_was_written_is_what_is_read(bundle: Path) -> None:
     assert read.catalogue.categories == written.catalogue.categories
     assert read.catalogue.interactions.tolist() == written.catalogue.interactions.tolist()
     assert read.histories.of("u3").tolist() == split.full_history(3).tolist()
+    assert read.earlier.of("u3").tolist() == [29, 30]
+    assert sorted(read.seen("u3")) == sorted({29, 30, *split.full_history(3).tolist()})
+    assert read.seen("u4").tolist() == split.full_history(4).tolist()
     query = written.cf_vectors[5:6].numpy()
     assert read.index.search(query, 5)[0].tolist() == written.index.search(query, 5)[0].tolist()
     assert load_bundle(bundle).manifest.metrics == {"hit@1": 0.5}
@@ -90,7 +96,7 @@ def test_a_flipped_byte_in_any_file_is_refused_with_its_name(bundle: Path, tmp_p
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     files = sorted(path for path in copy.rglob("*") if path.is_file())
-    assert {path.name for path in files} >= {MANIFEST, "items.parquet", "users.parquet", "items.faiss", "modules.json"}
+    assert {path.name for path in files} >= {MANIFEST, "items.parquet", "users.parquet", "seen.parquet", "modules.json"}
     load_bundle(copy)
     for path in files:
         original = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -204,6 +205,21 @@ def test_sheds_what_exceeds_its_limit(at_most_two: Hosted):
     assert len(answered) + len(refused) == 20
     assert len(answered) >= 2
     assert refused
+
+
+def test_what_is_due_already_is_not_begun(hosted: Hosted, reference: Reference):
+    """Refused; and who has time beside it is answered as ever."""
+    engine, prompt, trie = hosted.engine, make_prompt(60, seed=6), ChoiceTrie(SHARED_STARTS, END)
+    now = time.perf_counter()
+
+    async def ask():
+        return await asyncio.gather(
+            engine.score(prompt, trie, now - 1), engine.score(prompt, trie, now + 60), return_exceptions=True
+        )
+
+    late, answered = hosted.run(ask())
+    assert isinstance(late, OverloadedError)
+    assert trie.log_probs(answered) == pytest.approx(reference.log_probs(prompt, SHARED_STARTS), abs=1e-3)
 
 
 def test_cancelled_requests_free_their_places(at_most_two: Hosted, reference: Reference):

@@ -261,7 +261,8 @@ class TestKeys:
     [
         {"num_results": True},
         {"num_results": "5"},
-        {"num_results": 5.0},
+        {"num_results": 5.5},
+        {"num_results": 1e300},
         {"timeout_ms": int("9" * 4000)},
         {"timeout_ms": 10**9},
         {"timeout_ms": "100"},

@@ -181,6 +181,7 @@ async def test_metrics_have_the_names_and_labels_that_dashboards_rely_on(
         "allmrec_inflight_requests": set(),
         "allmrec_user_cache_requests_total": {"tier", "result"},
         "allmrec_feedback_events_total": {"type"},
+        "allmrec_store_up": {"store"},
         "allmrec_index_items": set(),
         "allmrec_bundle_info": {"bundle_version", "variant"},
     }
@@ -206,6 +207,13 @@ async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) 
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page.text)
     assert not re.search(r"@import|url\(", page.text)
+
+
+async def test_the_page_says_what_the_llm_is_worth(client: httpx.AsyncClient) -> None:
+    """By the field that `/about` has for people."""
+    page = (await client.get("/")).text
+    assert 'id="worth"' in page
+    assert 'at("worth").textContent = about.llm_in_words' in page
 
 
 async def test_the_docs_describe_every_route(client: httpx.AsyncClient) -> None:

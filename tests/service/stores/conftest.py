@@ -7,10 +7,19 @@ import pytest
 from service.stores.local import LocalServer
 
 
-@pytest.fixture
-async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """An empty server."""
-    server = LocalServer(tmp_path_factory.mktemp("redis"))
+@pytest.fixture(scope="session")
+async def shared_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalServer]:
+    """A server for tests that keep to a tenant of their own."""
+    server = LocalServer(tmp_path_factory.mktemp("shared"))
     await server.start()
-    yield server.url
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalServer]:
+    """An empty server, to do with as one likes."""
+    server = LocalServer(tmp_path_factory.mktemp("server"))
+    await server.start()
+    yield server
     await server.close()

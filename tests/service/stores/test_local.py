@@ -5,39 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
-from service.stores.local import LocalServer, LocalServerError
-from service.stores.port import Event
-from service.stores.redis import RedisStore, RedisStoreConfig
+from service.stores.local import LocalServer, LocalServerConfig, LocalServerError
+from service.stores.port import Bounds, Event, UserKey
+from service.stores.redis.address import parse_address
+from service.stores.redis.users import RedisConfig, RedisStore
 
 pytestmark = pytest.mark.anyio
 
-CATALOGUE = "films"
+USER = UserKey("films", "u")
 
 
-async def test_the_local_server_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
-    for moment in (1.0, 2.0):
+async def test_it_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
+    for moment in (1, 2):
         server = LocalServer(tmp_path)
         await server.start()
-        store = RedisStore(server.url, RedisStoreConfig(timeout_seconds=5))
-        await store.record(CATALOGUE, [Event("u", f"i{moment}", moment)])
-        history = await store.live_history(CATALOGUE, "u")
+        store = RedisStore(parse_address(server.url), RedisConfig(timeout_seconds=5), Bounds())
+        await store.record({USER: [Event(str(moment), f"i{moment}", moment)]})
+        user = await store.read(USER)
         await store.close()
         await server.close()
-    assert history == ["i1.0", "i2.0"]
+    assert [met.item_id for met in user.met] == ["i1", "i2"]
 
 
-async def test_a_second_server_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
+async def test_a_folder_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than answering 202 to what nobody will find again."""
+    monkeypatch.setattr("service.stores.local._CLAIM_SECONDS", 0.1)
     first, second = LocalServer(tmp_path), LocalServer(tmp_path)
     await first.start()
-    await second.start()
-    assert first.url != second.url
-    store = RedisStore(first.url, RedisStoreConfig(timeout_seconds=5))
-    await store.record(CATALOGUE, [Event("u", "a", 1.0)])
-    other = RedisStore(second.url, RedisStoreConfig(timeout_seconds=5))
-    assert await other.live_history(CATALOGUE, "u") == []
-    for part in (store, other, first, second):
-        await part.close()
+    with pytest.raises(LocalServerError, match=r"another service uses this folder.*ALLMREC_REDIS_DIR"):
+        await second.start()
+    await second.close()
+    await first.close()
+    third = LocalServer(tmp_path)
+    await third.start()
+    await third.close()
+
+
+async def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    server = LocalServer(tmp_path / "file" / "folder")
+    with pytest.raises(LocalServerError, match=r"events cannot be kept there.*REDIS_URL"):
+        await server.start()
+    await server.close()
 
 
 async def test_a_server_that_cannot_read_its_files_says_why(tmp_path: Path) -> None:
@@ -46,3 +57,16 @@ async def test_a_server_that_cannot_read_its_files_says_why(tmp_path: Path) -> N
     with pytest.raises(LocalServerError, match="Bad file format"):
         await server.start()
     await server.close()
+
+
+async def test_events_are_refused_before_they_are_evicted_and_a_cache_forgets(tmp_path: Path) -> None:
+    events, cache = LocalServer(tmp_path), LocalServer(None, LocalServerConfig(max_memory=4 << 20))
+    for server, policy, appends in ((events, "noeviction", 1), (cache, "allkeys-lru", 0)):
+        await server.start()
+        async with Redis.from_url(server.url) as redis:
+            assert (await redis.info("memory"))["maxmemory_policy"] == policy
+            assert (await redis.info("persistence"))["aof_enabled"] == appends
+    async with Redis.from_url(events.url) as redis:
+        assert (await redis.config_get("appendfsync"))["appendfsync"] == "always"
+    await events.close()
+    await cache.close()

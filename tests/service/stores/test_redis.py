@@ -1,42 +1,342 @@
-"""What only the store in Redis must do."""
+"""What befalls a Redis, and that it stays with whom it befalls."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
-from service.stores.port import Event, StoreError
-from service.stores.redis import RedisStore, RedisStoreConfig
+from models.errors import ConfigError
+from service.stores.local import LocalServer
+from service.stores.port import NOBODY, Bounds, Event, StoreError, UserKey
+from service.stores.redis.address import parse_address
+from service.stores.redis.keys import Keys
+from service.stores.redis.migrate import migrate_users
+from service.stores.redis.users import RedisConfig, RedisStore
+from service.stores.redis.vectors import RedisVectors
 
 pytestmark = pytest.mark.anyio
 
-CATALOGUE = "films"
+USER = UserKey("films", "u")
+OTHER = UserKey("films", "v")
 
 
-async def test_everything_in_redis_expires(redis_url: str) -> None:
-    store = RedisStore(redis_url, RedisStoreConfig(timeout_seconds=5, history_ttl_seconds=90))
-    await store.record("expiry", [Event("u", "a", 1.0)])
-    await store.put_vector("k", b"x")
-    async with Redis.from_url(redis_url) as redis:
-        assert 0 < await redis.ttl("allmrec:expiry:live:u") <= 90
-        assert 0 < await redis.ttl("allmrec:x:k") <= 86_400
+def met(item_id: str, moment: int = 1) -> list[Event]:
+    return [Event(f"{item_id}@{moment}", item_id, moment)]
+
+
+class Failures(Counter[str]):
+    """What failed and how."""
+
+    def __call__(self, operation: str, failure: str) -> None:
+        self[f"{operation} {failure}"] += 1
+
+
+@pytest.fixture
+def failures() -> Failures:
+    return Failures()
+
+
+@pytest.fixture
+async def store(server: LocalServer, failures: Failures) -> AsyncIterator[RedisStore]:
+    """Quick to notice: it looks after its server every 50 ms, and takes 200 ms of silence for a hang."""
+    config = RedisConfig(timeout_seconds=0.04, write_timeout_seconds=1.0, retry_seconds=0.05)
+    store = RedisStore(parse_address(server.url), config, Bounds(), failures)
+    await store.connect()
+    yield store
     await store.close()
 
 
-async def test_a_store_that_cannot_be_reached_says_so_and_is_left_alone() -> None:
-    """Nobody listens there. The first call fails by trying, the next without."""
-    store = RedisStore("redis://127.0.0.1:1", RedisStoreConfig(retry_seconds=3600))
+@pytest.fixture
+async def redis(server: LocalServer) -> AsyncIterator[Redis]:
+    async with Redis.from_url(server.url) as redis:
+        yield redis
+
+
+def pid_of(server: LocalServer) -> int:
+    """The process that listens on its socket."""
+    socket = server.url.removeprefix("unix://").encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_bytes()
+            if b"valkey-server" in line.split(b"\0")[0] and socket in line:
+                return int(entry.name)
+    raise AssertionError("it does not run")
+
+
+@contextlib.contextmanager
+def hanging(server: LocalServer) -> Iterator[None]:
+    """It does not say a word, and goes on afterwards."""
+    pid = pid_of(server)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_more_calls_than_connections_wait_their_turn(server: LocalServer, failures: Failures) -> None:
+    """Six hundred new users at once, over three connections."""
+    config = RedisConfig(connections=3, timeout_seconds=5, write_timeout_seconds=10)
+    store = RedisStore(parse_address(server.url), config, Bounds(), failures)
+    await store.connect()
+    users = [UserKey("films", f"u{number}") for number in range(600)]
+    await asyncio.gather(*(store.record({user: met("a")}) for user in users))
+    states = await asyncio.gather(*(store.read(user) for user in users))
+    assert all(len(state.met) == 1 for state in states)
+    assert not failures
+    await store.close()
+
+
+async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis: Redis, failures: Failures) -> None:
+    await store.record({OTHER: met("a")})
+    await redis.set(Keys("default").of_user(USER)[0], "not a hash")
+    for _ in range(20):
+        with pytest.raises(StoreError, match="refuses"):
+            await store.read(USER)
+        assert len((await store.read(OTHER)).met) == 1
+    await store.record({OTHER: met("b", 2)})
+    assert failures == {"read refused": 20}
+
+
+async def test_a_full_memory_refuses_events_and_nothing_else(
+    store: RedisStore, redis: Redis, failures: Failures
+) -> None:
+    """Nothing is evicted for them either, and none of a batch is kept."""
+    before = await store.record({USER: met("a")})
+    await redis.config_set("maxmemory", 1)
+    with pytest.raises(StoreError, match="maxmemory"):
+        await store.record({USER: [*met("b", 2), *met("c", 3)], OTHER: met("a")})
+    assert await store.read(USER) == before[USER]
+    assert await store.read(OTHER) == NOBODY
+    assert failures == {"record refused": 1}
+    await redis.config_set("maxmemory", 0)
+    assert len((await store.record({USER: met("b", 2)}))[USER].met) == 2
+
+
+async def test_a_busy_process_does_not_take_its_redis_for_dead(store: RedisStore, failures: Failures) -> None:
+    """Its event loop stands still for five times the patience, again and again."""
+    await store.record({USER: met("a")})
+    for _ in range(5):
+        reads = [asyncio.ensure_future(store.read(USER)) for _ in range(10)]
+        await asyncio.sleep(0)
+        time.sleep(0.2)
+        assert [len((await read).met) for read in reads] == [1] * 10
+    assert not failures
+
+
+async def test_a_hang_is_noticed_however_little_patience_requests_have(
+    server: LocalServer, store: RedisStore, failures: Failures
+) -> None:
+    """Nobody waits for more than a millisecond; still the server is soon left alone, and soon found again."""
+    await store.record({USER: met("a")})
+    with hanging(server):
+        while not failures["read unreachable"]:
+            with pytest.raises(StoreError):
+                await store.read(USER, patience=0.001)
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await store.record({USER: met("b", 2)})
+    await until_reached(store)
+    assert len((await store.read(USER)).met) == 1
+
+
+async def until_reached(store: RedisStore) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(StoreError):
+                await store.read(USER)
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_a_hang_that_nobody_asks_about_is_noticed_too(server: LocalServer, store: RedisStore) -> None:
+    with hanging(server):
+        await asyncio.sleep(0.5)
+        started = time.perf_counter()
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await store.read(USER)
+        assert time.perf_counter() - started < 0.04
+    await until_reached(store)
+
+
+async def test_an_event_that_was_stored_after_all_is_not_stored_twice(server: LocalServer, failures: Failures) -> None:
+    """The server hangs while it has the event; the client is told to come back, and comes back with it."""
+    config = RedisConfig(timeout_seconds=5, write_timeout_seconds=0.5, retry_seconds=60)
+    store = RedisStore(parse_address(server.url), config, Bounds(), failures)
+    await store.record({USER: met("before")})
+    events = [Event("1", "a", 10, timed=False, repeats_after=300), Event("2", "b", 11, timed=False, repeats_after=300)]
+    with hanging(server), pytest.raises(StoreError, match="late"):
+        await store.record({USER: events})
+    async with asyncio.timeout(5):
+        while len(await store.events(USER)) < 3:
+            await asyncio.sleep(0.01)
+    for _ in range(10):
+        with contextlib.suppress(StoreError):
+            user = (await store.record({USER: events}))[USER]
+            break
+    assert [each.item_id for each in user.met] == ["before", "a", "b"]
+    assert user.arrivals == 3
+    await store.close()
+
+
+async def test_a_server_that_forgot_its_scripts_is_told_them_again(store: RedisStore, redis: Redis) -> None:
+    await store.record({USER: met("a")})
+    await redis.script_flush()
+    assert len((await store.read(USER)).met) == 1
+    await redis.script_flush()
+    assert len((await store.record({USER: met("b", 2), OTHER: met("a")}))[USER].met) == 2
+
+
+async def test_a_broken_connection_is_nobodys_loss(store: RedisStore, redis: Redis, failures: Failures) -> None:
+    await store.record({USER: met("a")})
+    for _ in range(5):
+        await redis.execute_command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "yes")
+        assert len((await store.read(USER)).met) == 1
+        await store.record({USER: met("a")})
+    assert not failures
+
+
+async def test_writes_that_are_paused_do_not_stop_reads(store: RedisStore, redis: Redis) -> None:
+    await store.record({USER: met("a")})
+    await redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+    writes = [asyncio.ensure_future(store.record({USER: met("b")})) for _ in range(100)]
+    for _ in range(50):
+        with contextlib.suppress(StoreError):
+            assert len((await store.read(USER)).met) == 1
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert all(isinstance(result, StoreError) for result in results)
+    await redis.execute_command("CLIENT", "UNPAUSE")
+    await store.record({USER: met("b")})
+
+
+async def test_killed_while_writing_it_has_all_that_it_acknowledged(server: LocalServer, store: RedisStore) -> None:
+    """Five times. Every event that was acknowledged is there when it is back."""
+    acknowledged: set[str] = set()
+    number = 0
+    for _ in range(5):
+        pid = pid_of(server)
+        killed = asyncio.get_running_loop().call_later(0.15, os.kill, pid, signal.SIGKILL)
+        while not killed.cancelled() and killed.when() > asyncio.get_running_loop().time() - 0.05:
+            number += 1
+            with contextlib.suppress(StoreError):
+                await store.record({USER: met(f"i{number}", number)})
+                acknowledged.add(f"i{number}")
+        await until_reached(store)
+    there = {each.item_id for each in (await store.read(USER)).met}
+    assert len(acknowledged) > 5
+    assert acknowledged <= there
+
+
+async def test_everything_expires_and_says_whose_it_is(server: LocalServer, redis: Redis) -> None:
+    """Layout, tenant and a hash tag are in the names; a user's keys lie on one node of a cluster."""
+    config = RedisConfig(tenant="shop", timeout_seconds=5)
+    store = RedisStore(parse_address(server.url), config, Bounds(life_seconds=90))
+    cache = RedisVectors(parse_address(server.url), config, places=1, life_seconds=80)
+    await store.record({USER: [*met("a"), Event("x", "x", 1, known=False)]})
+    await cache.put(bytes(32), b"vector")
+    names = {key.decode() async for key in redis.scan_iter()}
+    users = {f"allmrec:2:shop:films:{{u}}:{part}" for part in ("log", "known", "unknown")}
+    assert names == users | {"allmrec:2:shop:x:0"}
+    for name in users:
+        assert 0 < await redis.ttl(name) <= 90
+    assert 0 < await redis.ttl("allmrec:2:shop:x:0") <= 80
+    elsewhere = RedisStore(parse_address(server.url), RedisConfig(tenant="other", timeout_seconds=5), Bounds())
+    assert await elsewhere.read(USER) == NOBODY
+    for part in (store, cache, elsewhere):
+        await part.close()
+
+
+async def test_the_cache_has_its_places_and_no_more(server: LocalServer, redis: Redis) -> None:
+    cache = RedisVectors(parse_address(server.url), RedisConfig(timeout_seconds=5), places=5, life_seconds=80)
+    digests = [bytes([number]) * 32 for number in range(50)]
+    for digest in digests:
+        await cache.put(digest, digest[:4])
+    assert await redis.dbsize() <= 5
+    found = {digest: await cache.get(digest) for digest in digests}
+    assert all(value in (None, digest[:4]) for digest, value in found.items())
+    assert found[digests[-1]] == digests[-1][:4]
+    await cache.close()
+
+
+async def test_users_of_the_first_release_are_refused_and_then_moved(server: LocalServer, redis: Redis) -> None:
+    """Order and times are kept; moving twice, or after an interruption, changes nothing."""
+    for number in range(25):
+        await redis.zadd(f"allmrec:films:live:u{number}", {"b": 1.5, "a": 2.5})
+    config, address = RedisConfig(timeout_seconds=5), parse_address(server.url)
+    store = RedisStore(address, config, Bounds())
+    with pytest.raises(ConfigError, match="allmrec-serve migrate-users"):
+        await store.connect()
+    await store.close()
+    assert await migrate_users(address, config, Bounds()) == 25
+    await redis.zadd("allmrec:films:live:u7", {"b": 1.5, "a": 2.5})
+    assert await migrate_users(address, config, Bounds()) == 1
+    again = RedisStore(address, config, Bounds())
+    await again.connect()
+    user = await again.read(UserKey("films", "u7"))
+    assert [(each.item_id, each.moment) for each in user.met] == [("b", 1_500_000), ("a", 2_500_000)]
+    assert [key async for key in redis.scan_iter("*:live:*")] == []
+    await again.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "warning"),
+    [
+        ("maxmemory-policy", "volatile-ttl", "redis_may_evict_events"),
+        ("maxmemory-policy", "allkeys-lru", "redis_may_evict_events"),
+        ("appendonly", "no", "redis_forgets_on_restart"),
+    ],
+)
+async def test_a_redis_that_can_lose_events_is_warned_of(
+    server: LocalServer, redis: Redis, setting: str, value: str, warning: str
+) -> None:
+    store = RedisStore(parse_address(server.url), RedisConfig(timeout_seconds=5), Bounds())
+    with capture_logs() as logs:
+        await store.connect()
+    assert logs == []
+    await store.close()
+    await redis.config_set(setting, value)
+    store = RedisStore(parse_address(server.url), RedisConfig(timeout_seconds=5), Bounds())
+    with capture_logs() as logs:
+        await store.connect()
+    assert [entry["event"] for entry in logs] == [warning]
+    assert logs[0]["remedy"]
+    await store.close()
+
+
+async def test_events_can_wait_for_the_disk(server: LocalServer, redis: Redis) -> None:
+    """With a fsync a second, acknowledging waits for the next one. A Redis without a file is refused."""
+    await redis.config_set("appendfsync", "everysec")
+    config = RedisConfig(timeout_seconds=5, write_timeout_seconds=5, waitaof=True)
+    store = RedisStore(parse_address(server.url), config, Bounds())
+    await store.connect()
+    users = await store.record({USER: met("a"), OTHER: met("b")})
+    assert [each.item_id for each in users[OTHER].met] == ["b"]
+    await redis.config_set("appendonly", "no")
+    with pytest.raises(StoreError, match="WAITAOF"):
+        await store.record({USER: met("b")})
+    await store.close()
+    store = RedisStore(parse_address(server.url), config, Bounds())
+    with pytest.raises(ConfigError, match="appendonly"):
+        await store.connect()
+    await store.close()
+
+
+async def test_a_store_that_cannot_be_reached_says_so(failures: Failures) -> None:
+    """Nobody listens there."""
+    store = RedisStore(parse_address("redis://127.0.0.1:1"), RedisConfig(), Bounds(), failures)
     with pytest.raises(StoreError, match="cannot be reached"):
-        await store.vector("k")
-    with pytest.raises(StoreError, match="a moment ago"):
-        await store.record(CATALOGUE, [Event("u", "a", 1.0)])
-    await store.close()
-
-
-async def test_a_server_that_answers_nonsense_is_an_unavailable_store(redis_url: str) -> None:
-    async with Redis.from_url(redis_url) as redis:
-        await redis.set("allmrec:odd:live:u", "not a sorted set")
-    store = RedisStore(redis_url, RedisStoreConfig(timeout_seconds=5))
-    with pytest.raises(StoreError):
-        await store.live_history("odd", "u")
+        await store.connect()
+    with pytest.raises(StoreError, match="cannot be reached"):
+        await store.record({USER: met("a")})
+    assert failures == {"record unreachable": 1}
     await store.close()

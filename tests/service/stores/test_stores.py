@@ -1,71 +1,216 @@
-"""What every user store does, run on all of them."""
+"""What every store does, run on all of them, and that Redis and Python go by the same rules."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import count
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from service.stores.memory import MemoryStore
-from service.stores.port import Event, UserStore
-from service.stores.redis import RedisStore, RedisStoreConfig
+from service.stores.local import LocalServer
+from service.stores.memory import MemoryCache, MemoryStore
+from service.stores.port import NOBODY, Bounds, Event, LiveUser, UserKey, UserStore, VectorCache
+from service.stores.redis.address import parse_address
+from service.stores.redis.users import RedisConfig, RedisStore
+from service.stores.redis.vectors import RedisVectors
 
 pytestmark = pytest.mark.anyio
 
-KEPT = 3
-CATALOGUE = "films"
+KEPT = Bounds(items=3, unknown_items=2, events=4)
+USER = UserKey("films", "u")
+PATIENT = RedisConfig(timeout_seconds=5)
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest, redis_url: str) -> AsyncIterator[UserStore]:
-    if request.param == "memory":
-        yield MemoryStore(KEPT, size=100)
-        return
-    redis = RedisStore(redis_url, RedisStoreConfig(history_items=KEPT, timeout_seconds=5))
-    yield redis
-    await redis.close()
+async def store(request: pytest.FixtureRequest, shared_server: LocalServer) -> AsyncIterator[UserStore]:
+    store: UserStore = MemoryStore(KEPT, 100)
+    if request.param == "redis":
+        config = PATIENT.model_copy(update={"tenant": request.node.name[:64]})
+        store = RedisStore(parse_address(shared_server.url), config, KEPT)
+    await store.connect()
+    yield store
+    await store.close()
 
 
-async def test_an_unknown_user_has_no_history(store: UserStore) -> None:
-    assert await store.live_history(CATALOGUE, "nobody") == []
+@pytest.fixture(params=["memory", "redis"])
+async def cache(request: pytest.FixtureRequest, shared_server: LocalServer) -> AsyncIterator[VectorCache]:
+    cache: VectorCache = MemoryCache(100)
+    if request.param == "redis":
+        cache = RedisVectors(parse_address(shared_server.url), PATIENT, places=100, life_seconds=60)
+    yield cache
+    await cache.close()
 
 
-async def test_events_are_kept_in_order_of_time(store: UserStore) -> None:
-    await store.record(CATALOGUE, [Event("u", "later", 2.5), Event("v", "other", 1.0)])
-    await store.record(CATALOGUE, [Event("u", "earlier", 1.5)])
-    assert await store.live_history(CATALOGUE, "u") == ["earlier", "later"]
-    assert await store.live_history(CATALOGUE, "v") == ["other"]
+def event(item_id: str, moment: int = 0, **more: object) -> Event:
+    """An event whose id is made of item and time."""
+    return replace(Event(f"{item_id}@{moment}", item_id, moment), **more)  # type: ignore[arg-type]
 
 
-async def test_recording_twice_changes_nothing_and_an_old_report_does_not_move_an_item_back(store: UserStore) -> None:
-    events = [Event("u", "a", 1.0), Event("u", "b", 2.0)]
-    await store.record(CATALOGUE, events)
-    await store.record(CATALOGUE, events)
-    await store.record(CATALOGUE, [Event("u", "b", 0.5)])
-    assert await store.live_history(CATALOGUE, "u") == ["a", "b"]
+def untimed(item_id: str, now: int) -> Event:
+    return Event(item_id, item_id, now, timed=False, repeats_after=300)
 
 
-async def test_an_item_met_again_moves_to_its_latest_time(store: UserStore) -> None:
-    await store.record(CATALOGUE, [Event("u", "a", 1.0), Event("u", "b", 2.0), Event("u", "a", 3.0)])
-    assert await store.live_history(CATALOGUE, "u") == ["b", "a"]
+def items(user: LiveUser) -> list[str]:
+    return [met.item_id for met in user.met]
 
 
-async def test_only_the_latest_events_are_kept(store: UserStore) -> None:
-    await store.record(CATALOGUE, [Event("u", f"i{moment}", float(moment)) for moment in range(5)])
-    assert await store.live_history(CATALOGUE, "u") == ["i2", "i3", "i4"]
+async def test_of_an_unknown_user_nothing_is_known(store: UserStore) -> None:
+    assert await store.read(USER) == NOBODY
+    assert await store.events(USER) == []
+
+
+async def test_events_are_in_order_of_time_however_they_come(store: UserStore) -> None:
+    other = UserKey("films", "v")
+    await store.record({USER: [event("later", 25)], other: [event("other", 10)]})
+    users = await store.record({USER: [event("earlier", 15)]})
+    assert items(users[USER]) == ["earlier", "later"]
+    assert await store.read(USER) == users[USER]
+    assert items(await store.read(other)) == ["other"]
+
+
+async def test_among_equal_times_the_order_is_that_of_arrival(store: UserStore) -> None:
+    """In one call and in several; not that of the ids."""
+    await store.record({USER: [event("z", 1), event("a", 1)]})
+    users = await store.record({USER: [event("m", 1)]})
+    assert items(users[USER]) == ["z", "a", "m"]
+
+
+async def test_an_event_of_before_1970_has_its_place_too(store: UserStore) -> None:
+    users = await store.record({USER: [event("a", 5), event("old", -62_135_596_800_000_000), event("b", 6)]})
+    assert items(users[USER]) == ["old", "a", "b"]
+
+
+async def test_an_event_sent_again_changes_nothing(store: UserStore) -> None:
+    once = await store.record({USER: [event("a", 1), event("b", 2)]})
+    again = await store.record({USER: [event("a", 1), event("b", 2)]})
+    assert again == once
+    assert [each.item_id for each in await store.events(USER)] == ["a", "b"]
+
+
+async def test_an_id_of_before_stands_for_the_event_of_before(store: UserStore) -> None:
+    await store.record({USER: [event("a", 1, event_id="1"), event("b", 2, event_id="2")]})
+    users = await store.record({USER: [event("a", 3, event_id="1")]})
+    assert items(users[USER]) == ["a", "b"]
+
+
+async def test_an_item_met_again_counts_at_its_latest_time(store: UserStore) -> None:
+    users = await store.record({USER: [event("a", 1), event("b", 2), event("a", 3)]})
+    assert items(users[USER]) == ["b", "a"]
+    users = await store.record({USER: [event("a", 0)]})
+    assert items(users[USER]) == ["b", "a"]
+
+
+async def test_without_a_time_the_same_event_soon_after_is_a_retry_and_later_it_is_another(store: UserStore) -> None:
+    """A, B, and A again: within the window nothing changes, after it A is the latest."""
+    users = await store.record({USER: [untimed("a", 1000), untimed("b", 1001)]})
+    assert items(users[USER]) == ["a", "b"]
+    users = await store.record({USER: [untimed("a", 1300)]})
+    assert items(users[USER]) == ["a", "b"]
+    users = await store.record({USER: [untimed("a", 1301)]})
+    assert items(users[USER]) == ["b", "a"]
+
+
+async def test_an_event_without_a_time_is_the_latest_whatever_the_clock_says(store: UserStore) -> None:
+    """The clock was set back between the two."""
+    await store.record({USER: [untimed("a", 5000)]})
+    users = await store.record({USER: [untimed("b", 1)]})
+    assert items(users[USER]) == ["a", "b"]
+
+
+async def test_the_latest_items_are_remembered(store: UserStore) -> None:
+    users = await store.record({USER: [event(f"i{moment}", moment) for moment in range(5)]})
+    assert items(users[USER]) == ["i2", "i3", "i4"]
+    assert items(await store.read(USER)) == ["i2", "i3", "i4"]
+
+
+async def test_unknown_items_push_out_unknown_ones_only(store: UserStore) -> None:
+    await store.record({USER: [event("known", 0)]})
+    users = await store.record({USER: [event(f"x{moment}", moment, known=False) for moment in range(1, 50)]})
+    assert items(users[USER]) == ["known", "x48", "x49"]
+
+
+async def test_an_item_that_became_known_is_known(store: UserStore) -> None:
+    await store.record({USER: [event("new", 1, known=False)]})
+    users = await store.record({USER: [event("new", 2), event("a", 3, known=False), event("b", 4, known=False)]})
+    assert items(users[USER]) == ["new", "a", "b"]
+
+
+async def test_events_are_kept_with_type_and_recommendation(store: UserStore) -> None:
+    """The latest four, in order of arrival."""
+    sent = [event(f"i{n}", 9 - n, type="like", recommendation_id=f"r|{n}" if n % 2 else None) for n in range(6)]
+    await store.record({USER: sent})
+    kept = await store.events(USER)
+    assert [(each.item_id, each.moment, each.type, each.recommendation_id) for each in kept] == [
+        ("i2", 7, "like", None),
+        ("i3", 6, "like", "r|3"),
+        ("i4", 5, "like", None),
+        ("i5", 4, "like", "r|5"),
+    ]
+
+
+async def test_what_the_caller_has_already_is_not_sent_again(store: UserStore) -> None:
+    known = (await store.record({USER: [event("a", 1)]}))[USER]
+    read = await store.read(USER, known)
+    assert read == known
+    if isinstance(store, RedisStore):
+        assert read is known
+    later = (await store.record({USER: [event("b", 2)]}))[USER]
+    assert await store.read(USER, known) == later
+    assert known.precedes(later)
+    assert not later.precedes(known)
 
 
 async def test_ids_may_hold_any_text(store: UserStore) -> None:
-    await store.record(CATALOGUE, [Event("ü: \n*", "é\0 🎬", 1.0)])
-    assert await store.live_history(CATALOGUE, "ü: \n*") == ["é\0 🎬"]
-
-
-async def test_vectors_are_bytes_by_key(store: UserStore) -> None:
-    assert await store.vector("k") is None
-    await store.put_vector("k", b"\0\1\xff")
-    assert await store.vector("k") == b"\0\1\xff"
+    odd = UserKey("a:b{c}", "ü: }{\n*%")
+    users = await store.record({odd: [event("é\0 🎬|1|2", 1)]})
+    assert items(users[odd]) == ["é\0 🎬|1|2"]
+    assert [each.item_id for each in await store.events(odd)] == ["é\0 🎬|1|2"]
 
 
 async def test_catalogues_do_not_share_users(store: UserStore) -> None:
-    await store.record("books", [Event("u", "a", 1.0)])
-    assert await store.live_history("films", "u") == []
+    await store.record({UserKey("books", "u"): [event("a")]})
+    assert await store.read(UserKey("films", "u")) == NOBODY
+    assert await store.read(UserKey("books:live", "u")) == NOBODY
+
+
+async def test_vectors_are_bytes_by_digest(cache: VectorCache) -> None:
+    key = bytes(range(32))
+    assert await cache.get(key) is None
+    await cache.put(key, b"\0\1\xff")
+    assert await cache.get(key) == b"\0\1\xff"
+    assert await cache.get(key[:-1] + b"\0") is None
+
+
+TENANTS = count()
+EVENTS = st.builds(
+    lambda item, moment, known, timed, named: Event(
+        f"{item}{moment if timed else ''}{named}",
+        item,
+        moment,
+        known=known,
+        timed=timed,
+        repeats_after=None if timed or named else 3,
+    ),
+    st.sampled_from("abcdefgh"),
+    st.integers(-5, 30),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["", "1"]),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(batches=st.lists(st.lists(EVENTS, max_size=12), min_size=1, max_size=6))
+async def test_redis_and_python_go_by_the_same_rules(shared_server: LocalServer, batches: list[list[Event]]) -> None:
+    bounds = Bounds(items=4, unknown_items=2, events=11)
+    memory = MemoryStore(bounds, 10, clock=lambda: 1.0)
+    config = PATIENT.model_copy(update={"tenant": f"rules-{next(TENANTS)}"})
+    redis = RedisStore(parse_address(shared_server.url), config, bounds, clock=lambda: 1.0)
+    for batch in batches:
+        assert await redis.record({USER: batch}) == await memory.record({USER: batch})
+    assert await redis.read(USER) == await memory.read(USER)
+    assert await redis.events(USER) == await memory.events(USER)
+    await redis.close()

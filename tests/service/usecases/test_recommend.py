@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.bundle.store import Bundle, load_bundle
-from tests.service.world import WARM, World
+from tests.service.world import LONG_USER, WARM, World
 
 pytestmark = pytest.mark.anyio
 
@@ -177,6 +177,27 @@ async def test_seen_items_can_be_asked_for_and_can_be_dropped_from_candidates(
     assert seen <= set(ids(everything))
     dropped = await ask(client, user_id="u0", candidates=[*seen, "i30"], filter={"exclude_seen": True})
     assert ids(dropped) == ["i30"]
+
+
+@pytest.mark.parametrize("timeout_ms", [20_000, 1])
+async def test_what_was_met_long_ago_does_not_come_back(
+    client: httpx.AsyncClient, bundle: Bundle, timeout_ms: int
+) -> None:
+    """In training before the kept history, in it, and by feedback."""
+    await client.post("/feedback", json={"events": [{"user_id": LONG_USER, "item_id": "i28"}]})
+    met = {f"i{item}" for item in bundle.model.seen(LONG_USER)} | {"i28"}
+    assert {"i25", "i26", "i27"} <= met
+    answer = await ask(client, user_id=LONG_USER, num_results=30, timeout_ms=timeout_ms)
+    assert sorted(ids(answer)) == sorted({f"i{number}" for number in range(1, 31)} - met)
+    ranked = await ask(client, user_id=LONG_USER, candidates=["i25", "i28", "i30"], filter={"exclude_seen": True})
+    assert ids(ranked) == ["i30"]
+
+
+async def test_times_of_the_future_are_refused(client: httpx.AsyncClient) -> None:
+    history = [{"item_id": "i1"}, {"item_id": "i2", "timestamp": "2999-01-01T00:00:00Z"}]
+    answer = await client.post("/recommend", json={"history": history})
+    assert answer.status_code == 422
+    assert "history.1.timestamp" in answer.json()["detail"]
 
 
 async def test_cold_items_can_be_retrieved(client: httpx.AsyncClient) -> None:

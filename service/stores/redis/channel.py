@@ -1,0 +1,158 @@
+"""One kind of traffic to Redis, with connections and patience of its own, so that no kind can stop another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.metrics import StoreFailure, StoreOperation
+from service.stores.patience import within
+from service.stores.port import StoreError
+from service.stores.redis.connect import Client
+from service.stores.redis.watch import Watch
+
+logger = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+OnFailure = Callable[[StoreOperation, StoreFailure], None]
+Timer = Callable[[StoreOperation], AbstractContextManager[None]]
+
+QUEUE = 5
+"""A command waits this many times the patience for its turn, unless it has its own: a burst is no trouble."""
+
+ABANDONED_SECONDS = 10.0
+"""After so long nobody will have an answer of a server that is otherwise well: the connection is given up."""
+
+
+def untimed(_: StoreOperation) -> AbstractContextManager[None]:
+    """For who does not want to know how long operations take."""
+    return nullcontext()
+
+
+class Channel:
+    """Sends commands of one kind.
+
+    Args:
+        operation: the kind.
+        client: with connections of its own.
+        connections: how many commands may be under way; others wait.
+        patience: seconds to wait for an answer.
+        watch: knows whether the server is there.
+        on_failure: called once for every command that fails.
+        timer: around every command that a server which is there is asked for, with the wait for its turn.
+    """
+
+    def __init__(
+        self,
+        operation: StoreOperation,
+        client: Client,
+        connections: int,
+        patience: float,
+        watch: Watch,
+        on_failure: OnFailure,
+        timer: Timer = untimed,
+    ) -> None:
+        self.client = client
+        self._operation = operation
+        self._connections = asyncio.Semaphore(connections)
+        self._patience = patience
+        self._watch = watch
+        self._on_failure = on_failure
+        self._timer = timer
+        self._calls: set[asyncio.Task[object]] = set()
+        watch.on_down.append(self._drop)
+
+    async def call(self, command: Callable[[], Awaitable[Result]], patience: float | None = None) -> Result:
+        """The answer to a command.
+
+        Args:
+            command: sends it.
+            patience: seconds to wait for a connection; and for an answer, if that is less than the channel's patience.
+
+        Raises:
+            StoreError: there is none: the server is away, late, or refuses. A late answer is still awaited, by
+                nobody, so that its connection stays good.
+        """
+        seconds = self._patience if patience is None else min(patience, self._patience)
+        self._need_server()
+        with self._timer(self._operation):
+            await self._take_connection(QUEUE * self._patience if patience is None else patience)
+            call = asyncio.ensure_future(self._call(command))
+            self._calls.add(call)
+            call.add_done_callback(self._ended)
+            if not await within(call, seconds):
+                asyncio.get_running_loop().call_later(ABANDONED_SECONDS, call.cancel)
+                self._watch.look()
+                raise self._failure("late")
+            return self._result(call)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._drop()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self.client.aclose()
+
+    async def _take_connection(self, seconds: float) -> None:
+        waiting = asyncio.ensure_future(self._connections.acquire())
+        try:
+            if not await within(waiting, seconds):
+                self._watch.look()
+                raise self._failure("late")
+        except BaseException:
+            if waiting.done() and not waiting.cancelled():
+                self._connections.release()
+            waiting.cancel()
+            raise
+
+    def _need_server(self) -> None:
+        if not self._watch.up:
+            raise self._failure("unreachable")
+
+    async def _call(self, command: Callable[[], Awaitable[Result]]) -> Result:
+        try:
+            self._need_server()
+            return await command()
+        finally:
+            self._connections.release()
+
+    def _ended(self, call: asyncio.Task[object]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # looked at, in case nobody waits for it any more
+
+    def _drop(self) -> None:
+        """End all calls that are under way: the server does not answer them."""
+        for call in self._calls:
+            call.cancel()
+
+    def _result(self, call: asyncio.Task[Result]) -> Result:
+        try:
+            return call.result()
+        except StoreError:
+            raise
+        except asyncio.CancelledError as error:
+            raise self._failure("unreachable") from error
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            self._watch.look()
+            logger.warning("redis_unreachable", operation=self._operation, error=str(error) or type(error).__name__)
+            raise self._failure("unreachable") from error
+        except RedisError as error:
+            logger.warning("redis_refused", operation=self._operation, error=str(error))
+            raise self._failure("refused", str(error)) from error
+
+    def _failure(self, failure: StoreFailure, answer: str = "") -> StoreError:
+        self._on_failure(self._operation, failure)
+        match failure:
+            case "unreachable":
+                return StoreError("Redis cannot be reached: try again in a second")
+            case "late":
+                return StoreError("Redis is late: try again in a second")
+            case "refused":
+                return StoreError(f"Redis refuses ({answer.partition('.')[0]}): try again later")

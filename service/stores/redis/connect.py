@@ -1,0 +1,50 @@
+"""From an address to a client of redis-py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from service.stores.redis.address import Address, Kind
+
+CONNECT_SECONDS = 2.0
+
+Client = Redis | RedisCluster
+
+
+def connect(address: Address, connections: int) -> Client:
+    """A client that has at most `connections`, and waits for one where all are in use.
+
+    Nothing here waits for an answer: how long that may take is decided by who asks (see `Channel`), who can tell a late
+    server from a late event loop. A broken connection is tried once more, since it may have been idle for too long.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_keepalive": address.kind is not Kind.SERVER or not address.url.startswith("unix"),
+        "retry": Retry(NoBackoff(), 1),
+    }
+    if address.kind is Kind.SERVER:
+        if address.url.startswith("unix"):
+            del options["socket_keepalive"], options["socket_connect_timeout"]
+        pool = BlockingConnectionPool.from_url(address.url, max_connections=connections, timeout=None, **options)
+        return Redis.from_pool(pool)
+    options |= {"username": address.username, "password": address.password, "ssl": address.tls}
+    if address.kind is Kind.CLUSTER:
+        nodes = [ClusterNode(host, port) for host, port in address.nodes]
+        return RedisCluster(
+            startup_nodes=nodes,
+            max_connections=connections,
+            **options,
+        )
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        list(address.nodes),
+        sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},
+    )
+    master: Redis = sentinels.master_for(address.service, db=address.database, max_connections=connections, **options)
+    return master

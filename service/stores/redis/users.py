@@ -1,0 +1,204 @@
+"""`UserStore` in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from models.config import Config
+from models.errors import ConfigError
+from service.stores.live_log import in_order
+from service.stores.port import NOBODY, Bounds, Event, LiveUser, Met, StoreError, UserKey
+from service.stores.redis.address import Address
+from service.stores.redis.channel import Channel, OnFailure, Timer, untimed
+from service.stores.redis.connect import connect
+from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, Keys
+from service.stores.redis.scripts import Script
+from service.stores.redis.watch import Watch
+
+logger = structlog.get_logger(__name__)
+
+HANG = 5
+"""A server hangs if it takes this many times the patience of a read to say a word."""
+
+
+class RedisConfig(Config):
+    """How to deal with a Redis; see the settings of the same names."""
+
+    tenant: str = "default"
+    connections: int = 64
+    timeout_seconds: float = 0.1
+    write_timeout_seconds: float = 2.0
+    retry_seconds: float = 1.0
+    waitaof: bool = False
+
+
+class RedisStore:
+    """`UserStore` in Redis.
+
+    Args:
+        address: where.
+        config: connections and times.
+        bounds: of what is remembered of a user.
+        on_failure: called for every operation that fails.
+        on_state: called with whether the server is there.
+        timer: around every operation.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        config: RedisConfig,
+        bounds: Bounds,
+        on_failure: OnFailure = lambda *_: None,
+        on_state: Callable[[bool], None] = lambda _: None,
+        timer: Timer = untimed,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._bounds = bounds
+        self._clock = clock
+        self._keys = Keys(config.tenant)
+        self._read_script, self._record_script = Script("read"), Script("record")
+        patience = config.timeout_seconds
+        self._watch = Watch("users", connect(address, 1), config.retry_seconds, HANG * patience, on_state)
+        size = config.connections
+        self._reads = Channel("read", connect(address, size), size, patience, self._watch, on_failure, timer)
+        writing = connect(address, size)
+        self._writes = Channel("record", writing, size, config.write_timeout_seconds, self._watch, on_failure, timer)
+        self._one_server = isinstance(writing, Redis)
+
+    async def connect(self) -> None:
+        """See `UserStore.connect`."""
+        await self._watch.start()
+        if not self._watch.up:
+            raise StoreError("Redis cannot be reached")
+        await self._check_layout()
+        if self._one_server:
+            await self._check_server()
+
+    async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
+        """See `UserStore.read`."""
+        keys = self._keys.of_user(user)
+        known = (str(cached.born), str(cached.arrivals))
+        answer = await self._reads.call(lambda: self._read_script.run(self._reads.client, keys, known), patience)
+        return cached if answer is None else _live_user(answer)
+
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+        """See `UserStore.record`."""
+        calls = [(self._keys.of_user(user), self._arguments(their)) for user, their in events.items()]
+        send = self._pipelined if self._one_server else self._one_by_one
+        answers = await self._writes.call(lambda: send(calls))
+        return {user: _live_user(answer) for user, answer in zip(events, answers, strict=True)}
+
+    async def events(self, user: UserKey) -> list[Event]:
+        """See `UserStore.events`."""
+        log = self._keys.of_user(user)[0]
+        command = cast("Callable[[], Awaitable[dict[bytes, bytes]]]", lambda: self._reads.client.hgetall(log))
+        rows = []
+        for event_id, value in (await self._reads.call(command)).items():
+            if event_id:
+                arrival, moment, payload = value.decode().split("|", 2)
+                kind, recommendation_id, item_id = json.loads(payload)
+                event = Event(event_id.decode(), item_id, int(moment), kind, recommendation_id)
+                rows.append((int(arrival), event))
+        return [event for _, event in sorted(rows, key=lambda row: row[0])]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for part in (self._watch, self._reads, self._writes):
+            await part.close()
+
+    def _arguments(self, events: Sequence[Event]) -> list[str | int]:
+        bounds = self._bounds
+        head = (int(self._clock() * 1e6), bounds.life_seconds, bounds.events, bounds.items, bounds.unknown_items)
+        return [*head, *chain.from_iterable(_fields(event) for event in events)]
+
+    async def _pipelined(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
+        """All users in one go, and on the same connection the wait for the disk."""
+        answers: list[Any] = []
+        for _ in range(2):
+            pipeline = cast("Redis", self._writes.client).pipeline(transaction=False)
+            for keys, arguments in calls:
+                pipeline.execute_command(*self._record_script.command(keys, arguments))
+            if self._config.waitaof:
+                pipeline.execute_command("WAITAOF", 1, 0, int(self._config.write_timeout_seconds * 1000))
+            answers = await pipeline.execute(raise_on_error=False)
+            if not any(isinstance(answer, NoScriptError) for answer in answers):
+                break
+            await self._record_script.load(self._writes.client)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        if self._config.waitaof and answers.pop()[0] < 1:
+            raise RedisError("the events did not reach the disk in time")
+        return answers
+
+    async def _one_by_one(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
+        """Each user on the node where it lies."""
+        runs = (self._record_script.run(self._writes.client, keys, arguments) for keys, arguments in calls)
+        return await asyncio.gather(*runs)
+
+    async def _check_layout(self) -> None:
+        """Refuse users in the layout of before, which nobody would find again.
+
+        Raises:
+            ConfigError: there are some.
+        """
+        client = self._writes.client
+        if await self._writes.call(lambda: client.exists(LAYOUT_KEY)):
+            return
+        async for _ in client.scan_iter(match=OLD_USERS, count=10_000):
+            raise ConfigError(
+                "the Redis holds users in the layout of an earlier release: stop the services of that release, then run"
+                " `allmrec-serve migrate-users` once"
+            )
+        await self._writes.call(lambda: client.set(LAYOUT_KEY, LAYOUT))
+
+    async def _check_server(self) -> None:
+        """Say what of the server's settings can lose events."""
+        client = cast("Redis", self._writes.client)
+        info: dict[str, Any] = {}
+        for section in ("memory", "persistence"):
+            info |= await self._writes.call(lambda section=section: client.info(section))  # type: ignore[misc]
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and int(info.get("maxmemory", 0)):
+            logger.warning(
+                "redis_may_evict_events",
+                policy=policy,
+                remedy="give the Redis of REDIS_URL maxmemory-policy noeviction, and a cache its own by"
+                " ALLMREC_CACHE_URL",
+            )
+        appends = bool(int(info.get("aof_enabled", 0)))
+        if self._config.waitaof and not appends:
+            raise ConfigError("ALLMREC_REDIS_WAITAOF needs a Redis with `appendonly yes`")
+        if not appends:
+            logger.warning("redis_forgets_on_restart", remedy="give the Redis of REDIS_URL `appendonly yes`")
+
+
+def _fields(event: Event) -> tuple[str | int, ...]:
+    payload = json.dumps([event.type, event.recommendation_id, event.item_id], ensure_ascii=False)
+    repeats = "" if event.repeats_after is None else event.repeats_after
+    return event.event_id, event.item_id, event.moment, payload, int(event.known), int(event.timed), repeats
+
+
+def _live_user(answer: Sequence[Any]) -> LiveUser:
+    born, arrivals, known, unknown = answer
+    return LiveUser(int(born), int(arrivals), in_order([*_met(known), *_met(unknown)]))
+
+
+def _met(row: Sequence[bytes]) -> list[Met]:
+    met = []
+    for item_id, place in zip(row[::2], row[1::2], strict=True):
+        moment, arrival = place.split(b"|")
+        met.append(Met(item_id.decode(), int(moment), int(arrival)))
+    return met

@@ -1,0 +1,143 @@
+"""A cluster and a service under sentinels: real ones, of servers on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from service.stores.local import find_server
+from service.stores.port import Bounds, Event, StoreError, UserKey
+from service.stores.redis.address import parse_address
+from service.stores.redis.users import RedisConfig, RedisStore
+from service.stores.redis.vectors import RedisVectors
+
+pytestmark = pytest.mark.anyio
+
+CONFIG = RedisConfig(timeout_seconds=5, write_timeout_seconds=10, retry_seconds=0.1)
+USERS = [UserKey("films", f"u{number}") for number in range(50)]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Path, port: int, *options: str) -> AsyncIterator[Redis]:
+    """A server on a port, and a client of it."""
+    directory.mkdir()
+    common = ("--port", str(port), "--bind", "127.0.0.1", "--logfile", str(directory / "log"), "--save", "")
+    process = await asyncio.create_subprocess_exec(find_server(), *options, *common, cwd=directory)
+    client = Redis(port=port)
+    try:
+        await until_up(client)
+        yield client
+    finally:
+        await client.aclose()
+        process.kill()
+        await process.wait()
+
+
+async def until_up(client: Redis) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(RedisConnectionError):
+                await client.ping()
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[list[Redis]]:
+    """Three nodes with a third of the slots each."""
+    ports = free_ports(6)
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = []
+        for number in range(3):
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(ports[3 + number]))
+            nodes.append(await stack.enter_async_context(running(tmp_path / str(number), ports[number], *options)))
+        for number, (first, last) in enumerate(((0, 5460), (5461, 10922), (10923, 16383))):
+            await nodes[number].execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for number in (1, 2):
+            await nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", ports[number], ports[3 + number])
+        for node in nodes:
+            async with asyncio.timeout(20):
+                while b"cluster_state:ok" not in await node.execute_command("CLUSTER", "INFO"):
+                    await asyncio.sleep(0.05)
+        yield nodes
+
+
+async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Redis]) -> None:
+    port = cluster[0].connection_pool.connection_kwargs["port"]
+    address = parse_address(f"redis+cluster://127.0.0.1:{port}")
+    store = RedisStore(address, CONFIG, Bounds())
+    cache = RedisVectors(address, CONFIG, places=100, life_seconds=60)
+    await store.connect()
+    await cache.connect()
+    events = {user: [Event("1", "a", 1), Event("2", "x", 2, known=False)] for user in USERS}
+    states = await store.record(events)
+    assert await store.record(events) == states
+    for user in USERS:
+        assert [met.item_id for met in (await store.read(user)).met] == ["a", "x"]
+        assert len(await store.events(user)) == 2
+    assert all([await node.dbsize() for node in cluster])
+    for number in range(20):
+        digest = bytes([number * 13]) * 32
+        await cache.put(digest, b"x")
+        assert await cache.get(digest) == b"x"
+    await cluster[1].script_flush()
+    assert await store.record(events) == states
+    await store.close()
+    await cache.close()
+
+
+async def test_sentinels_know_where_the_service_is_and_where_it_went(tmp_path: Path) -> None:
+    """Told by a sentinel to, the replica takes over; what was written is there, and writing goes on."""
+    first, second, watcher = free_ports(3)
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"sentinel monitor mymaster 127.0.0.1 {first} 1\nsentinel down-after-milliseconds mymaster 500\n"
+        "sentinel failover-timeout mymaster 2000\n"
+    )
+    async with (
+        running(tmp_path / "first", first, "--repl-diskless-sync-delay", "0") as master,
+        running(tmp_path / "second", second, "--replicaof", f"127.0.0.1 {first}") as replica,
+        running(tmp_path / "sentinel", watcher, str(conf), "--sentinel") as sentinel,
+    ):
+        async with asyncio.timeout(20):
+            while (await replica.info("replication"))["master_link_status"] != "up":
+                await asyncio.sleep(0.05)
+            while not await sentinel.execute_command("SENTINEL", "REPLICAS", "mymaster"):
+                await asyncio.sleep(0.05)
+        store = RedisStore(parse_address(f"redis+sentinel://127.0.0.1:{watcher}/mymaster"), CONFIG, Bounds())
+        await store.connect()
+        await store.record({USERS[0]: [Event("1", "a", 1)]})
+        assert await master.dbsize() > 0
+        async with asyncio.timeout(40):
+            while True:
+                with contextlib.suppress(Exception):
+                    await sentinel.execute_command("SENTINEL", "FAILOVER", "mymaster")
+                    break
+                await asyncio.sleep(0.2)
+            while (await replica.info("replication"))["role"] != "master":
+                await asyncio.sleep(0.1)
+            while True:
+                with contextlib.suppress(StoreError):
+                    await store.record({USERS[0]: [Event("2", "b", 2)]})
+                    if await replica.hlen("allmrec:2:default:films:{u0}:known") == 2:
+                        break
+                await asyncio.sleep(0.1)
+        assert [met.item_id for met in (await store.read(USERS[0])).met] == ["a", "b"]
+        await store.close()
