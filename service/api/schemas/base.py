@@ -53,7 +53,7 @@ def _whole(value: object) -> object:
     return value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)
 QueryInt = Annotated[int, BeforeValidator(_digits)]
 QueryBool = Annotated[bool, BeforeValidator(_true_or_false)]
 

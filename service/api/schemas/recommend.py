@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from service.api.schemas.base import Id, Request, Timestamp, WholeNumber
+from service.api.schemas.base import WHOLE, Id, Request, Timestamp
 from service.api.schemas.outcome import BestRanker, Fallback
 from service.outcome import Ranker
 
@@ -62,8 +62,8 @@ class RecommendRequest(Request):
         description="Joined to the stored history; used alone for an unknown user. Put in order of time with it if"
         " every entry has one, else taken as oldest first and later than what is stored.",
     )
-    num_results: WholeNumber | None = Field(
-        None, ge=1, le=MAX_RESULTS, description="10 by default, or all candidates where these are given."
+    num_results: Annotated[int, Field(ge=1, le=MAX_RESULTS), WHOLE] | None = Field(
+        None, description="10 by default, or all candidates where these are given."
     )
     candidates: list[Id] | None = Field(
         None, description="Rank these instead of retrieving. None to rank gives an empty answer."
@@ -72,10 +72,8 @@ class RecommendRequest(Request):
     return_metadata: list[Literal["title", "description", "categories", "interactions"]] = Field(
         [], max_length=4, description="What to tell of each item."
     )
-    timeout_ms: WholeNumber | None = Field(
+    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS), WHOLE] | None = Field(
         None,
-        ge=1,
-        le=MAX_TIMEOUT_MS,
         description="The answer comes within this time, if need be by the blend's ranking alone.",
     )
 
