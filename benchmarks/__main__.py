@@ -188,7 +188,7 @@ def import_(
     items: Annotated[int, typer.Option(help="How many items.")] = 100_000,
     seed: SeedOption = 0,
 ) -> None:
-    """How an import scales; `--rows 100_000_000` takes 10 GiB of disk for the time."""
+    """How an import scales; `--rows 100_000_000` takes 6 GiB of disk for the time."""
     measured = []
     for row in import_benchmark.measure([int(size) for size in rows.split(",")], items, seed):
         measured.append(row)

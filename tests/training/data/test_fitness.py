@@ -77,12 +77,9 @@ def test_one_user_is_refused() -> None:
 
 
 def test_identical_titles_are_said() -> None:
-    assert "all items have the same title" in checked(
-        dataset_of({"u": "abcd", "v": "ef"}, dict.fromkeys("abcdef", "Same"))
-    )
-    assert "1 titles stand for several items" in checked(
-        dataset_of({"u": "abcd", "v": "ef"}, {**TITLES, "b": "Title a"})
-    )
+    sequences = {"u": "abcd", "v": "ef"}
+    assert "all items have the same title" in checked(dataset_of(sequences, dict.fromkeys("abcdef", "Same")))
+    assert "1 titles stand for several items" in checked(dataset_of(sequences, {**TITLES, "b": "Title a"}))
 
 
 def test_no_text_is_said() -> None:

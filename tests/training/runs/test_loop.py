@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from training.runs import loop
 from training.runs.loop import (
     Interrupted,
     LoopConfig,
@@ -244,3 +245,24 @@ def test_a_missing_monitor_is_named(tmp_path: Path) -> None:
     """A misspelt metric fails at the first validation."""
     with pytest.raises(TrainingError, match="monitor 'ndgc' is not among \\['score'\\]"):
         train(Regression().task, config(epochs=1, monitor="ndgc"), tmp_path / "c.pt")
+
+
+def test_losses_that_are_read_late_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which is asked every few steps: the same curve, and a loss that is no number has its own step."""
+    expected = train(Regression().task, config(max_steps=11), tmp_path / "now.pt")
+    ready = loop._Loop.__init__
+
+    def elsewhere(self: loop._Loop, *arguments: object) -> None:
+        ready(self, *arguments)
+        self.device = "cuda"
+
+    monkeypatch.setattr(loop._Loop, "__init__", elsewhere)
+    monkeypatch.setattr(loop, "READ_EVERY", 3)
+    found = train(Regression().task, config(max_steps=11), tmp_path / "late.pt")
+    steps, losses = ([record[key] for record in found.curve if "loss" in record] for key in ("step", "loss"))
+    assert steps == [record["step"] for record in expected.curve if "loss" in record]
+    assert losses == pytest.approx([record["loss"] for record in expected.curve if "loss" in record])
+    broken = Regression()
+    broken.targets[:] = math.nan
+    with pytest.raises(TrainingError, match="at step 0; lower the learning rate"):
+        train(broken.task, config(max_steps=11), tmp_path / "broken.pt")
