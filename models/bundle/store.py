@@ -180,6 +180,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
 def _write_model(directory: Path, model: CatalogueModel) -> None:
     model.catalogue.to_frame().write_parquet(directory / "items.parquet")
     model.histories.to_frame().write_parquet(directory / "users.parquet")
+    model.earlier.to_frame().write_parquet(directory / "seen.parquet")
     _save_tensors(model.backbone.weights(), directory / "backbone.safetensors")
     _save_tensors(model.alignment, directory / "alignment.safetensors")
     _save_tensors(model.projector.state_dict(), directory / "projector.safetensors")

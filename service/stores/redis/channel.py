@@ -87,8 +87,12 @@ class Channel:
             call = asyncio.ensure_future(self._call(command))
             self._calls.add(call)
             call.add_done_callback(self._ended)
-            if not await within(call, seconds):
-                asyncio.get_running_loop().call_later(ABANDONED_SECONDS, call.cancel)
+            try:
+                in_time = await within(call, seconds)
+            finally:
+                if not call.done():
+                    asyncio.get_running_loop().call_later(ABANDONED_SECONDS, call.cancel)
+            if not in_time:
                 self._watch.look()
                 raise self._failure("late")
             return self._result(call)
@@ -116,14 +120,12 @@ class Channel:
             raise self._failure("unreachable")
 
     async def _call(self, command: Callable[[], Awaitable[Result]]) -> Result:
-        try:
-            self._need_server()
-            return await command()
-        finally:
-            self._connections.release()
+        self._need_server()
+        return await command()
 
     def _ended(self, call: asyncio.Task[object]) -> None:
         self._calls.discard(call)
+        self._connections.release()
         if not call.cancelled():
             call.exception()  # looked at, in case nobody waits for it any more
 

@@ -86,9 +86,11 @@ class Watch:
     async def _trouble(self) -> str | None:
         """What is wrong with the server; nothing if it answers."""
         ping = asyncio.ensure_future(self._client.ping())
-        if not await within(ping, self._patience):
+        try:
+            if not await within(ping, self._patience):
+                return f"no answer within {self._patience} s"
+        finally:
             ping.cancel()
             await asyncio.gather(ping, return_exceptions=True)
-            return f"no answer within {self._patience} s"
         error = ping.exception()
         return None if error is None else str(error) or type(error).__name__

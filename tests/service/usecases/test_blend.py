@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from models.bundle.store import load_bundle
 from models.recommending.retrieve import Pool, retrieve
@@ -66,9 +66,9 @@ async def test_under_a_fallback_the_order_is_the_blends(
 async def test_the_log_says_what_the_llm_is_worth(
     world: World, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.app.configure_logging", lambda _: None)
-    with capture_logs() as logs:
-        async with serving(world.settings_for(tmp_path, ranker="blend"), engine):
-            pass
-    (line,) = [each for each in logs if each["event"] == "blend"]
-    assert (line["ranker"], line["llm"]) == ("blend", load_bundle(world.bundle).manifest.blends.llm_in_words)
+    log = CapturingLogger()
+    monkeypatch.setattr("service.app.logger", log)
+    async with serving(world.settings_for(tmp_path, ranker="blend"), engine):
+        pass
+    (line,) = [call for call in log.calls if call.args == ("blend",)]
+    assert line.kwargs == {"ranker": "blend", "llm": load_bundle(world.bundle).manifest.blends.llm_in_words}
