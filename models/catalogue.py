@@ -14,8 +14,6 @@ import polars as pl
 import torch
 
 PADDING_ITEM = 0
-MAX_ID_LENGTH = 256
-"""Characters of an item's or a user's id: what import takes is what requests can name."""
 MAX_GENRES = 30
 MAX_GENRE_SHARE = 0.8
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from models.catalogue import MAX_ID_LENGTH
+from models.identifiers import MAX_ID_LENGTH
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 
