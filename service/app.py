@@ -107,8 +107,7 @@ def create_app(
                     on_ready(runtime.services)
 
             lag = asyncio.create_task(runtime.metrics.watch_event_loop(), name="event-loop-lag")
-            starting = asyncio.create_task(start(), name="start")
-            app.state.starting = starting
+            starting = app.state.starting = asyncio.create_task(start(), name="start")
             yield
             await _end(starting, lag)
             runtime.metrics.ready.set(0)

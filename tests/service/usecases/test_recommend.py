@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.bundle.store import Bundle, load_bundle
+from models.recommending.shortlist import ListRanker
 from tests.service.world import LONG_USER, WARM, World
 
 pytestmark = pytest.mark.anyio
@@ -126,16 +127,17 @@ async def test_one_candidate_is_certain(client: httpx.AsyncClient) -> None:
 
 
 async def test_two_hundred_candidates_are_ranked_whole(client: httpx.AsyncClient, bundle: Bundle) -> None:
-    """Known among 200: 30. The LLM ranks the CF's best 20, the others follow in CF order."""
+    """Known among 200: 30. The blend with the LLM ranks the best 20 of that without it, whose order the others keep."""
     candidates = [f"i{number}" for number in range(1, 201)]
     answer = await ask(client, user_id="u0", candidates=candidates, num_results=200)
     assert len(answer["missing_item_ids"]) == 170
     assert [item["ranker"] for item in answer["items"]] == ["llm"] * 20 + ["blend"] * 10
-    history = bundle.model.histories.of("u0")[None]
-    user_vector = bundle.model.backbone.represent(_tensor(history), bundle.model.cf_vectors)[0]
-    by_cf = (-(bundle.model.cf_vectors[1:] @ user_vector).numpy()).argsort() + 1
-    assert set(ids(answer)[:20]) == {f"i{item}" for item in by_cf[:20]}
-    assert ids(answer)[20:] == [f"i{item}" for item in by_cf[20:]]
+    history = bundle.model.histories.of("u0")
+    user_vector = bundle.model.user_vectors([history])[0]
+    ranker = ListRanker(bundle.model, bundle.manifest.blends)
+    by_blend = [f"i{item}" for item in ranker.shortlist(user_vector, history, np.arange(1, 31)).items]
+    assert set(ids(answer)[:20]) == set(by_blend[:20])
+    assert ids(answer)[20:] == by_blend[20:]
     scores = [item["score"] for item in answer["items"]]
     assert sum(scores) == pytest.approx(1)
     assert scores == sorted(scores, reverse=True)
@@ -244,9 +246,3 @@ async def test_what_is_wrong_with_a_request_is_named(
     answer = await client.post("/recommend", json=body)
     assert answer.status_code == 422
     assert field in answer.json()["detail"]
-
-
-def _tensor(array: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(array.astype(np.int64))
