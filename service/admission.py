@@ -126,7 +126,7 @@ class Lane:
         self._most = most
         self._clock = clock
         self._queue: list[Place] = []
-        self._under_way = 0
+        self._begun: list[Place] = []
         self._full_since: float | None = None
         self._standing_since: float | None = None
 
@@ -138,12 +138,12 @@ class Lane:
     @property
     def under_way(self) -> int:
         """How many the engine works on."""
-        return self._under_way
+        return len(self._begun)
 
     @property
     def age(self) -> float:
-        """Seconds that the oldest which has not begun has waited."""
-        return max((self._clock() - place.arrived for place in self._queue), default=0.0)
+        """Seconds since the oldest of those that wait or are under way arrived."""
+        return max((self._clock() - place.arrived for place in [*self._queue, *self._begun]), default=0.0)
 
     @asynccontextmanager
     async def place(self, due: float) -> AsyncIterator[Place]:
@@ -172,7 +172,7 @@ class Lane:
 
     def _admit(self, due: float) -> Place:
         now = self._clock()
-        if len(self._queue) + self._under_way >= self._most:
+        if len(self._queue) + self.under_way >= self._most:
             raise RefusedError(waiting=True)
         place = Place(due, now)
         position = sum(other <= place for other in self._queue)
@@ -188,7 +188,7 @@ class Lane:
 
     def _wait(self, position: int, now: float) -> float:
         depth = int(self._depth)
-        return self.pace.wait(max(0, position + 1 + self._under_way - depth), depth, now)
+        return self.pace.wait(max(0, position + 1 + self.under_way - depth), depth, now)
 
     def _makes_late(self, position: int, now: float) -> bool:
         """Whether a newcomer at `position` breaks what was promised to somebody after it."""
@@ -205,7 +205,7 @@ class Lane:
             self._pump()
             return
         seconds = now - place.started
-        self._under_way -= 1
+        self._begun = [other for other in self._begun if other is not place]
         if answered:
             self.pace.took(seconds, now)
             if self._full_since is not None:
@@ -233,12 +233,12 @@ class Lane:
             elif now + self.pace.least(now) > place.due:
                 self._remove(place)
                 place.turn.set_exception(RefusedError(waiting=True))
-            elif self._under_way < int(self._depth):
+            elif self.under_way < int(self._depth):
                 self._remove(place)
                 place.started = now
-                self._under_way += 1
+                self._begun.append(place)
                 place.turn.set_result(None)
-        full = self._under_way >= int(self._depth)
+        full = self.under_way >= int(self._depth)
         if not full:
             self._full_since = None
         elif self._full_since is None:

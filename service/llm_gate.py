@@ -60,7 +60,7 @@ class LLMGate:
         self._lanes = {work: Lane(engine.depth, max_inflight, clock) for work in WORK}
 
     def load(self) -> tuple[int, float]:
-        """How many requests are at the LLM, and how long the oldest of them has waited, in seconds."""
+        """How many requests are at the LLM, and how long the oldest of them has been there, in seconds."""
         lanes = self._lanes.values()
         return sum(lane.waiting + lane.under_way for lane in lanes), max(lane.age for lane in lanes)
 
