@@ -99,8 +99,11 @@ class Contenders:
         return [*self._collaborative(), *self._signals(), *readers, *llm, *self._blended(llm)]
 
     def _fallback(self) -> Ranker:
-        """How serving orders what it retrieved: by the vectors of the bundle's index."""
+        """How serving orders what it retrieved before an LLM is asked: by the blend without it, once there is one."""
         model = self._model
+        if self._blends is not None:
+            signals = by_id(self._signals())
+            return BlendRanker("blend", "Blend", self._blends.blend, signals, model.catalogue.interactions)
         return CollaborativeRanker("index", "Bundle index", model.backbone, model.cf_vectors, model.cf_vectors)
 
     def _collaborative(self) -> list[Ranker]:

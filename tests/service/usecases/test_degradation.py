@@ -40,7 +40,7 @@ def assert_cf(answer: dict[str, Any], reason: str) -> None:
 
 
 async def test_a_late_llm_is_not_waited_for(faked: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """An LLM that takes an hour: the CF ranking comes within the timeout, and the LLM's work is given up."""
+    """An LLM that takes an hour: the blend comes within the timeout, and the LLM's work is given up."""
     engine.seconds = AN_HOUR
     assert_cf(await ask(faked, timeout_ms=1000), "timeout")
     assert engine.cancelled == 1
@@ -86,7 +86,7 @@ async def test_a_dead_llm_is_not_asked_and_readiness_says_so(faked: httpx.AsyncC
 
 
 async def test_more_requests_than_the_llm_may_have_are_shed(world: World, engine: FakeEngine, tmp_path: Path) -> None:
-    """Two may be at the LLM; of five at once the other three get the CF ranking while it is still thinking."""
+    """Two may be at the LLM; of five at once the other three get the blend while it is still thinking."""
     async with serving(world.settings_for(tmp_path, max_inflight=2), engine) as (client, _):
         await ask(client)
         engine.seconds = AN_HOUR
