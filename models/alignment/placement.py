@@ -2,7 +2,7 @@
 
 Stage 1 places all items of a catalogue here; a new item is placed by the same function from its text alone.
 
-Axes: N items, D CF size d, T text size d_T, J joint size d'.
+Axes: N items, D CF size d, Q text size d_T, J joint size d'.
 """
 
 from __future__ import annotations

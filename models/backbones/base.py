@@ -1,6 +1,6 @@
 """The port of collaborative-filtering backbones: anything that gives item vectors E and user vectors x_u.
 
-Axes: B users, T positions, D embedding size, N items.
+Axes: B users, T time, D embedding size, N items.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SASRec whose items are known by their texts as well as by their ids, as in MoRec (Yuan et al., SIGIR 2023) and
 UniSRec (Hou et al., KDD 2022), with both at once: `E_i = id_i + A q_i`.
 
-Axes: N items, M some of them, D embedding size, T text size.
+Axes: N items, M some of them, D embedding size, Q text size.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Hybrid(SASRec):
         self.register_buffer("texts", None, persistent=False)
         self.register_buffer("trained", None, persistent=False)
 
-    def read_texts(self, texts_N_T: torch.Tensor, trained_N: torch.Tensor) -> None:
+    def read_texts(self, texts_N_Q: torch.Tensor, trained_N: torch.Tensor) -> None:
         """Take up the texts, for training.
 
         Args:
-            texts_N_T: (N+1, d_T) q, of which row 0 counts as zeros.
+            texts_N_Q: (N+1, d_T) q, of which row 0 counts as zeros.
             trained_N: (N+1,) bool: the items with training interactions, which have ids.
         """
-        texts, trained = texts_N_T.to(self.device, copy=True), trained_N.to(self.device, copy=True)
+        texts, trained = texts_N_Q.to(self.device, copy=True), trained_N.to(self.device, copy=True)
         texts[0], trained[0] = 0.0, False
         self.texts, self.trained = texts, trained
 
@@ -84,9 +84,9 @@ class Hybrid(SASRec):
         by_text_M_D: torch.Tensor = self.adapter(self.texts[items_M])
         return ids_M_D * kept_M[:, None] + by_text_M_D
 
-    def vectors_of_texts(self, text_vectors_M_T: torch.Tensor) -> torch.Tensor:
+    def vectors_of_texts(self, text_vectors_M_Q: torch.Tensor) -> torch.Tensor:
         """As `Backbone.vectors_of_texts`: A q."""
-        placed: torch.Tensor = self.adapter(text_vectors_M_T)
+        placed: torch.Tensor = self.adapter(text_vectors_M_Q)
         return placed
 
     @torch.no_grad()

@@ -70,5 +70,5 @@ class CatalogueModel:
     @torch.inference_mode()
     def cf_logits(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:
         """(K,) collaborative logits `x_u . E_i` of K item numbers for one user (d,)."""
-        vectors_K_D = self.cf_vectors[torch.as_tensor(np.asarray(items, dtype=np.int64))]
-        return (vectors_K_D @ user_vector).cpu().numpy()
+        vectors_C_D = self.cf_vectors[torch.as_tensor(np.asarray(items, dtype=np.int64))]
+        return (vectors_C_D @ user_vector).cpu().numpy()

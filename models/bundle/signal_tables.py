@@ -1,6 +1,6 @@
 """What signals are computed from: the items' texts, words and neighbours, and what followed what in training.
 
-Axes: N items, T text size, W words of a title, k text neighbours, P pairs of items that followed each other.
+Axes: N items, Q text size, X words of a title, k text neighbours, P pairs of items that followed each other.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class SignalTables:
     """Row 0 of every table is the padding item's.
 
     Attributes:
-        text_vectors: (N+1, T) float16, unit length: embeddings of the items' texts.
-        words: (N+1, W) int32 numbers of the distinct words of each title, `NO_WORD` where it has fewer.
-        word_weights: (N+1, W) float16 TF-IDF weights of these words, of unit length for each title.
+        text_vectors: (N+1, Q) float16, unit length: embeddings of the items' texts.
+        words: (N+1, X) int32 numbers of the distinct words of each title, `NO_WORD` where it has fewer.
+        word_weights: (N+1, X) float16 TF-IDF weights of these words, of unit length for each title.
         neighbours: (N+1, k) int32 the items whose texts are nearest, itself first.
         neighbour_weights: (N+1, k) float16, how near.
         popularity: (N+1,) float32 log(1 + training interactions).

@@ -283,7 +283,7 @@ class _Decoding:
     def _prompt_embeds(self, prompt: Prompt) -> torch.Tensor:
         embeddings = self._llm.model.get_input_embeddings()
         embeds = embeddings(torch.from_numpy(prompt.token_ids).to(embeddings.weight.device))
-        embeds[torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds)
+        prompt.inject(embeds)
         return embeds[None]
 
 

@@ -210,13 +210,13 @@ class VLLMEngine:
             return tokens_input(token_ids)
         # Zeroed and filled by numpy: torch would wake all its threads for it, and wait for them while cores are busy.
         bits = torch.int32 if self._dtype.itemsize == 4 else torch.int16
-        soft_S_D = prompt.soft_tokens.detach().to("cpu", self._dtype).contiguous()
-        rows_L_D = np.zeros((len(token_ids), self.token_size), dtype=f"int{8 * self._dtype.itemsize}")
-        rows_L_D[prompt.soft_positions] = soft_S_D.view(bits).numpy()
+        soft_S_H = prompt.soft_tokens.detach().to("cpu", self._dtype).contiguous()
+        rows_L_H = np.zeros((len(token_ids), self.token_size), dtype=f"int{8 * self._dtype.itemsize}")
+        rows_L_H[prompt.soft_positions] = soft_S_H.view(bits).numpy()
         is_token = np.ones(len(token_ids), dtype=bool)
         is_token[prompt.soft_positions] = False
         return embeds_input(
-            torch.from_numpy(rows_L_D).view(self._dtype), prompt_token_ids=token_ids, is_token_ids=is_token.tolist()
+            torch.from_numpy(rows_L_H).view(self._dtype), prompt_token_ids=token_ids, is_token_ids=is_token.tolist()
         )
 
     async def _outputs(

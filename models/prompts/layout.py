@@ -46,6 +46,11 @@ class Prompt:
         if len(self.soft_positions) != len(self.soft_tokens):
             raise ValueError(f"{len(self.soft_positions)} slots but {len(self.soft_tokens)} soft tokens")
 
+    def inject(self, embeddings_L_H: torch.Tensor, start: int = 0) -> None:
+        """Put the soft tokens into their slots of `embeddings_L_H`, in which this prompt begins at row `start`."""
+        slots = torch.from_numpy(self.soft_positions).to(embeddings_L_H.device) + start
+        embeddings_L_H[slots] = self.soft_tokens.to(embeddings_L_H)
+
     def followed_by(self, token_ids: TokenIds) -> Prompt:
         """This prompt with more tokens at its end."""
         longer = np.concatenate([self.token_ids, np.asarray(token_ids, dtype=np.int64)])

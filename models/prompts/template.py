@@ -143,7 +143,7 @@ class PromptTemplate:
             PromptTooLongError: the context is too small even without a history.
         """
         answer = [*genre, *self._close_quote, *self._because]
-        shown = history[max(0, len(history) - self.config.history_items) :]
+        shown = self.config.shown(history)
         quotes = sum(len(self._open_quote) + len(title) + len(self._close_quote) for title in shown)
         room = EXPLANATION_TOKENS + quotes
         return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, room)
@@ -159,7 +159,7 @@ class PromptTemplate:
         room: int = 0,
     ) -> PromptLayout:
         """Title lists between `request` and `answer`; `given` is what the answer begins with, `room` what it needs."""
-        first = max(0, len(history) - self.config.history_items)
+        first = len(history) - len(self.config.shown(history))
         shown, title_tokens = self._fit(history[first:], candidates, [request, answer, given], room)
         first = len(history) - shown
 

@@ -1,7 +1,7 @@
 """Signals without an LLM: what a history says of an item by text, words and sequence, and popularity.
 
 
-Axes: E users, C candidates, H items of a history, T text size, W words of a title.
+Axes: E users, C candidates, T items of a history, Q text size, X words of a title.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPREAD = 20
 """So many times a count of one, the logarithm is steep where counts are rare and flat where they are not."""
 
 UserSignal = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of a history (H,), oldest first, and candidates (C,): their scores (C,)."""
+"""Of a history (T,), oldest first, and candidates (C,): their scores (C,)."""
 
 
 class SignalRanker(LocalRanker):
@@ -87,7 +87,7 @@ class TextSimilarity:
         return self._cosines(history, items).max(axis=0) if len(history) else np.zeros(len(items))
 
     def _cosines(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(H, C)."""
+        """(T, C)."""
         latest = self._vectors[history[-LATEST:]].astype(np.float32)
         return latest @ self._vectors[items].astype(np.float32).T
 
@@ -104,12 +104,12 @@ class WordOverlap:
         if not len(history):
             return np.zeros(len(items))
         distinct = np.unique(history[-LATEST:])
-        by_word_H_V = np.zeros((len(distinct), self._vocabulary), dtype=np.float32)
+        by_word_T_V = np.zeros((len(distinct), self._vocabulary), dtype=np.float32)
         rows = np.arange(len(distinct))[:, None]
-        by_word_H_V[rows, self._words[distinct]] = self._weights[distinct]
-        by_word_H_V[:, NO_WORD] = 0.0
-        matches_H_C_W = by_word_H_V[:, self._words[items]] * self._weights[items].astype(np.float32)
-        return matches_H_C_W.sum(axis=2).max(axis=0)
+        by_word_T_V[rows, self._words[distinct]] = self._weights[distinct]
+        by_word_T_V[:, NO_WORD] = 0.0
+        matches_T_C_X = by_word_T_V[:, self._words[items]] * self._weights[items].astype(np.float32)
+        return matches_T_C_X.sum(axis=2).max(axis=0)
 
 
 class Followed:
@@ -142,9 +142,9 @@ class Followed:
     def _found(self, history: np.ndarray, items: np.ndarray, shares_N: np.ndarray) -> np.ndarray:
         """(C,) what came near the history's items and their like, each counted by its share and recency."""
         tables, latest = self._tables, history[-LATEST_FOLLOWED:]
-        weights_H = _recency(latest) * shares_N[latest]
+        weights_T = _recency(latest) * shares_N[latest]
         stand_ins = tables.neighbours[latest].ravel()
-        near_N = self._near(stand_ins, (tables.neighbour_weights[latest] * weights_H[:, None]).ravel())
+        near_N = self._near(stand_ins, (tables.neighbour_weights[latest] * weights_T[:, None]).ravel())
         return (near_N[tables.neighbours[items]] * tables.neighbour_weights[items]).sum(axis=1)
 
     def _near(self, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -157,5 +157,5 @@ class Followed:
 
 
 def _recency(history: np.ndarray) -> np.ndarray:
-    """(H,) 1 for the latest item, less for every one before it."""
+    """(T,) 1 for the latest item, less for every one before it."""
     return RECENCY ** np.arange(len(history) - 1, -1, -1)

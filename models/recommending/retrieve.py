@@ -52,13 +52,13 @@ def retrieve(model: CatalogueModel, pool: Pool, user_vector: torch.Tensor) -> tu
         items = np.asarray(pool.given(), dtype=np.int64)
         scores = model.cf_logits(user_vector, items)
     else:
-        found_1_K, scores_1_K = model.index.search(
+        found_1_C, scores_1_C = model.index.search(
             user_vector.cpu().numpy()[None],
             min(pool.count, len(model.catalogue)),
             allowed=pool.allowed,
             excluded=np.fromiter(pool.excluded, dtype=np.int64),
         )
-        items, scores = found_1_K[0][found_1_K[0] > 0], scores_1_K[0][found_1_K[0] > 0]
+        items, scores = found_1_C[0][found_1_C[0] > 0], scores_1_C[0][found_1_C[0] > 0]
     order = np.argsort(-scores, kind="stable")
     return items[order], scores[order]
 

@@ -77,8 +77,7 @@ class OPTScorer:
         token_ids, positions, segments = _lay_out(prompts, tries, device)
         x_L_H = self._model.get_input_embeddings()(token_ids.to(device))
         for prompt, segment in zip(prompts, segments, strict=True):
-            slots = torch.from_numpy(prompt.soft_positions).to(device) + segment.start
-            x_L_H[slots] = prompt.soft_tokens.to(device, x_L_H.dtype)
+            prompt.inject(x_L_H, segment.start)
         embed_positions = self._decoder.embed_positions
         x_L_H = x_L_H + nn.functional.embedding(positions.to(device) + embed_positions.offset, embed_positions.weight)
 

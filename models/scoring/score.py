@@ -20,8 +20,8 @@ def score_prompts(llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence
     if not any(trie.branches for trie in tries):
         return [[] for _ in tries]
     if OPTScorer.supports(llm.model):
-        hidden_M_D = OPTScorer(llm.model).node_states(prompts, tries)
-        return split_nodes(node_logits(llm.model, hidden_M_D, children_of(tries).to(llm.model.device)), tries)
+        hidden_M_H = OPTScorer(llm.model).node_states(prompts, tries)
+        return split_nodes(node_logits(llm.model, hidden_M_H, children_of(tries).to(llm.model.device)), tries)
     return score_packed(llm, prompts, tries)
 
 
@@ -31,5 +31,5 @@ def score_packed(llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence[
     device = llm.model.device
     batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], tries)
     batch = batch.to(device)
-    soft_tokens_T_D = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
-    return split_nodes(child_logits(llm.model, batch, hidden_states(llm.model, batch, soft_tokens_T_D)), tries)
+    soft_tokens_S_H = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
+    return split_nodes(child_logits(llm.model, batch, hidden_states(llm.model, batch, soft_tokens_S_H)), tries)

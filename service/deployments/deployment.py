@@ -65,7 +65,7 @@ class Deployment:
 
     def prompted(self, history: np.ndarray) -> np.ndarray:
         """The part of a history that a prompt shows."""
-        return history[-self.bundle.manifest.prompt.history_items :]
+        return self.bundle.manifest.prompt.shown(history)
 
     def sample_users(self, count: int) -> list[str]:
         """Ids of some users with a history worth a look."""

@@ -4,7 +4,7 @@ A genre is a candidate like an item. The mean of its items says little: whether 
 much on how common it is. So what the LLM is told of it is fitted to the favourites of half of the users; the other
 half is there to measure.
 
-Axes: E users, G genres, J joint size.
+Axes: E users, G genres, J joint size, Y1 what a prompt says of a user.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class GenreReader:
         """(E, L) what prompts say of users x_u (E, D), with the items shown."""
         return self._reader.users(users_E_D, self._model.joint_item, shown)
 
-    def logits(self, users_E_L: torch.Tensor, genres_G_J: torch.Tensor) -> torch.Tensor:
+    def logits(self, users_E_Y1: torch.Tensor, genres_G_2J: torch.Tensor) -> torch.Tensor:
         """(E, G) the law's logits of genres by their joint embeddings (G, 2d')."""
-        return self._reader.logits(users_E_L, self._reader.items(genres_G_J))
+        return self._reader.logits(users_E_Y1, self._reader.items(genres_G_2J))
 
 
 def fit_genres(
@@ -103,22 +103,22 @@ def fit_genres(
     histories = [items for items in split.train[::2] if len(items)]
     favorites = favorite_genres(model.catalogue, histories)
     rows = np.flatnonzero(favorites >= 0)
-    start_G_J = model.joint_genre
+    start_G_2J = model.joint_genre
     if not len(rows):
-        return start_G_J
+        return start_G_2J
     histories = [histories[row] for row in rows]
-    targets_E = torch.from_numpy(favorites[rows]).to(start_G_J.device)
+    targets_E = torch.from_numpy(favorites[rows]).to(start_G_2J.device)
     reader = GenreReader(model, interface)
-    users_E_L = reader.users(model.user_vectors(histories).clone(), [prompt.shown(items) for items in histories])
-    genres_G_J = start_G_J.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([genres_G_J], lr=config.learning_rate)
+    users_E_Y1 = reader.users(model.user_vectors(histories).clone(), [prompt.shown(items) for items in histories])
+    genres_G_2J = start_G_2J.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([genres_G_2J], lr=config.learning_rate)
     for _ in range(config.steps):
-        pull = config.pull * (genres_G_J - start_G_J).square().sum()
-        loss = functional.cross_entropy(reader.logits(users_E_L, genres_G_J), targets_E) + pull
+        pull = config.pull * (genres_G_2J - start_G_2J).square().sum()
+        loss = functional.cross_entropy(reader.logits(users_E_Y1, genres_G_2J), targets_E) + pull
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return genres_G_J.detach()
+    return genres_G_2J.detach()
 
 
 @dataclass(frozen=True)

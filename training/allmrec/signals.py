@@ -1,6 +1,6 @@
 """Builds the tables of the signals from training interactions and item texts.
 
-Axes: N items, T text size, W words of a title, k text neighbours.
+Axes: N items, Q text size, X words of a title, k text neighbours.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def build_signals(split: SequenceSplit, text_vectors: np.ndarray, config: Signal
 
     Args:
         split: the data.
-        text_vectors: (N+1, T) embeddings of the items' texts.
+        text_vectors: (N+1, Q) embeddings of the items' texts.
         config: how.
     """
     vectors = text_vectors / np.maximum(np.linalg.norm(text_vectors, axis=1, keepdims=True), 1e-9)
@@ -74,7 +74,7 @@ def build_signals(split: SequenceSplit, text_vectors: np.ndarray, config: Signal
 
 
 def title_words(titles: Sequence[str], most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N+1, W) word numbers from 1 and their TF-IDF weights, of unit length a title; 0 where a title has fewer.
+    """(N+1, X) word numbers from 1 and their TF-IDF weights, of unit length a title; 0 where a title has fewer.
 
     Words of a single title tell nothing that two titles could share, and are left out.
     """
@@ -100,17 +100,17 @@ def word_matrix(words: np.ndarray, weights: np.ndarray) -> sparse.csr_matrix:
 
 
 def text_neighbours(
-    vectors_N_T: np.ndarray, words_N_V: sparse.csr_matrix, config: SignalsConfig
+    vectors_N_Q: np.ndarray, words_N_V: sparse.csr_matrix, config: SignalsConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N+1, 1+k) each item, then those nearest by embeddings and words; weights 1, then shares of 1."""
-    items = len(vectors_N_T) - 1
+    items = len(vectors_N_Q) - 1
     k = min(config.neighbours, items - 1)
     neighbours = np.zeros((items + 1, 1 + k), dtype=np.int32)
     weights = np.zeros((items + 1, 1 + k), dtype=np.float32)
     neighbours[:, 0], weights[1:, 0] = np.arange(items + 1), 1.0
     for start in range(1, items + 1 if k else 0, NEIGHBOUR_ROWS):
         rows = np.arange(start, min(start + NEIGHBOUR_ROWS, items + 1))
-        cosines = (vectors_N_T[rows] @ vectors_N_T.T + (words_N_V[rows] @ words_N_V.T).toarray()) / 2
+        cosines = (vectors_N_Q[rows] @ vectors_N_Q.T + (words_N_V[rows] @ words_N_V.T).toarray()) / 2
         cosines[:, 0] = cosines[np.arange(len(rows)), rows] = -1.0
         nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
         shares = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0) ** config.sharpness

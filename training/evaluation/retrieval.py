@@ -50,8 +50,8 @@ def retrieval_ranks(index: ItemIndex, users_E_D: np.ndarray, held_out: HeldOut) 
     for start in range(0, len(positives), SEARCH_ROWS):
         rows = range(start, min(start + SEARCH_ROWS, len(positives)))
         known = max(len(histories[row]) for row in rows)
-        found_B_K, _ = index.search(users_E_D[start : rows.stop], min(len(index), max(CUTOFFS) + known))
-        for row, found in zip(rows, found_B_K, strict=True):
+        found_B_C, _ = index.search(users_E_D[start : rows.stop], min(len(index), max(CUTOFFS) + known))
+        for row, found in zip(rows, found_B_C, strict=True):
             # A positive that the user met before counts as new, as it does among the candidates.
             new = found[~np.isin(found, histories[row]) | (found == positives[row])]
             place = np.flatnonzero(new == positives[row])

@@ -5,7 +5,7 @@ sequence.
 The heads are trained first, on texts encoded once: that takes seconds. Then, unless frozen, the text encoder is
 fine-tuned with them, which is what costs time, and last the heads are fitted to the texts as they are now encoded.
 
-Axes: B positions of a batch, P positive and negative items of a batch, D CF size, J joint size.
+Axes: B positions of a batch, 2B their positive and negative items, D CF size, J joint size, Q text size.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Stage1:
         batch_size: int,
         texts_of: Callable[[np.ndarray], torch.Tensor],
     ) -> Task[_Batch]:
-        """What the loop drives; `texts_of` gives Q (P, d_T) of items (P,)."""
+        """What the loop drives; `texts_of` gives Q (2B, d_T) of items (2B,)."""
 
         def batches(epoch: int) -> Sequence[_Batch]:
             order = epoch_rng(self.config.seed, epoch).permutation(len(self.users))
@@ -209,22 +209,22 @@ class Stage1:
         def loss(batch: _Batch) -> torch.Tensor:
             positives = self.positives[batch.rows]
             negatives = self.sampler.sample(self.users[batch.rows], 1, np.random.default_rng(batch.seed))[:, 0]
-            items_P = np.concatenate([positives, negatives])
+            items_2B = np.concatenate([positives, negatives])
             return self.loss(
                 self.representations[torch.from_numpy(batch.rows).to(self.representations.device)],
-                self.item_vectors[torch.from_numpy(items_P).to(self.item_vectors.device)],
-                texts_of(items_P),
+                self.item_vectors[torch.from_numpy(items_2B).to(self.item_vectors.device)],
+                texts_of(items_2B),
             )
 
         return Task(module, optimizer, batches, loss)
 
-    def _looked_up(self, items_P: np.ndarray) -> torch.Tensor:
-        """Q (P, d_T) of items as last encoded."""
-        return self.text_vectors[torch.from_numpy(items_P).to(self.text_vectors.device)]
+    def _looked_up(self, items_2B: np.ndarray) -> torch.Tensor:
+        """Q (2B, d_T) of items as last encoded."""
+        return self.text_vectors[torch.from_numpy(items_2B).to(self.text_vectors.device)]
 
-    def _encoded(self, items_P: np.ndarray) -> torch.Tensor:
-        """Q (P, d_T) of items, encoded now, each distinct text once."""
-        distinct, places = np.unique(items_P, return_inverse=True)
+    def _encoded(self, items_2B: np.ndarray) -> torch.Tensor:
+        """Q (2B, d_T) of items, encoded now, each distinct text once."""
+        distinct, places = np.unique(items_2B, return_inverse=True)
         vectors = self.encoder([self.tokens[item] for item in distinct])
         return vectors[torch.from_numpy(places).to(vectors.device)].float()
 

@@ -64,16 +64,16 @@ class Stage2Loss:
             self._rows(items, flags[limit : limit + len(items)])
             for items, flags in zip(candidates, batch.as_text, strict=True)
         ]
-        soft_T_D = self._model.projector(
+        soft_S_H = self._model.projector(
             layouts,
             users_B_D,
             [self._joint[rows] for rows in shown_rows],
             [self._joint[rows] for rows in candidate_rows],
         )
         if self._config.loss is Loss.TITLE:
-            return self._title_loss(layouts, batch.answers, soft_T_D)
+            return self._title_loss(layouts, batch.answers, soft_S_H)
         wanted = self._wanted(users_B_D, shown_rows, candidate_rows, batch.answers)
-        return self._choice_loss(layouts, tries, wanted, soft_T_D)
+        return self._choice_loss(layouts, tries, wanted, soft_S_H)
 
     def _rows(self, items: np.ndarray, as_text: np.ndarray) -> torch.Tensor:
         rows = torch.from_numpy(items + self._text_offset * as_text)
@@ -99,16 +99,16 @@ class Stage2Loss:
         layouts: Sequence[PromptLayout],
         tries: Sequence[ChoiceTrie],
         wanted: Sequence[np.ndarray],
-        soft_T_D: torch.Tensor,
+        soft_S_H: torch.Tensor,
     ) -> torch.Tensor:
         """Cross-entropy between the distribution asked for and the constrained decoder's, node by node."""
-        batch = _packed(layouts, tries).to(soft_T_D.device)
-        hidden_M_D = self._reader(batch, soft_T_D, batch.node_rows, batch.node_columns)
-        log_probs_M_C = node_logits(self._llm.model, hidden_M_D, batch.children_M_C).log_softmax(dim=1)
+        batch = _packed(layouts, tries).to(soft_S_H.device)
+        hidden_M_H = self._reader(batch, soft_S_H, batch.node_rows, batch.node_columns)
+        log_probs_M_C = node_logits(self._llm.model, hidden_M_H, batch.children_M_C).log_softmax(dim=1)
         mass_M_C = node_masses(tries, wanted, log_probs_M_C.shape).to(log_probs_M_C.device)
         return -(mass_M_C * log_probs_M_C.masked_fill(mass_M_C == 0, 0.0)).sum() / len(layouts)
 
-    def _title_loss(self, layouts: Sequence[PromptLayout], answers: np.ndarray, soft_T_D: torch.Tensor) -> torch.Tensor:
+    def _title_loss(self, layouts: Sequence[PromptLayout], answers: np.ndarray, soft_S_H: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the target's tokens and the closing quote, over the whole vocabulary."""
         titles = [
             [*layout.choices[answer], self._template.end_token] for layout, answer in zip(layouts, answers, strict=True)
@@ -124,17 +124,17 @@ class Stage2Loss:
             for layout, title in zip(layouts, titles, strict=True)
         ]
         no_tries = [ChoiceTrie([title], self._template.end_token) for title in titles]
-        batch = _packed(prompts, no_tries).to(soft_T_D.device)
+        batch = _packed(prompts, no_tries).to(soft_S_H.device)
         rows = [row for row, title in enumerate(titles) for _ in title]
         columns = [
             len(layout.token_ids) - 1 + depth
             for layout, title in zip(layouts, titles, strict=True)
             for depth in range(len(title))
         ]
-        targets = torch.tensor([token for title in titles for token in title], device=soft_T_D.device)
-        hidden_N_D = self._reader(batch, soft_T_D, *torch.tensor([rows, columns], device=soft_T_D.device))
+        targets = torch.tensor([token for title in titles for token in title], device=soft_S_H.device)
+        hidden_O_H = self._reader(batch, soft_S_H, *torch.tensor([rows, columns], device=soft_S_H.device))
         head = self._llm.model.get_output_embeddings()
-        logits = head(hidden_N_D.to(head.weight.dtype))
+        logits = head(hidden_O_H.to(head.weight.dtype))
         return nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / len(layouts)
 
 
@@ -147,12 +147,12 @@ class _Reader:
         self._packed = PackedReader(self._model) if fast else None
 
     def __call__(
-        self, batch: PackedBatch, soft_T_D: torch.Tensor, rows_N: torch.Tensor, columns_N: torch.Tensor
+        self, batch: PackedBatch, soft_S_H: torch.Tensor, rows_O: torch.Tensor, columns_O: torch.Tensor
     ) -> torch.Tensor:
-        """(N, D') at packed positions `rows_N`, `columns_N`."""
+        """(N, D') at packed positions `rows_O`, `columns_O`."""
         if self._packed is not None:
-            return self._packed(batch, soft_T_D, rows_N, columns_N)
-        return hidden_states(self._model, batch, soft_T_D)[rows_N, columns_N]
+            return self._packed(batch, soft_S_H, rows_O, columns_O)
+        return hidden_states(self._model, batch, soft_S_H)[rows_O, columns_O]
 
 
 def node_masses(tries: Sequence[ChoiceTrie], wanted: Sequence[np.ndarray], shape: Sequence[int]) -> torch.Tensor:

@@ -4,7 +4,7 @@ Only the projections and the slot types are trained. A prompt lists the user's l
 next item among them; the loss is taken on the tokens that tell the candidates apart, or on the whole title as in
 the paper.
 
-Axes: B prompts, C candidates, M branching nodes of all prompts, D CF size, J joint size, T injected tokens.
+Axes: B prompts, C candidates, M branching nodes of all prompts, D CF size, J joint size, S injected tokens.
 """
 
 from __future__ import annotations

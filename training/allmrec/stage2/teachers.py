@@ -15,7 +15,7 @@ from models.prompts.titles import TitleTokens
 from training.allmrec.stage2.inputs import ItemTexts
 
 Teacher = Callable[[torch.Tensor, Sequence[torch.Tensor], Sequence[torch.Tensor]], list[np.ndarray]]
-"""Of x_u (B, D) and, per prompt, the rows of the items told and of the C candidates: (C,) distributions.
+"""Of x_u (B, D) and, per prompt, the rows of the items shown and of the C candidates: (C,) distributions.
 
 Rows are those of the item tables, and from N + 1 on of the text tables.
 """
@@ -40,17 +40,17 @@ def token_teacher(model: CatalogueModel, titles: TitleTokens, interface: TokenIn
     """What the tokens of the projector as it is now, and the titles, say by the LLM's law."""
     reader = ExactReader(copy.deepcopy(model.projector), interface.to(model.joint_item.device))
     joint = torch.cat([model.joint_item, model.joint_text])
-    items_N_K = reader.items(joint)
+    items_N_Y = reader.items(joint)
 
     @torch.no_grad()
     def teach(
-        users_B_D: torch.Tensor, told: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
+        users_B_D: torch.Tensor, shown: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor]
     ) -> list[np.ndarray]:
-        users_B_L = reader.users_of(users_B_D, items_N_K, [rows.cpu().numpy() for rows in told])
+        users_B_Y1 = reader.users_of(users_B_D, items_N_Y, [rows.cpu().numpy() for rows in shown])
         taught = []
-        for user_L, told_H, rows_C in zip(users_B_L, told, candidates, strict=True):
-            series_C = torch.from_numpy(in_series(titles_of(told_H), titles_of(rows_C))).to(user_L)
-            (logits_C,) = reader.logits(user_L[None], items_N_K[rows_C], series_C[None])
+        for user_Y1, shown_T, rows_C in zip(users_B_Y1, shown, candidates, strict=True):
+            series_C = torch.from_numpy(in_series(titles_of(shown_T), titles_of(rows_C))).to(user_Y1)
+            (logits_C,) = reader.logits(user_Y1[None], items_N_Y[rows_C], series_C[None])
             taught.append(logits_C.double().softmax(dim=0).cpu().numpy())
         return taught
 

@@ -8,7 +8,7 @@ the length that predicts the validation items best, together with w, which is th
 then regressed onto the tokens at these coordinates, which takes seconds; stage 2 proper only has to refine them. An LLM
 without an interface gets projections whose tokens have the length of its own token embeddings.
 
-Axes: U users, N items, D CF size, T text embedding size, k and m coordinates.
+Axes: U users, N items, D CF size, Q text size, H token size, k and m coordinates.
 """
 
 from __future__ import annotations
@@ -138,15 +138,15 @@ class Similarities:
     """A linear map from text embeddings into an interface's similarity coordinates.
 
     Attributes:
-        centre: (T,) mean text.
-        text_map: (T, m).
+        centre: (Q,) mean text.
+        text_map: (Q, m).
     """
 
     centre: torch.Tensor
     text_map: torch.Tensor
 
     def items(self, texts: torch.Tensor) -> torch.Tensor:
-        """(..., T) text embeddings to y (..., m)."""
+        """(..., Q) text embeddings to y (..., m)."""
         return nn.functional.normalize(texts - self.centre, dim=-1) @ self.text_map
 
     def scaled(self, weight: float) -> Similarities:
@@ -154,17 +154,17 @@ class Similarities:
         return Similarities(self.centre, weight**0.5 * self.text_map)
 
 
-def fit_similarities(texts_N_T: torch.Tensor, interface: TokenInterface) -> Similarities:
+def fit_similarities(texts_N_Q: torch.Tensor, interface: TokenInterface) -> Similarities:
     """The directions in which the texts differ most, such that `coupling * <y, y'>` is nearly their cosine.
 
     Args:
-        texts_N_T: embeddings of the items' texts.
+        texts_N_Q: embeddings of the items' texts.
         interface: has m similarity coordinates.
     """
-    centre = texts_N_T.mean(dim=0)
-    directions = nn.functional.normalize(texts_N_T - centre, dim=1)
+    centre = texts_N_Q.mean(dim=0)
+    directions = nn.functional.normalize(texts_N_Q - centre, dim=1)
     _, vectors = torch.linalg.eigh(_moment(directions.double()))
-    kept = vectors.flip(1)[:, : len(interface.similarity_basis)].to(texts_N_T.dtype)
+    kept = vectors.flip(1)[:, : len(interface.similarity_basis)].to(texts_N_Q.dtype)
     padded = nn.functional.pad(kept, (0, len(interface.similarity_basis) - kept.shape[1]))
     return Similarities(centre, interface.coupling**-0.5 * padded)
 
@@ -172,13 +172,13 @@ def fit_similarities(texts_N_T: torch.Tensor, interface: TokenInterface) -> Simi
 def history_similarity(
     similarities: Similarities,
     interface: TokenInterface,
-    texts_N_T: torch.Tensor,
+    texts_N_Q: torch.Tensor,
     histories: Sequence[np.ndarray],
     items_E_C: np.ndarray,
 ) -> np.ndarray:
     """(E, C) logits that the similarity of candidates `items_E_C` with E histories gives; 0 without a history."""
-    items = torch.from_numpy(items_E_C).to(texts_N_T.device)
-    table_N_m = similarities.items(texts_N_T)
+    items = torch.from_numpy(items_E_C).to(texts_N_Q.device)
+    table_N_m = similarities.items(texts_N_Q)
     means_E_m = history_means(table_N_m, histories)
     return (interface.coupling * torch.einsum("em,ecm->ec", means_E_m, table_N_m[items])).cpu().numpy()
 
@@ -246,10 +246,10 @@ class WarmStart:
         weights_U = users_U_D.new_full((len(users_U_D),), self.series_weight / self.interface.coupling)
         return self.interface.user_tokens(self.coordinates.users(users_U_D), weights_U)
 
-    def item_tokens(self, cf_N_D: torch.Tensor, texts_N_T: torch.Tensor) -> torch.Tensor:
-        """(N, d_tok) tokens of items by CF vectors (N, D) and text embeddings (N, T), without their slot type."""
+    def item_tokens(self, cf_N_D: torch.Tensor, texts_N_Q: torch.Tensor) -> torch.Tensor:
+        """(N, d_tok) tokens of items by CF vectors (N, D) and text embeddings (N, Q), without their slot type."""
         return self.interface.item_tokens(
-            self.coordinates.items(cf_N_D), self.similarities.items(texts_N_T), self.coordinates.popularity(cf_N_D)
+            self.coordinates.items(cf_N_D), self.similarities.items(texts_N_Q), self.coordinates.popularity(cf_N_D)
         )
 
 
@@ -267,7 +267,7 @@ def warm_start(
         projector: trained in place.
         target: where they begin.
         users_U_D: a sample of x_u.
-        items: tables of joint embeddings (N, d') with the CF vectors (N, D) and the text embeddings (N, T) that they
+        items: tables of joint embeddings (N, d') with the CF vectors (N, D) and the text embeddings (N, Q) that they
             stand for: e_i with E_i, and q_i with the vector decoded from it.
         config: how long and how fast.
         seed: of the batches.
@@ -275,15 +275,15 @@ def warm_start(
     Returns:
         `user_error` and `item_error`: mean squared error as a share of the variance of the tokens.
     """
-    joint_N_J, cf_N_D, texts_N_T = (torch.cat(tables) for tables in zip(*items, strict=True))
-    user_tokens_U_D = target.user_tokens(users_U_D)
-    item_tokens_N_D = target.item_tokens(cf_N_D, texts_N_T)
+    joint_N_2J, cf_N_D, texts_N_Q = (torch.cat(tables) for tables in zip(*items, strict=True))
+    user_tokens_U_H = target.user_tokens(users_U_D)
+    item_tokens_N_H = target.item_tokens(cf_N_D, texts_N_Q)
     with torch.no_grad():
         projector.slot_types.copy_(target.interface.slot_types)
         projector.user.standardise(users_U_D)
-        projector.item.standardise(joint_N_J)
-        _fit_last_layer(projector.user, users_U_D, user_tokens_U_D, config.ridge)
-        _fit_last_layer(projector.item, joint_N_J, item_tokens_N_D, config.ridge)
+        projector.item.standardise(joint_N_2J)
+        _fit_last_layer(projector.user, users_U_D, user_tokens_U_H, config.ridge)
+        _fit_last_layer(projector.item, joint_N_2J, item_tokens_N_H, config.ridge)
     parameters = [*projector.user.parameters(), *projector.item.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, config.steps))
@@ -293,17 +293,17 @@ def warm_start(
         return torch.randint(size, (config.batch_size,), generator=generator).to(users_U_D.device)
 
     for _ in range(config.steps):
-        rows_B, items_B = sample(len(users_U_D)), sample(len(joint_N_J))
-        loss = nn.functional.mse_loss(projector.user(users_U_D[rows_B]), user_tokens_U_D[rows_B])
-        loss = loss + nn.functional.mse_loss(projector.item(joint_N_J[items_B]), item_tokens_N_D[items_B])
+        rows_B, items_B = sample(len(users_U_D)), sample(len(joint_N_2J))
+        loss = nn.functional.mse_loss(projector.user(users_U_D[rows_B]), user_tokens_U_H[rows_B])
+        loss = loss + nn.functional.mse_loss(projector.item(joint_N_2J[items_B]), item_tokens_N_H[items_B])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     with torch.no_grad():
         return {
-            "user_error": _error(projector.user(users_U_D), user_tokens_U_D),
-            "item_error": _error(projector.item(joint_N_J), item_tokens_N_D),
+            "user_error": _error(projector.user(users_U_D), user_tokens_U_H),
+            "item_error": _error(projector.item(joint_N_2J), item_tokens_N_H),
         }
 
 
@@ -312,11 +312,11 @@ def plain_start(
     projector: TokenProjector,
     token_embeddings: torch.Tensor,
     users_U_D: torch.Tensor,
-    joint_N_J: torch.Tensor,
+    joint_N_2J: torch.Tensor,
 ) -> None:
     """Without an interface: standardise the inputs, and give the tokens the length of the LLM's own embeddings."""
     length = token_embeddings.float().norm(dim=1).median()
-    for projection, vectors in ((projector.user, users_U_D), (projector.item, joint_N_J)):
+    for projection, vectors in ((projector.user, users_U_D), (projector.item, joint_N_2J)):
         projection.standardise(vectors)
         projection.output.weight.mul_(length / projection(vectors).norm(dim=1).median())
 
