@@ -20,15 +20,15 @@ def write_titles(llm: LanguageModel, prompts: Sequence[Prompt], max_new_tokens: 
     """What the LLM writes after each of the prompts."""
     embeddings = llm.model.get_input_embeddings()
     longest = max(len(prompt.token_ids) for prompt in prompts)
-    embeds_B_L_D = torch.zeros(len(prompts), longest, llm.token_size, dtype=embeddings.weight.dtype)
+    embeds_B_L_H = torch.zeros(len(prompts), longest, llm.token_size, dtype=embeddings.weight.dtype)
     attention_mask_B_L = torch.zeros(len(prompts), longest, dtype=torch.int64)
     for row, prompt in enumerate(prompts):
         start = longest - len(prompt.token_ids)
-        embeds_B_L_D[row, start:] = embeddings(torch.from_numpy(prompt.token_ids))
-        embeds_B_L_D[row, start + torch.from_numpy(prompt.soft_positions)] = prompt.soft_tokens.to(embeds_B_L_D.dtype)
+        embeds_B_L_H[row, start:] = embeddings(torch.from_numpy(prompt.token_ids))
+        prompt.inject(embeds_B_L_H[row], start)
         attention_mask_B_L[row, start:] = 1
     written = llm.model.generate(
-        inputs_embeds=embeds_B_L_D,
+        inputs_embeds=embeds_B_L_H,
         attention_mask=attention_mask_B_L,
         do_sample=False,
         max_new_tokens=max_new_tokens,
