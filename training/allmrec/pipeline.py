@@ -217,7 +217,7 @@ class Pipeline:
 
     def _texts_of(self, config: HybridConfig) -> torch.Tensor:
         device = self.recipe.backbone.device
-        return item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
+        return item_text_vectors(self.split.catalogue, config, self._backbone_run.directory, device)
 
     @cached_property
     def _stage2_inputs(self) -> Stage2Inputs:
