@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.precision import has_bfloat16
 from models.scoring.packing import child_logits, hidden_states, split_nodes
 from training.pretraining.batch import TrainingBatch, bucketed, collate
 from training.pretraining.example import Example
@@ -34,7 +35,7 @@ def measure(model: Any, examples: Iterable[Example], tokens: int = 8192) -> dict
     groups: dict[str, list[Measures]] = defaultdict(list)
     for examples_B in bucketed(list(examples), tokens):
         batch = collate(examples_B)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
             hidden_B_L_H = hidden_states(model, batch.packed, batch.soft_tokens_S_H)
         logits = split_nodes(child_logits(model, batch.packed, hidden_B_L_H), [e.trie for e in examples_B])
         for example, nodes in zip(examples_B, logits, strict=True):

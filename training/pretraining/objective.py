@@ -8,6 +8,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional
 
+from models.precision import training_dtype
 from models.scoring.opt_training import PackedReader
 from models.scoring.packing import NO_CHILD
 from training.pretraining.batch import TrainingBatch
@@ -31,7 +32,7 @@ class Objective:
             asks for the order of unlikely candidates too. It counts `FLAT` squared times, as in distillation, so
             that its gradient does not shrink with the temperature.
         text_weight: weight of the free text's cross-entropy per token.
-        dtype: of the forward and backward pass.
+        dtype: of the forward and backward pass; bfloat16 where hardware has it if not given, else float32.
     """
 
     def __init__(
@@ -40,12 +41,12 @@ class Objective:
         vocabulary_weight: float,
         order_weight: float,
         text_weight: float,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self._reader = PackedReader(model)
         self._vocabulary_weight, self._order_weight = vocabulary_weight, order_weight
         self._text_weight = text_weight
-        self._dtype = dtype
+        self._dtype = training_dtype("auto", "cpu") if dtype is None else dtype
 
     def __call__(self, batch: TrainingBatch) -> torch.Tensor:
         """The scalar loss, per prompt.

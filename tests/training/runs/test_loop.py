@@ -212,8 +212,9 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     assert (run.weights() - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_autocast_computes_in_bfloat16(tmp_path: Path) -> None:
+def test_autocast_computes_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linear layers give bfloat16 inside the loss with autocast, float32 without."""
+    monkeypatch.setattr("training.runs.loop.has_bfloat16", lambda _: True)
     for autocast, expected in ((True, torch.bfloat16), (False, torch.float32)):
         run = Regression()
         kinds = []
