@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.config import Config
+from training.runs.context import CHECKPOINT_FILE
 from training.runs.stage_run import StageRun, git_revision
 
 
@@ -70,15 +71,16 @@ def test_starting_again_takes_the_marker_back(tmp_path: Path) -> None:
 def test_a_checkpoint_is_gone_on_from_only_with_the_same_config(tmp_path: Path) -> None:
     """The same config keeps it, another config discards it, the end removes it."""
     run = stage(tmp_path)
+    checkpoint = run.directory / CHECKPOINT_FILE
     run.start()
-    run.checkpoint.write_bytes(b"half")
+    checkpoint.write_bytes(b"half")
     stage(tmp_path).start()
-    assert run.checkpoint.exists()
+    assert checkpoint.exists()
     stage(tmp_path, size=4).start()
-    assert not run.checkpoint.exists()
-    run.checkpoint.write_bytes(b"half")
+    assert not checkpoint.exists()
+    checkpoint.write_bytes(b"half")
     run.finish({})
-    assert not run.checkpoint.exists()
+    assert not checkpoint.exists()
 
 
 def test_everything_is_recorded(tmp_path: Path) -> None:
