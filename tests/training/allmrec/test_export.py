@@ -97,7 +97,7 @@ def test_everything_a_user_met_is_seen(encoder: TextEncoder) -> None:
         validation=np.array([71, 0]),
         test=np.array([72, 0]),
     )
-    contents = assemble(users, aligned(split, encoder), TOKEN_SIZE)
+    contents = assemble(users, aligned(split, encoder), tiny_contents(split).signals, TOKEN_SIZE)
     kept = [*range(25, 71), 5, 30, 71, 72]
     assert contents.histories.of("long").tolist() == kept
     assert contents.earlier.user_ids() == ["long"]
