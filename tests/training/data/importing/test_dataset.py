@@ -149,7 +149,9 @@ class TestCommands:
         assert [path.name for path in tmp_path.iterdir()] == ["i.csv"]
 
     def test_inspect_shows_the_data_and_draws_it(self, tmp_path: Path) -> None:
-        (tmp_path / "i.csv").write_text("user,item,time,title\nu,a,1500000000,A\nu,b,1600000000,B\nv,a,1600000000,A\n")
+        (tmp_path / "i.csv").write_text(
+            "user,item,time,title\nu,a,1500000000,A\nu,b,1600000000,B\nv,a,1600000000,A\nw,c,1600000000,C\n"
+        )
         CliRunner().invoke(app, ["import", str(tmp_path / "i.csv"), "--out", str(tmp_path / "out")])
         picture = tmp_path / "pictures" / "out.png"
         result = CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), "--picture", str(picture)])
