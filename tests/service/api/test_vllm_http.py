@@ -54,6 +54,7 @@ async def on_vllm(embedded_world: World, tmp_path_factory: pytest.TempPathFactor
         llm=None,
         engine="vllm",
         dtype="float32",
+        explain_timeout_ms=20_000,
         engine_options={"restart_seconds": 600, "max_restart_seconds": 600},
     )
     async with serving(settings) as (client, _):
@@ -64,7 +65,7 @@ async def on_vllm(embedded_world: World, tmp_path_factory: pytest.TempPathFactor
 async def on_transformers(
     embedded_world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx.AsyncClient]:
-    settings = embedded_world.settings_for(tmp_path_factory.mktemp("transformers"), llm=None)
+    settings = embedded_world.settings_for(tmp_path_factory.mktemp("transformers"), llm=None, explain_timeout_ms=20_000)
     async with serving(settings) as (client, _):
         yield client
 
@@ -92,7 +93,7 @@ async def test_both_engines_give_the_same_answers(on_vllm: httpx.AsyncClient, on
 
 async def test_both_engines_explain_alike(on_vllm: httpx.AsyncClient, on_transformers: httpx.AsyncClient):
     """Favourite genres and the sentence, in one piece and as a stream."""
-    query = {"user_id": "u0", "top_k": 3, "timeout_ms": 20_000}
+    query = {"user_id": "u0", "top_k": 3}
     ours, theirs = [(await client.get("/explain/genre", params=query)).json() for client in (on_vllm, on_transformers)]
     for genre, same in zip(ours["genres"], theirs["genres"], strict=True):
         assert genre["genre"] == same["genre"]
