@@ -113,16 +113,18 @@ class Blends(Config):
     Attributes:
         blend: without the LLM; also what serves when the LLM falls back, and what lies outside the LLM's window.
         llm: with the LLM's scores.
-        llm_lift: what the LLM's scores are worth beside all others.
+        llm_lift: what the LLM's scores are worth beside all others; None if too few users could be held out to say.
     """
 
     blend: Blend
     llm: Blend
-    llm_lift: Lift
+    llm_lift: Lift | None
 
     @property
     def llm_in_words(self) -> str:
         """One line for people: what the LLM is worth here, and what saves its cost if that is nothing."""
+        if self.llm_lift is None:
+            return "what the LLM adds is not known: too few users had an item to hold out"
         mean, low, high = self.llm_lift.ndcg
         line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
         if self.llm_lift.is_certain:

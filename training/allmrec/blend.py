@@ -25,6 +25,8 @@ from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, positive_ranks
 
 FOLDS = 4
+FEWEST_USERS = 20
+"""Validation users, below which nothing is fitted: five to a fold."""
 RESAMPLES = 2000
 
 
@@ -266,11 +268,13 @@ async def fit_blends(
 
     Args:
         split: the data; its validation items are looked at, its test items never.
-        signals: rankers without an LLM.
+        signals: rankers without an LLM; the first ranks alone when there are too few users to fit on.
         llm: rankers that ask the LLM; they are always in the blend `llm`.
         config: how.
     """
     scored = await score_signals(split, signals, config.users, config.draws, config.seed)
+    if len(np.unique(scored.users)) < FEWEST_USERS:
+        return unfitted(signals[0], llm, scored.cold_below)
     blend = BlendFit(scored, config).fit()
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
@@ -280,7 +284,23 @@ async def fit_blends(
     return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of([ranker.id for ranker in llm]))
 
 
+def unfitted(signal: Ranker, llm: Sequence[Ranker], cold_below: float) -> Blends:
+    """What to serve with when there is nobody to fit on: one signal, and the LLM beside it, as their logits are."""
+
+    def whole(ranker: Ranker) -> SignalWeight:
+        centred = ranker.needs_llm
+        return SignalWeight(
+            id=ranker.id, title=ranker.title, centred=centred, mean=0.0, scale=1.0, weight=1.0, scarcity_weight=0.0
+        )
+
+    def blend(rankers: Sequence[Ranker]) -> Blend:
+        return Blend(signals=tuple(map(whole, rankers)), cold_below=cold_below)
+
+    return Blends(blend=blend([signal]), llm=blend([signal, *llm]), llm_lift=None)
+
+
 def worth(blends: Blends) -> dict[str, Any]:
     """For `metrics.json`: what each signal is worth, the LLM first, and the blends' validation metrics."""
     lifts = {signal.id: signal.lift.ndcg for signal in blends.blend.signals if signal.lift is not None}
-    return {"lift_ndcg": {"llm": blends.llm_lift.ndcg, **lifts}, "validation": blends.blend.validation}
+    llm = {} if blends.llm_lift is None else {"llm": blends.llm_lift.ndcg}
+    return {"lift_ndcg": {**llm, **lifts}, "validation": blends.blend.validation}

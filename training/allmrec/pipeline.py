@@ -26,6 +26,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.signal_tables import SignalTables
 from models.domain import DOMAINS
+from models.errors import DataError
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
@@ -41,7 +42,7 @@ from training.allmrec.stage2.stage import train_stage2
 from training.backbones.texts import item_text_vectors
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
-from training.data.fitness import check_fitness
+from training.data.fitness import check_fitness, evaluated_users
 from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.report import run_import
 from training.data.splits import Holdout, SequenceSplit
@@ -182,8 +183,19 @@ class Pipeline:
             run.finish({})
         return path
 
+    @cached_property
+    def evaluated_users(self) -> int:
+        """How many users there are to evaluate with."""
+        return evaluated_users(self.split)
+
     def evaluate(self, methods: Mapping[str, Method]) -> EvaluationReport:
-        """How good all of it is, beside the rankers of `methods`. Shows the table."""
+        """How good all of it is, beside the rankers of `methods`. Shows the table.
+
+        Raises:
+            DataError: there is nobody to evaluate with.
+        """
+        if not self.evaluated_users:
+            raise DataError(f"nobody in dataset {self.dataset.info.name} can be evaluated: more history a user helps")
         run = self._evaluation_run(methods)
         with self._step("evaluation", run.is_done):
             if run.is_done:

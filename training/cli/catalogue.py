@@ -48,8 +48,10 @@ def fit(
     """Run all stages: backbone, stage 1, stage 2, export, evaluation. The bundle is there before the evaluation."""
     pipeline = make_pipeline(dataset, recipe, settings, out)
     _publish(pipeline, bundle)
-    if evaluate:
+    if evaluate and pipeline.evaluated_users:
         evaluate_pipeline(pipeline)
+    elif evaluate:
+        console.print("nobody can be evaluated, so there are no figures", highlight=False)
 
 
 def backbone(

@@ -94,9 +94,9 @@ CALIBRATION_BINS = 15
 
 
 def mean_metrics(scores_U_C: np.ndarray) -> dict[str, float]:
-    """The plain means, for validation while training."""
+    """The plain means, for validation while training; 0 when there is nobody."""
     ranks = positive_ranks(scores_U_C)
-    return {name: float(METRICS[name](ranks).mean()) for name in CANDIDATE_METRICS}
+    return {name: float(METRICS[name](ranks).mean()) if len(ranks) else 0.0 for name in CANDIDATE_METRICS}
 
 
 def chance_metrics(choices_U: np.ndarray, names: Sequence[str] = CANDIDATE_METRICS) -> dict[str, float]:

@@ -48,6 +48,8 @@ class About(BaseModel):
     genres: list[str]
     sample_user_ids: list[str]
     ranker: Literal["llm", "blend"] = Field(description="Who ranks: the blend with the LLM, or that without it.")
-    llm_lift: Worth = Field(description="What the LLM's scores add to the blend without them.")
+    llm_lift: Worth | None = Field(
+        description="What the LLM's scores add to the blend without them; null if nobody could be held out to say."
+    )
     llm_in_words: str = Field(description="The same for people.")
     signals: list[Signal] = Field(description="Of the blend without the LLM, what it would miss most first.")

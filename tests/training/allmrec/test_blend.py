@@ -11,7 +11,7 @@ from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.blend import BlendConfig, BlendFit, Scored, score_signals
+from training.allmrec.blend import BlendConfig, BlendFit, Scored, fit_blends, score_signals
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.evaluation.metrics import hit_at, positive_ranks
 
@@ -129,3 +129,26 @@ def test_the_fit_ranks_as_the_ranker_does() -> None:
     again = asyncio.run(score_signals(split, [ranker], 200, 1, seed=0))
     assert len(histories) == len(expected)
     np.testing.assert_allclose(again.scores["blend"][scored.real], expected[scored.real], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("users", [0, 1, 19])
+def test_with_hardly_anybody_to_fit_on_the_backbone_ranks(users: int) -> None:
+    """Its own logits, the LLM's beside them, and nothing is claimed of what the LLM adds."""
+    split = tiny_split(users=40)
+    split.validation[users:] = 0
+    signals = signals_of(tiny_contents(split))
+    blends = asyncio.run(fit_blends(split, signals, [Named("allmrec", needs_llm=True)], BlendConfig()))
+    assert [(s.id, s.weight, s.mean, s.scale) for s in blends.blend.signals] == [("cf", 1.0, 0.0, 1.0)]
+    assert [signal.id for signal in blends.llm.signals] == ["cf", "allmrec"]
+    assert blends.llm_lift is None
+    assert "not known" in blends.llm_in_words
+
+
+def test_twenty_users_are_enough_for_a_fit() -> None:
+    split = tiny_split(users=40)
+    repeats = [item in history for item, history in zip(split.validation, split.train, strict=True)]
+    assert not any(repeats)
+    split.validation[20:] = 0
+    signals = signals_of(tiny_contents(split))
+    blends = asyncio.run(fit_blends(split, signals, [Named("allmrec", needs_llm=True)], BlendConfig()))
+    assert blends.llm_lift is not None

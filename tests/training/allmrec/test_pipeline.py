@@ -227,6 +227,51 @@ def loads_only(train):
     return checked
 
 
+POOR = {
+    "nobody_to_evaluate": [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(2)],
+    "one_user_to_evaluate": [("u0", f"i{item}", item) for item in range(5)]
+    + [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(1, 30) for step in range(2)],
+    "two_users": [(f"u{user}", f"i{2 * user + step}", step) for user in range(2) for step in range(5)],
+    "everybody_met_everything": [(f"u{user}", f"i{item}", item) for user in range(5) for item in range(4)],
+    "one_item": [(f"u{user}", "i0", time) for user in range(5) for time in range(3)],
+    "nothing_to_learn_from": [(f"u{user}", f"i{user}", 0) for user in range(9)],
+}
+
+
+@pytest.mark.filterwarnings("error:Mean of empty slice")
+@pytest.mark.parametrize(
+    ("poor", "titles", "kind"),
+    [
+        *((poor, "distinct", "hybrid") for poor in POOR),
+        ("nobody_to_evaluate", "none", "sasrec"),
+        ("two_users", "identical", "sasrec"),
+    ],
+)
+def test_poor_data_end_in_a_bundle_or_are_refused_before_training(
+    ground: Path, tmp_path: Path, poor: str, titles: str, kind: str
+) -> None:
+    """Never in a traceback, and never after the work is done."""
+    (tmp_path / "shop").mkdir()
+    with (tmp_path / "shop" / "interactions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("user_id", "item_id", "timestamp"), *POOR[poor]])
+    if titles != "none":
+        items = sorted({item for _, item, _ in POOR[poor]})
+        named = [(item, "Title 1" if titles == "identical" else f"Title {item[1:]}") for item in items]
+        with (tmp_path / "shop" / "items.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("item_id", "title"), *named])
+    options = [f"backbone.kind={kind}"]
+    if kind == "hybrid":
+        options.append(f'backbone.settings.text_encoder="{ground / "tiny-encoder"}"')
+    arguments = ("--recipe", ground / "recipe.toml", "--out", tmp_path / "run", "--bundle", tmp_path / "bundle")
+    sets = [option for setting in options for option in ("--set", setting)]
+    result = allmrec_train("fit", tmp_path / "shop", *arguments, *sets)
+    if result.exit_code == 0:
+        assert load_bundle(tmp_path / "bundle").manifest.users == len({user for user, _, _ in POOR[poor]})
+    else:
+        assert (result.exit_code, (tmp_path / "run" / "backbone").exists()) == (2, False), result.output
+        assert "error: " in result.output
+
+
 def test_single_stages_are_commands(ground: Path, tmp_path: Path) -> None:
     """`backbone` trains no more than the backbone."""
     result = allmrec_train("backbone", ground / "shop", "--recipe", ground / "recipe.toml", "--out", tmp_path / "run")

@@ -197,7 +197,7 @@ def fit_history_weights(
 
     def loss(similarity: float, series: float) -> float:
         extra_E_C = similarity * similarities_E_C + series * series_E_C
-        prior = (series / SERIES_WEIGHT_SPREAD) ** 2 / (2 * len(series_E_C))
+        prior = (series / SERIES_WEIGHT_SPREAD) ** 2 / (2 * max(1, len(series_E_C)))
         return sum(_surprise(scores_E_C + extra_E_C) + prior for scores_E_C in cf_scores)
 
     similarity = series = 0.0
@@ -210,18 +210,21 @@ def fit_history_weights(
 
 
 def _surprise(logits_E_C: np.ndarray) -> float:
-    """Mean over the rows of minus the log-probability of column 0."""
+    """Mean over the rows of minus the log-probability of column 0; 0 when there is nobody."""
+    if not len(logits_E_C):
+        return 0.0
     shifted = logits_E_C - logits_E_C.max(axis=1, keepdims=True)
     return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[:, 0]).mean())
 
 
 def fit_temperature(scores_E_C: np.ndarray) -> float:
-    """The temperature at which softmax over the candidates best predicts the positives, in column 0.
+    """The temperature at which softmax over the candidates best predicts the positives, in column 0; 1 for nobody.
 
     Args:
         scores_E_C: logits, -inf at padding.
     """
-
+    if not len(scores_E_C):
+        return 1.0
     return float(min(TEMPERATURES, key=lambda temperature: _surprise(scores_E_C / temperature)))
 
 
