@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from models.llm.forward import decoder_states, embed_tokens
+from models.llm.head import head_of
 from models.scoring.choices import ChoiceTrie
 
 NO_CHILD = -1
@@ -104,23 +105,15 @@ def pack(
 
 def embed(model: Any, batch: PackedBatch, soft_tokens_S_H: torch.Tensor) -> torch.Tensor:
     """The input embeddings (B, L, H): token embeddings with the soft tokens in their slots."""
-    embeds_B_L_H = model.get_input_embeddings()(batch.token_ids_B_L)
+    embeds_B_L_H = embed_tokens(model, batch.token_ids_B_L)
     soft = soft_tokens_S_H.to(embeds_B_L_H.dtype)
     return embeds_B_L_H.index_put((batch.soft_rows, batch.soft_columns), soft)
 
 
 def hidden_states(model: Any, batch: PackedBatch, soft_tokens_S_H: torch.Tensor) -> torch.Tensor:
-    """The LLM's last hidden states (B, L, H) under the tree mask."""
+    """The LLM's last hidden states (B, L, H) under the tree mask, those that `models.llm.head` takes."""
     embeds_B_L_H = embed(model, batch, soft_tokens_S_H)
-    blocked = torch.finfo(embeds_B_L_H.dtype).min
-    mask = torch.zeros_like(batch.visible_B_L_L, dtype=embeds_B_L_H.dtype).masked_fill_(~batch.visible_B_L_L, blocked)
-    output = model.base_model(
-        inputs_embeds=embeds_B_L_H,
-        attention_mask=mask[:, None],
-        position_ids=batch.position_ids_B_L,
-        use_cache=False,
-    )
-    return output.last_hidden_state
+    return decoder_states(model, embeds_B_L_H, batch.position_ids_B_L, batch.visible_B_L_L)
 
 
 def child_logits(model: Any, batch: PackedBatch, hidden_B_L_H: torch.Tensor) -> torch.Tensor:
@@ -130,11 +123,7 @@ def child_logits(model: Any, batch: PackedBatch, hidden_B_L_H: torch.Tensor) -> 
 
 def node_logits(model: Any, hidden_M_H: torch.Tensor, children_M_C: torch.Tensor) -> torch.Tensor:
     """As `child_logits`, from the last hidden states of the branching nodes alone."""
-    head: nn.Linear = model.get_output_embeddings()
-    weight_M_C_H = head.weight[children_M_C.clamp_min(0)]
-    logits_M_C = torch.einsum("mh,mch->mc", hidden_M_H.float(), weight_M_C_H.float())
-    if head.bias is not None:
-        logits_M_C = logits_M_C + head.bias[children_M_C.clamp_min(0)].float()
+    logits_M_C = head_of(model).logits(hidden_M_H, children_M_C.clamp_min(0))
     return logits_M_C.masked_fill(children_M_C == NO_CHILD, -torch.inf)
 
 

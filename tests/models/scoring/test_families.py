@@ -1,0 +1,68 @@
+"""Every family against its own forward pass: one plain sequence at a time, its own masks, its own head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.llm.forward import embed_tokens
+from models.llm.head import head_of
+from models.scoring.choices import ChoiceTrie
+from models.scoring.packing import PackedBatch, child_logits, hidden_states, pack
+from tests.models.scoring.families import EXACT, VOCABULARY, tiny
+
+END = 3
+LENGTHS = (40, 21)
+CHOICES = (
+    [[5, 6, 7], [5, 6, 8], [5, 9], [5], [10, 11, 12, 13], [10, 11, 12, 14]],
+    [[20, 21, 22], [20, 21, 23], [30, 31, 32], [30, 31]],
+)
+SLOTS = (np.asarray([4, 30]), np.asarray([2, 20]))
+EXACTLY = 1e-3
+
+
+class Asked:
+    """Two prompts of different lengths with their tries, packed, and what a plain forward pass says of each node."""
+
+    def __init__(self, model: Any, seed: int = 1) -> None:
+        rng = np.random.default_rng(seed)
+        self.model = model
+        self.prompts = [rng.integers(END + 1, VOCABULARY, length) for length in LENGTHS]
+        self.tries = [ChoiceTrie(choices, END) for choices in CHOICES]
+        self.batch: PackedBatch = pack(self.prompts, SLOTS, self.tries)
+        usual = embed_tokens(model, torch.arange(VOCABULARY))
+        self.soft_S_H = usual[torch.randperm(VOCABULARY)[:4]].flip(1)
+
+    def plain_logits(self) -> torch.Tensor:
+        """(M, V) one forward pass for each node's full sequence."""
+        logits = []
+        for row, (prompt, trie) in enumerate(zip(self.prompts, self.tries, strict=True)):
+            for branch in trie.branches:
+                embeds = embed_tokens(self.model, torch.tensor([*prompt, *branch.path])).clone()
+                embeds[SLOTS[row]] = self.soft_S_H[2 * row : 2 * row + 2]
+                logits.append(self.model(inputs_embeds=embeds[None], use_cache=False).logits[0, -1].float())
+        return torch.stack(logits)
+
+
+@pytest.fixture(scope="module", params=EXACT)
+def asked(request: pytest.FixtureRequest) -> Asked:
+    return Asked(tiny(request.param, EXACT[request.param]))
+
+
+@torch.no_grad()
+def test_a_family_is_exact(asked: Asked):
+    """The children's logits, all logits and their normaliser, from one packed pass, are those of plain passes."""
+    model, batch = asked.model, asked.batch
+    hidden_B_L_H = hidden_states(model, batch, asked.soft_S_H)
+    nodes_M_H = hidden_B_L_H[batch.node_rows, batch.node_columns]
+    plain_M_V = asked.plain_logits()
+    assert plain_M_V.std(dim=1).min() > 0.1
+    children_M_C = child_logits(model, batch, hidden_B_L_H)
+    expected_M_C = plain_M_V.gather(1, batch.children_M_C.clamp_min(0)).where(batch.children_M_C >= 0, -torch.inf)
+    torch.testing.assert_close(children_M_C, expected_M_C, atol=EXACTLY, rtol=0)
+    torch.testing.assert_close(head_of(model).all_logits(nodes_M_H), plain_M_V, atol=EXACTLY, rtol=0)
+    normaliser_M = head_of(model).log_normaliser(nodes_M_H)
+    torch.testing.assert_close(normaliser_M, plain_M_V.logsumexp(dim=1), atol=EXACTLY, rtol=0)
