@@ -14,6 +14,7 @@ import typer
 
 from benchmarks import backbone_scale as backbone_scale_benchmark
 from benchmarks import backbones as backbones_benchmark
+from benchmarks import disturbed as disturbed_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
 from benchmarks import importing as import_benchmark
@@ -180,6 +181,21 @@ def filters(
     summary = filters_benchmark.summary(rows)
     save("filters", {"embedding_size": 64, "queries": queries, "seen": seen, "seed": seed}, rows, summary)
     typer.echo(markdown(summary))
+
+
+@app.command()
+def disturbed(
+    dataset: Annotated[Path, typer.Option(help="An imported dataset.")] = Path("data/demo"),
+    recipe: Annotated[str, typer.Option(help="Of the run.")] = "demo",
+    run: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/demo"),
+    users: Annotated[int, typer.Option(help="Evaluated, and asked the LLM about.")] = 100,
+    rounds: Annotated[int, typer.Option(help="Evaluations of each kind.")] = 3,
+) -> None:
+    """An evaluation alone, and beside a process that keeps a core busy."""
+    settings = [f"users={users}", f"llm_users={users}", f"check_users={users // 4}", "resamples=100"]
+    rows = disturbed_benchmark.measure(dataset, recipe, run, settings, rounds)
+    save("disturbed", {"dataset": dataset.name, "recipe": recipe, "users": users, "rounds": rounds}, rows)
+    typer.echo(markdown(rows))
 
 
 @app.command("import")
