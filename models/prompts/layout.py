@@ -25,6 +25,7 @@ class Injection(StrEnum):
 
     ALL = "all"
     ITEMS = "items"
+    USER = "user"
     NONE = "none"
 
 

@@ -165,10 +165,10 @@ class PromptTemplate:
 
         builder = _Builder(self._filler)
         builder.text(self._start)
-        if injection is Injection.ALL:
+        if injection in (Injection.ALL, Injection.USER):
             builder.slot(Slot.USER, 0)
             builder.text(self._user)
-        with_items = injection is not Injection.NONE
+        with_items = injection in (Injection.ALL, Injection.ITEMS)
         shown_history = [list(title[:title_tokens]) for title in history[first:]]
         shown_candidates = [list(title[:title_tokens]) for title in candidates]
         if shown_history:

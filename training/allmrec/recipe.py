@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from models.config import Config
@@ -44,6 +44,8 @@ class Recipe(Config):
         signals: what is computed without an LLM.
         blend: how signals and the LLM are weighed.
         evaluation: how the result is evaluated.
+        baselines: settings of the papers' other systems by their ids, under `every` those of all; see
+            `training.baselines`.
     """
 
     seed: int = 0
@@ -54,6 +56,7 @@ class Recipe(Config):
     signals: SignalsConfig = SignalsConfig()
     blend: BlendConfig = BlendConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    baselines: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 STAGES = ("backbone", "stage1", "stage2", "blend", "evaluation")

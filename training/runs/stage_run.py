@@ -26,6 +26,8 @@ from training.runs.context import CHECKPOINT_FILE, RunContext
 
 DONE_FILE = "done"
 METRICS_FILE = "metrics.json"
+FOLDER_DIGITS = 12
+"""Of a fingerprint that names a folder."""
 PACKAGES = ("allmrec", "torch", "transformers", "sentence-transformers", "numpy", "polars")
 
 
@@ -51,6 +53,20 @@ class StageRun(RunContext):
         self._inputs = dict(inputs)
         identity = {"config": self._config, "seed": seed, "inputs": self._inputs}
         self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def keyed(cls, home: Path, config: Config, inputs: Mapping[str, str], console: Console | None = None) -> StageRun:
+        """A stage's run in a folder of `home` that its fingerprint names: other settings leave it alone.
+
+        Args:
+            home: of all runs of the stage.
+            config: the stage's full config, its seed in it.
+            inputs: as above.
+            console: as above.
+        """
+        run = cls(home, config, config.model_dump()["seed"], inputs, console)
+        run.directory = home / run.fingerprint[:FOLDER_DIGITS]
+        return run
 
     @property
     def is_done(self) -> bool:

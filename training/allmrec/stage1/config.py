@@ -18,8 +18,10 @@ class Stage1Config(Config):
         text_categories: item texts name the item's categories, beside title and description as in the paper.
         freeze: leave the text encoder as it is (ablation "Freeze SBERT").
         joint_size: d'.
+        matching: weight of L_matching; 1 in the paper, 0 in its Table 8.
         item_reconstruction: alpha.
         text_reconstruction: beta; 0.5 (Movies, Games) or 0.2 (Beauty, Toys) in the paper.
+        recommendation: weight of L_rec; 1 in the paper, 0 in its Table 8.
         text_recommendation: weight of L_rec on `f_I_dec(f_T_enc(Q))` as well. The paper has 0; without it nothing
             teaches decoded texts to be ranked, and items that the backbone never saw are hardly ever retrieved.
         positions: at most this many of every training sequence are learned from, fewer where users are so many that
@@ -42,8 +44,10 @@ class Stage1Config(Config):
     text_categories: bool = True
     freeze: bool = False
     joint_size: int = Field(128, gt=0)
+    matching: float = Field(1.0, ge=0)
     item_reconstruction: float = Field(0.5, ge=0)
     text_reconstruction: float = Field(0.5, ge=0)
+    recommendation: float = Field(1.0, ge=0)
     text_recommendation: float = Field(1.0, ge=0)
     positions: int = Field(20, gt=0)
     batch_size: int = Field(32, gt=0)

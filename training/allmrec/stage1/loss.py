@@ -39,10 +39,10 @@ class Stage1Loss:
         recommendation = ranking_loss(users_B_D, alignment.item_scale.inverse(decoded_2B_D))
         text_recommendation = ranking_loss(users_B_D, alignment.decode_items(texts_2B_J))
         return (
-            matching
+            config.matching * matching
             + config.item_reconstruction * item_reconstruction
             + config.text_reconstruction * text_reconstruction
-            + recommendation
+            + config.recommendation * recommendation
             + config.text_recommendation * text_recommendation
         )
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from models.config import Config
 from models.llm.loading import EMBEDDED
+from models.prompts.layout import Injection
 from training.allmrec.genres import GenreConfig
 from training.allmrec.stage2.examples import ExampleConfig
 from training.allmrec.stage2.warm_start import (
@@ -36,6 +37,8 @@ class Stage2Config(Config):
         training_dtype: of the LLM's forward and backward pass in training; "auto" is bfloat16 where hardware has it.
             Validation keeps to `dtype`.
         examples: what the prompts contain.
+        injection: which tokens are injected: all, or those of an ablation of the paper's Table 9.
+        random_joint: joint embeddings are random numbers, likewise.
         loss: on what.
         distillation: share of the choice loss that asks for a teacher's distribution over the candidates instead of
             the target: what the tokens of the warm start say, or, for an LLM without an interface, the CF backbone.
@@ -53,6 +56,8 @@ class Stage2Config(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     training_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     examples: ExampleConfig = ExampleConfig()
+    injection: Injection = Injection.ALL
+    random_joint: bool = False
     loss: Loss = Loss.CHOICE
     distillation: float = Field(0.0, ge=0, le=1)
     learning_rate: float = Field(1e-4, gt=0)

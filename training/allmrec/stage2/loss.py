@@ -50,7 +50,7 @@ class Stage2Loss:
         histories = [self._train[user][:end] for user, end in zip(batch.users, batch.ends, strict=True)]
         shown = [self._template.config.shown(history) for history in histories]
         layouts = [
-            self._template.recommend(self._titles.of(history), self._titles.of(items))
+            self._template.recommend(self._titles.of(history), self._titles.of(items), self._config.injection)
             for history, items in zip(shown, candidates, strict=True)
         ]
         tries = [ChoiceTrie(layout.choices, self._template.end_token) for layout in layouts]

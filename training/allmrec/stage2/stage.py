@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from models.alignment.projection import TokenProjector
 from models.bundle.catalogue_model import CatalogueModel
+from models.catalogue import PADDING_ITEM
 from models.engines.transformers import in_process
 from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
@@ -52,6 +53,8 @@ def train_stage2(inputs: Stage2Inputs, config: Stage2Config, run: StageRun) -> C
     Raises:
         Interrupted: by Ctrl-C; the same call goes on.
     """
+    if config.random_joint:
+        inputs = replace(inputs, model=with_random_joint(inputs.model, config.seed))
     if not run.is_done:
         run.start()
         seed_everything(config.seed)
@@ -70,6 +73,14 @@ def train_stage2(inputs: Stage2Inputs, config: Stage2Config, run: StageRun) -> C
         projector=projector.eval().requires_grad_(False),
         joint_genre=load_file(run.directory / GENRES_FILE)["joint_genre"].to(device),
     )
+
+
+def with_random_joint(model: CatalogueModel, seed: int) -> CatalogueModel:
+    """The model with random numbers for joint embeddings, as even as sigmoids are (Table 9, row 4)."""
+    drawn_N_2J = torch.rand(model.joint_item.shape, generator=torch.Generator().manual_seed(seed))
+    drawn_N_2J[PADDING_ITEM] = 0.0
+    drawn_N_2J = drawn_N_2J.to(model.joint_item)
+    return replace(model, joint_item=drawn_N_2J, joint_text=drawn_N_2J)
 
 
 def new_projector(inputs: Stage2Inputs) -> TokenProjector:
@@ -101,7 +112,7 @@ def fit_projector(
 
     async def score() -> np.ndarray:
         async with in_process(inputs.llm) as engine:
-            ranker = LLMRanker("allmrec", "A-LLMRec", engine, composer)
+            ranker = LLMRanker("allmrec", "A-LLMRec", engine, composer, injection=config.injection)
             return await ranker.score(held_out.users, held_out.candidates.items)
 
     projector = model.projector.requires_grad_(True)

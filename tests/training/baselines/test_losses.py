@@ -1,0 +1,141 @@
+"""The baselines' losses, each beside a loop that works it out another way, and worlds where their signals must show."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from models.errors import ConfigError
+from models.prompts.template import PromptConfig
+from models.rankers.base import Audience
+from tests.tiny import tiny_llm, tiny_split
+from training.baselines.bench import Bench, merged
+from training.baselines.ctrl import contrast, in_words
+from training.baselines.morec import MoRecConfig
+from training.baselines.recformer import masked
+from training.baselines.recformer_network import ItemTexts, RecformerConfig, built
+from training.baselines.tallrec import TALLRecConfig, YesNoPrompts, YesNoRanker, answer_loss, padded, tuned
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def test_contrast_is_the_loop_over_pairs_and_parts() -> None:
+    """CTRL: the sum over parts of the best cosine, softmax over the batch, both ways."""
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(size=(2, 5, 3, 4))
+    pairs = list(product(range(5), range(5)))
+    to_theirs, to_ours = np.zeros((5, 5)), np.zeros((5, 5))
+    for a, b in pairs:
+        to_theirs[a, b] = sum(max(cosine(ours[a, p], theirs[b, q]) for q in range(3)) for p in range(3))
+        to_ours[b, a] = sum(max(cosine(ours[a, p], theirs[b, q]) for p in range(3)) for q in range(3))
+    expected = 0.0
+    for likeness, row in product((to_theirs, to_ours), range(5)):
+        shares = [math.exp(likeness[row, other] / 0.2) for other in range(5)]
+        expected -= math.log(shares[row] / sum(shares)) / 10
+    found = contrast(torch.tensor(ours), torch.tensor(theirs), 0.2)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_pair_in_words_names_the_next_item_and_the_latest_before_it() -> None:
+    """Five of them, in their order."""
+    catalogue = tiny_split().catalogue
+    told = in_words(catalogue, np.arange(1, 8), 9)
+    assert told == "next: Title 9; before: Title 3, Title 4, Title 5, Title 6, Title 7"
+
+
+def test_the_answers_loss_is_of_one_token() -> None:
+    """TALLRec: -log softmax over the vocabulary at Yes or No."""
+    rng = np.random.default_rng(1)
+    logits, liked = rng.normal(size=(4, 9)), [True, False, False, True]
+    expected = np.mean(
+        [-row[2 if yes else 5] + math.log(np.exp(row).sum()) for row, yes in zip(logits, liked, strict=True)]
+    )
+    found = answer_loss(torch.tensor(logits), torch.tensor(liked), yes=2, no=5)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_candidates_share_their_prefix_and_have_the_logits_of_whole_prompts() -> None:
+    """TALLRec: equal to one plain forward for each candidate, without cache or padding."""
+    llm, split = tiny_llm(), tiny_split()
+    prompts = YesNoPrompts(llm.tokenizer, split.catalogue, PromptConfig())
+    history, items = split.train[0], np.array([3, 17, 28, 4])
+    found = YesNoRanker(llm.model, prompts).compute(Audience(["a"], [history]), items[None])[0]
+    for item, logit in zip(items, found, strict=True):
+        tokens = torch.tensor([[*prompts.history(history), *prompts.target(int(item))]])
+        last = llm.model(input_ids=tokens).logits[0, -1].double()
+        assert logit == pytest.approx(float(last[prompts.yes] - last[prompts.no]), abs=1e-4)
+
+
+def test_lora_changes_nothing_before_and_the_llm_never(bench: Bench) -> None:
+    """TALLRec: the tuned copy starts as the frozen LLM; only LoRA's matrices are trained."""
+    model = tuned(bench, TALLRecConfig(modules=("q_proj", "v_proj")))
+    ids, mask = padded([[5, 6, 7], [8, 9]], "cpu")
+    with torch.no_grad():
+        ours, frozen = (net(input_ids=ids, attention_mask=mask).logits for net in (model, bench.llm.model))
+    torch.testing.assert_close(ours, frozen)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+
+
+def test_words_are_masked_and_remembered() -> None:
+    """RECFORMER: every hidden word is told with its place, nothing else changes, [CLS] stays."""
+    texts = [(list(range(100, 140)), [1] * 40, [1] * 40), (list(range(200, 230)), [2] * 30, [3] * 30)]
+    hidden, places, words = masked(texts, mask=7, seed=3)
+    assert len(places) == len(words) > 3
+    for (row, place), word in zip(places, words, strict=True):
+        assert place > 0
+        assert hidden[row][0][place] == 7
+        assert texts[row][0][place] == word
+    changed = sum(a != b for old, new in zip(texts, hidden, strict=True) for a, b in zip(old[0], new[0], strict=True))
+    assert changed == len(words)
+
+
+def test_recformer_tells_the_next_item_by_cosines(bench: Bench) -> None:
+    """-log softmax of cosine / temperature over the items given, worked out in NumPy."""
+    config = bench.config("recformer", RecformerConfig)
+    network, tokenizer = built(config, len(bench.split.catalogue))
+    texts = ItemTexts(tokenizer, bench.split.catalogue, config)
+    users = network.encode(texts, [[1, 2], [3]]).numpy()
+    items = network.encode_items(texts).numpy()
+    assert not items[0].any()
+    logits = users @ items[1:].T / config.temperature
+    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1.0, rtol=1e-5)
+    expected = np.mean([np.log(np.exp(row).sum()) - row[answer] for row, answer in zip(logits, [4, 0], strict=True)])
+    found = network.contrast(torch.tensor(users), torch.tensor(items[1:]), torch.tensor([4, 0]))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_longformers_padding_changes_no_vector(bench: Bench) -> None:
+    """Alone or beside a longer text."""
+    config = bench.config("recformer", RecformerConfig)
+    network, tokenizer = built(config, len(bench.split.catalogue))
+    texts = ItemTexts(tokenizer, bench.split.catalogue, config)
+    told = [texts.of([1]), texts.of([1, 2, 3, 4, 5, 6])]
+    with torch.no_grad():
+        together = network.eval().vectors(told, texts.pad)[0]
+        alone = network.vectors(told[:1], texts.pad)[0]
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_settings_of_all_give_way_to_a_baselines_own(bench: Bench) -> None:
+    """Section by section; an unknown key is refused with the baseline's name."""
+    assert merged({"loop": {"minutes": 1, "epochs": 2}, "seed": 3}, {"loop": {"minutes": 5}}) == {
+        "loop": {"minutes": 5, "epochs": 2},
+        "seed": 3,
+    }
+    assert bench.config("morec", MoRecConfig).loop.max_steps == 2
+    wrong = Bench(
+        bench.dataset_path,
+        bench.recipe.model_copy(update={"baselines": {"morec": {"learning_rat": 1}}}),
+        bench.directory,
+        bench.console,
+    )
+    with pytest.raises(ConfigError, match=r"baselines\.morec.*learning_rat"):
+        wrong.config("morec", MoRecConfig)

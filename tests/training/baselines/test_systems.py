@@ -1,0 +1,96 @@
+"""Every system of the papers: the behaviour suite, and what each knows of another catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.engines.base import LLMEngine
+from models.engines.transformers import in_process
+from models.errors import DataError
+from models.llm.loading import LanguageModel
+from models.rankers.base import Ranker
+from tests.models.rankers.suite import RankerSuite, scored
+from training import baselines
+from training.baselines.bench import Bench
+from training.baselines.port import SYSTEMS, Shop, find_systems, system
+from training.data.dataset import Dataset
+from training.data.splits import Holdout, SequenceSplit
+from training.evaluation.held_out import HeldOut
+
+NAMES = sorted(find_systems(baselines))
+FITTED: dict[str, object] = {}
+
+
+class PerCall:
+    """An engine that starts for every question: each test has an event loop of its own."""
+
+    def __init__(self, llm: LanguageModel) -> None:
+        self._llm = llm
+
+    async def score(self, *question: object) -> list[np.ndarray]:
+        async with in_process(self._llm) as engine:
+            return await engine.score(*question)
+
+    async def generate(self, *question: object):
+        async with in_process(self._llm) as engine:
+            async for piece in engine.generate(*question):
+                yield piece
+
+
+def fitted(name: str, bench: Bench):
+    """Each system once, for all tests."""
+    if name not in FITTED:
+        FITTED[name] = SYSTEMS[name].fit(bench)
+    return FITTED[name]
+
+
+def shop(bench: Bench, other: Dataset | None = None) -> Shop:
+    engine: LLMEngine = PerCall(bench.llm)
+    split = bench.split if other is None else SequenceSplit.from_dataset(other)
+    return Shop(split.catalogue, bench.prompt, engine, foreign=other is not None)
+
+
+@pytest.mark.parametrize("name", ["ctrl", "llm_only_written", "mlp_llm", "morec", "recformer", "tallrec"])
+class TestEverySystem(RankerSuite):
+    @pytest.fixture
+    def ranker(self, name: str, bench: Bench) -> Ranker:
+        return fitted(name, bench)(shop(bench))
+
+    @pytest.fixture
+    def held_out(self, bench: Bench) -> HeldOut:
+        """Six users of the shop."""
+        return HeldOut.of(bench.split, Holdout.TEST, users=6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_catalogue_is_ranked_by_what_is_known_of_it(name: str, bench: Bench, elsewhere: Path) -> None:
+    """Numbers for its items, whatever they rest on; who can know nothing at all says so."""
+    other = Dataset.load(elsewhere)
+    held_out = HeldOut.of(SequenceSplit.from_dataset(other), Holdout.TEST, users=4)
+    if name == "mlp_llm":
+        with pytest.raises(DataError, match="another catalogue"):
+            fitted(name, bench)(shop(bench, other))
+        return
+    ranker = fitted(name, bench)(shop(bench, other))
+    assert np.isfinite(scored(ranker, held_out.users, held_out.candidates.items)).all()
+
+
+def test_systems_have_names_of_their_own() -> None:
+    """A second one of the same name is refused."""
+    with pytest.raises(ValueError, match="two systems named 'morec'"):
+        system("morec", "Another", takes="nothing")(lambda _: lambda _: None)
+
+
+def test_a_stage_is_trained_once_and_its_cost_is_kept(bench: Bench) -> None:
+    """Another bench of the same settings finds it done, and what it cost then."""
+    fitted("allmrec", bench)
+    again = Bench(bench.dataset_path, bench.recipe, bench.directory, bench.console)
+    before = {path: path.stat().st_mtime_ns for path in bench.directory.glob("*/*/done")}
+    assert again.cost.seconds == 0
+    SYSTEMS["allmrec"].fit(again)
+    assert {path: path.stat().st_mtime_ns for path in bench.directory.glob("*/*/done")} == before
+    assert again.cost.seconds > 0
+    assert again.cost.memory > 1

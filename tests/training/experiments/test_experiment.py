@@ -1,0 +1,236 @@
+"""`allmrec-train experiment`: tables on a shop of thirty items, from one command to the files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from models.errors import DataError
+from tests.training.ground import write_ground, write_shop
+from training import baselines
+from training.baselines.port import SYSTEMS, find_systems
+from training.cli.main import app
+from training.data.dataset import Dataset
+from training.experiments.presets import PRESETS, import_preset, present
+from training.experiments.report import TableReport, recompute
+from training.experiments.scenarios import FOREIGN, OVERALL, cold_users, few_shot
+from training.experiments.tables import PUBLISHED_FILE, TABLES, Column, Row, Table, tomllib
+
+MINI = Table(
+    "mini",
+    "For tests",
+    (Row("SASRec", "backbone"), Row("MoRec", "morec"), Row("A-LLMRec", "allmrec")),
+    (
+        Column("Hit@1"),
+        Column("Cold", group="cold", metric="ndcg@10"),
+        Column("2 known", cold_users(2)),
+        Column("K = 9", few_shot(9)),
+    ),
+)
+FREEZE = Table(
+    "freeze",
+    "Shares all but stage 1",
+    (Row("A-LLMRec", "allmrec"), Row("Freeze SBERT", "allmrec", ("stage1.freeze=true",))),
+    (Column("Hit@1"),),
+)
+CROSS = Table("cross", "Elsewhere", (Row("MoRec", "morec"),), (Column("Hit@1", FOREIGN),))
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tables beside the papers'."""
+    for table in (MINI, FREEZE, CROSS):
+        monkeypatch.setitem(TABLES, table.id, table)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe and two shops."""
+    directory = tmp_path_factory.mktemp("experiments")
+    write_ground(directory)
+    write_shop(directory)
+    write_shop(directory, "other", users=20, items=40, seed=1)
+    return directory
+
+
+def run(ground: Path, *arguments: str) -> Result:
+    common = ["--recipe", str(ground / "recipe.toml"), "--out", str(ground / "out")]
+    places = [str(ground / name) if name in {"shop", "other"} else name for name in arguments]
+    return CliRunner().invoke(app, ["experiment", *places, *common])
+
+
+def stages(ground: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (ground / "out" / "shop").rglob("done")}
+
+
+@pytest.fixture(scope="module")
+def mini(ground: Path) -> TableReport:
+    """The table, run with two seeds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(TABLES, MINI.id, MINI)
+        result = run(ground, "mini", "shop", "--seeds", "2")
+    assert result.exit_code == 0, result.output
+    return TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "mini.json").read_text())
+
+
+def test_a_table_is_written_with_intervals_costs_and_a_picture(ground: Path, mini: TableReport) -> None:
+    """Every row has every figure, what it cost to fit and to ask, and is compared with the reference."""
+    folder = ground / "out" / "shop" / "tables"
+    assert {path.suffix for path in folder.glob("mini.*")} == {".json", ".md", ".png"}
+    assert (mini.seeds, mini.reference, mini.dataset) == (2, "A-LLMRec", "shop")
+    assert mini.chance == pytest.approx(1 / 20, abs=0.01)
+    for title, row in mini.rows.items():
+        assert row.training.seconds > 0
+        assert row.training.memory > 10
+        assert row.milliseconds > 0
+        for cell in row.cells.values():
+            assert cell.estimate is not None
+            assert cell.estimate.low <= cell.estimate.mean <= cell.estimate.high
+            assert (cell.less_reference is None) == (title == "A-LLMRec")
+    assert mini.rows["SASRec"].cells["Hit@1"].users == 12
+    assert mini.rows["A-LLMRec"].cells["Hit@1"].users == 8
+    assert "| MoRec (12) |" in (folder / "mini.md").read_text()
+
+
+def test_figures_follow_from_the_scores_that_were_saved(ground: Path, mini: TableReport) -> None:
+    """Hit@1 by loops over the files, candidates among them; and all of the report by `recompute`."""
+    home = ground / "out" / "shop"
+    row = mini.rows["MoRec"]
+    hits = []
+    for directory in row.answers["overall"]:
+        with np.load(home / directory / "scores.npz") as saved:
+            scores, candidates = saved["morec"], saved["candidates"]
+        assert candidates.shape == scores.shape == (12, 20)
+        for of_user, items in zip(scores, candidates, strict=True):
+            others = [score for score, item in zip(of_user[1:], items[1:], strict=True) if item]
+            hits.append(all(score < of_user[0] for score in others))
+    assert row.cells["Hit@1"].estimate.mean == pytest.approx(np.mean(hits))
+    assert recompute(mini.model_copy(update={"chance": 0.0}), MINI, home) == mini
+
+
+def test_again_nothing_is_trained_or_asked(ground: Path, mini: TableReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same figures, from the files."""
+    for name in ("backbone", "morec", "allmrec"):
+        monkeypatch.setitem(SYSTEMS, name, replace(SYSTEMS[name], fit=lambda _: pytest.fail("fitted again")))
+    before = stages(ground)
+    assert run(ground, "mini", "shop", "--seeds", "2").exit_code == 0
+    assert stages(ground) == before
+    again = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "mini.json").read_text())
+    assert again.rows == mini.rows
+
+
+def test_tables_share_stages(ground: Path, mini: TableReport) -> None:
+    """An ablation of stage 1 takes the backbone of the other table, and its first row all of the answers."""
+    before = stages(ground)
+    assert run(ground, "freeze", "shop").exit_code == 0
+    made = {path.parent.parent.name for path in set(stages(ground)) - set(before)}
+    assert made == {"stage1", "stage2"}
+    assert len(list((ground / "out" / "shop" / "backbone").iterdir())) == 4
+    report = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "freeze.json").read_text())
+    assert report.rows["A-LLMRec"].answers["overall"] == mini.rows["A-LLMRec"].answers["overall"][:1]
+
+
+def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was said before it is there; the same command goes on."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ("mini", "shop", "--set", "backbone.learning_rate=3e-3")
+    with monkeypatch.context() as patched:
+        patched.setitem(SYSTEMS, "morec", replace(SYSTEMS["morec"], fit=interrupted))
+        result = run(ground, *arguments)
+    assert result.exit_code == 130
+    before = stages(ground)
+    fits = []
+    of_backbone = SYSTEMS["backbone"].fit
+    monkeypatch.setitem(
+        SYSTEMS, "backbone", replace(SYSTEMS["backbone"], fit=lambda bench: fits.append(1) or of_backbone(bench))
+    )
+    assert run(ground, *arguments).exit_code == 0
+    assert fits == []
+    assert before.items() <= stages(ground).items()
+
+
+def test_another_catalogue_is_asked_about(ground: Path) -> None:
+    """Learned from one shop, asked about the other's users; without it a line says what is lacking."""
+    refused = run(ground, "cross", "shop")
+    assert (refused.exit_code, "--target" in refused.output) == (2, True)
+    result = run(ground, "cross", "shop", "--target", str(ground / "other"))
+    assert result.exit_code == 0, result.output
+    report = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "cross.json").read_text())
+    assert (report.dataset, report.target) == ("shop", "other")
+    with np.load(ground / "out" / "shop" / report.rows["MoRec"].answers["foreign"][0] / "scores.npz") as saved:
+        assert saved["candidates"].max() > 30
+
+
+def test_too_little_data_is_one_line(ground: Path) -> None:
+    """Named: the scenario, and how much there is."""
+    result = run(ground, "table6", "shop")
+    assert result.exit_code == 2
+    assert "error: scenario '256 users': shop has 30 users" in result.output
+
+
+def test_the_list_names_all_systems_tables_and_presets() -> None:
+    """With what they take."""
+    output = CliRunner().invoke(app, ["experiment", "--list"]).output
+    for name in (*SYSTEMS, *TABLES, *PRESETS):
+        assert f"  {name} " in output
+    assert "TALLRec: interactions, titles, LLM with LoRA" in output
+    assert "Luxury_Beauty.json.gz, meta_Luxury_Beauty.json.gz; 4-core, ratings from 4" in output
+
+
+def test_tables_name_systems_that_there_are_and_rows_that_were_published() -> None:
+    """A misspelt row would lose the paper's figure silently."""
+    systems, published = find_systems(baselines), tomllib.loads(PUBLISHED_FILE.read_text())
+    for table in TABLES.values():
+        assert len({row.title for row in table.rows}) == len(table.rows)
+        assert {row.system for row in table.rows} <= set(systems)
+        columns = {column.title for column in table.columns}
+        assert all(set(figures) <= columns for figures in table.published.values())
+    for name, rows in published.items():
+        later = {"NCF", "NextItNet", "GRU4Rec"}
+        titles = {row.title for row in TABLES[name].rows}
+        assert {title for title in set(rows) - titles if not any(kind in title for kind in later)} == set()
+    assert OVERALL in TABLES["table1"].scenarios
+
+
+def write_amazon(folder: Path) -> None:
+    """Five users and five items where all met all, a sixth whom 3 ratings bring under the core."""
+    reviews = [
+        {"reviewerID": f"u{user}", "asin": f"i{item}", "overall": 5.0, "unixReviewTime": 1_500_000_000 + item}
+        for user in range(5)
+        for item in range(5)
+    ]
+    reviews += [
+        {
+            "reviewerID": "u9",
+            "asin": f"i{item}",
+            "overall": 3.0 if item else 5.0,
+            "unixReviewTime": 1_500_000_000 + item,
+        }
+        for item in range(5)
+    ]
+    metadata = [{"asin": f"i{item}", "title": f"Cream {item}", "description": ["Soft."]} for item in range(6)]
+    for name, rows in (("Luxury_Beauty", reviews), ("meta_Luxury_Beauty", metadata)):
+        with gzip.open(folder / f"{name}.json.gz", "wt") as file:
+            file.write("\n".join(map(json.dumps, rows)))
+
+
+def test_presets_filter_as_the_paper_does(tmp_path: Path) -> None:
+    """Beauty: ratings above 3, then the 4-core; items of nobody leave. Without its files a line says which."""
+    write_amazon(tmp_path)
+    assert present(tmp_path) == ["amazon-beauty"]
+    dataset = Dataset.load(import_preset("amazon-beauty", tmp_path, tmp_path / "made", Console(quiet=True)))
+    assert dataset.interactions["user_id"].unique().sort().to_list() == [f"u{user}" for user in range(5)]
+    assert dataset.items["item_id"].sort().to_list() == [f"i{item}" for item in range(5)]
+    assert (dataset.info.name, dataset.info.domain) == ("amazon-beauty", "item")
+    with pytest.raises(DataError, match=r"amazon-toys needs Toys_and_Games\.json\.gz and meta_Toys_and_Games"):
+        import_preset("amazon-toys", tmp_path, tmp_path / "toys", Console(quiet=True))

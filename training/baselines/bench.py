@@ -1,0 +1,224 @@
+"""What systems are fitted with: the data, A-LLMRec's stages, and folders for stages of their own.
+
+Every stage is kept under the fingerprint of its settings and inputs, so that all tables share what they have in common:
+a backbone is trained once for each dataset, seed and settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+
+from models.backbones.hybrid import HybridConfig
+from models.bundle.signal_tables import SignalTables
+from models.config import Config
+from models.errors import ConfigError
+from models.llm.loading import LanguageModel
+from training.allmrec.pipeline import Pipeline
+from training.allmrec.recipe import Recipe
+from training.allmrec.stage2.inputs import Stage2Inputs
+from training.backbones.texts import item_text_vectors
+from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
+from training.data.splits import SequenceSplit
+from training.runs.cost import Cost, metered
+from training.runs.loop import LoopConfig
+from training.runs.stage_run import StageRun
+
+EVERY = "every"
+"""In a recipe's `baselines`: what holds for all that do not say otherwise."""
+
+
+class BaselineConfig(Config):
+    """What all baselines have.
+
+    Attributes:
+        loop: when training ends, validates and saves.
+        device: where it runs.
+        seed: of everything random.
+    """
+
+    loop: LoopConfig = LoopConfig(epochs=20, minutes=5)
+    device: str = "cpu"
+    seed: int = 0
+
+
+C = TypeVar("C", bound=BaselineConfig)
+T = TypeVar("T")
+Teach = Callable[[Dataset], SequenceSplit]
+
+
+class Bench(Pipeline):
+    """One recipe on one dataset.
+
+    Args:
+        source: a dataset's folder, or raw files.
+        recipe: how.
+        home: all that is kept of the dataset stands in it.
+        console: where progress is shown.
+        teach: what is learned from, by name: all that leave-last-out leaves for training, unless given.
+        memory: what benches of one dataset share while they live; each has its own if not given.
+
+    Attributes:
+        cost: of the stages that were asked for, whenever they ran.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        recipe: Recipe,
+        home: Path,
+        console: Console,
+        teach: tuple[str, Teach] = ("", SequenceSplit.from_dataset),
+        memory: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(source, recipe, home, console)
+        self.console = console
+        self._teach_name, self._teach = teach
+        self._memory = {} if memory is None else memory
+        self._runs: dict[str, StageRun] = {}
+        self._costs: dict[str, Cost] = {}
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data."""
+        return self._remembered("dataset", lambda: Dataset.load(self.dataset_path))
+
+    @cached_property
+    def split(self) -> SequenceSplit:
+        """What is learned from."""
+        return self._remembered(f"split {self._teach_name}", lambda: self._teach(self.dataset))
+
+    @cached_property
+    def llm(self) -> LanguageModel:
+        """The frozen LLM."""
+        config = self.recipe.stage2
+        return self._remembered(f"llm {config.llm} {config.device} {config.dtype}", lambda: super(Bench, self).llm)
+
+    @cached_property
+    def signals(self) -> SignalTables:
+        """What signals without an LLM are computed from."""
+        key = f"signals {self._teach_name} {self.recipe.signals.model_dump_json()}"
+        return self._remembered(key, lambda: super(Bench, self).signals)
+
+    @property
+    def inputs(self) -> Stage2Inputs:
+        """What stage 2 starts from."""
+        return self._stage2_inputs
+
+    @property
+    def cost(self) -> Cost:
+        """See above."""
+        return sum(self._costs.values(), Cost())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the data, and of what is learned from it."""
+        return self._data_fingerprint
+
+    def text_vectors(self, **fields: Any) -> torch.Tensor:
+        """(N+1, d_T) of all items by a frozen text encoder, row 0 zeros.
+
+        Args:
+            fields: of `HybridConfig`: which encoder, and what it reads; stage 1's if not given.
+        """
+        stage1 = self.recipe.stage1
+        of_stage1 = {name: getattr(stage1, name) for name in ("text_encoder", "max_text_tokens", "text_categories")}
+        return self._texts_of(HybridConfig(num_items=len(self.split.catalogue), **{**of_stage1, **fields}))
+
+    def config(self, name: str, kind: type[C]) -> C:
+        """The recipe's settings of a baseline.
+
+        Raises:
+            ConfigError: a key or a value is wrong.
+        """
+        given = self.recipe.baselines
+        fields = {"seed": self.recipe.seed, **merged(given.get(EVERY, {}), given.get(name, {}))}
+        try:
+            return kind.model_validate(fields)
+        except ValidationError as error:
+            wrong = (f"'{'.'.join(map(str, found['loc']))}': {found['msg']}" for found in error.errors())
+            raise ConfigError(f"baselines.{name}: {'; '.join(wrong)}") from error
+
+    def trained(
+        self, name: str, config: BaselineConfig, inputs: Mapping[str, str], train: Callable[[StageRun], dict[str, Any]]
+    ) -> Path:
+        """The folder of a baseline's stage, which `train` fills, and says how it went, unless that was done before.
+
+        Args:
+            name: of the stage.
+            config: of it.
+            inputs: fingerprints of what else it depends on, beside the data.
+            train: is given a run that was started.
+        """
+
+        def work(run: StageRun) -> Path:
+            if not run.is_done:
+                run.start()
+                run.finish(train(run))
+            return run.directory
+
+        return self.stage(name, config, inputs, work)
+
+    def stage(self, name: str, config: Config, inputs: Mapping[str, str], work: Callable[[StageRun], T]) -> T:
+        """What `work` makes of a stage's run, which it starts and finishes unless that was done; else as `trained`."""
+        run = self._stage_run(name, config, {"data": self.fingerprint, **inputs})
+        with self._step(name, run.is_done):
+            return work(run)
+
+    def output(self, stage: str) -> str:
+        """Fingerprint of what a stage of A-LLMRec left, once it was asked for."""
+        return self._runs[stage].output
+
+    def _stage_run(self, stage: str, config: Any, inputs: Mapping[str, str]) -> StageRun:
+        run = StageRun.keyed(self.directory / stage, config, inputs, self.console)
+        self._runs[stage] = run
+        return run
+
+    @cached_property
+    def _data_fingerprint(self) -> str:
+        files = (self.dataset_path / name for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE))
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        return hashlib.sha256(json.dumps([*digests, self._teach_name]).encode()).hexdigest()
+
+    def _texts_of(self, config: HybridConfig) -> torch.Tensor:
+        device = self.recipe.backbone.device
+        return item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
+
+    @contextmanager
+    def _step(self, name: str, done: bool) -> Iterator[None]:
+        run = self._runs.get(name)
+        if run is None:
+            yield
+            return
+        path = self.directory / "costs" / f"{name}-{run.directory.name}.json"
+        if done:
+            yield
+        else:
+            run.say(name, style="bold")
+            with metered(path):
+                yield
+        self._costs[name] = Cost.load(path)
+
+    def _remembered(self, key: str, make: Callable[[], T]) -> T:
+        if key not in self._memory:
+            self._memory[key] = make()
+        found: T = self._memory[key]
+        return found
+
+
+def merged(general: Mapping[str, Any], special: Mapping[str, Any]) -> dict[str, Any]:
+    """`general` with what `special` says in its place, section by section."""
+    both = dict(general)
+    for key, value in special.items():
+        inside = both.get(key)
+        both[key] = merged(inside, value) if isinstance(inside, dict) and isinstance(value, dict) else value
+    return both

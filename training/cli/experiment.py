@@ -1,0 +1,137 @@
+"""`allmrec-train experiment`: the papers' tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from models.errors import ConfigError
+from training.cli.catalogue import RecipeName, Settings, console, run_name
+
+if TYPE_CHECKING:
+    from training.experiments.run import Ground
+    from training.experiments.tables import Table
+
+HOME = Path("runs") / "experiments"
+
+
+def experiment(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TABLE] DATASET...",
+            help="A table's name (none with --all), then datasets' folders, raw files, or presets.",
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All tables; without DATASET on the presets in --files.")
+    ] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Name every system, table and preset with what it takes.")
+    ] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; each changes all that is random.")] = 1,
+    target: Annotated[
+        Path | None, typer.Option("--target", help="The dataset that a cross-domain table asks about.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.001, help="Train each stage of each system so long at most.")
+    ] = None,
+    files: Annotated[Path, typer.Option("--files", help="The folder of the presets' raw files.")] = Path(),
+    out: Annotated[Path, typer.Option("--out", help="Stages, answers and tables are kept in <out>/<dataset>.")] = HOME,
+    recipe: RecipeName = "papers",
+    settings: Settings = None,
+) -> None:
+    """Run a table of the papers on a dataset: Markdown, JSON and a picture. The same command goes on after Ctrl-C."""
+    if list_:
+        _show_list()
+        return
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+    from training.experiments.presets import present  # noqa: PLC0415
+    from training.experiments.run import Ground  # noqa: PLC0415
+
+    transformers_logging.disable_progress_bar()
+    tables, datasets = _chosen(list(names or ()), every)
+    for dataset in datasets or (present(files) if every else []) or _nothing(files):
+        path, preset = _dataset(dataset, files, out)
+        changed = [*preset, *_budgets(minutes), *(settings or ())]
+        ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, target)
+        for table in tables:
+            if every and table.needs_target and target is None:
+                console.print(f"{table.id} is left out: it needs --target", highlight=False)
+                continue
+            _run(table, ground, seeds)
+
+
+def _chosen(names: list[str], every: bool) -> tuple[list[Table], list[str]]:
+    """Tables, and datasets as given."""
+    from training.experiments.tables import TABLES  # noqa: PLC0415
+
+    if every:
+        return list(TABLES.values()), names
+    if not names or names[0] not in TABLES:
+        raise ConfigError(f"name a table first, one of {', '.join(TABLES)}, or say --all; --list tells what they are")
+    return [TABLES[names[0]]], names[1:]
+
+
+def _nothing(files: Path) -> list[str]:
+    raise ConfigError(f"name a dataset: a folder, raw files, or a preset whose files are in --files ({files})")
+
+
+def _dataset(name: str, files: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
+    """Where a dataset stands, and what of the recipe is its own."""
+    from training.experiments.presets import PRESETS, import_preset  # noqa: PLC0415
+
+    if name in PRESETS and not Path(name).exists():
+        return import_preset(name, files, out / name / "dataset", console), PRESETS[name].settings
+    return Path(name), ()
+
+
+def _budgets(minutes: float | None) -> list[str]:
+    if minutes is None:
+        return []
+    stages = ("backbone", "stage1", "stage2", "baselines.every")
+    return [f"{stage}.loop.minutes={minutes}" for stage in stages]
+
+
+def _run(table: Table, ground: Ground, seeds: int) -> None:
+    from training.data.dataset import Dataset  # noqa: PLC0415
+    from training.evaluation.comparison import Bootstrap  # noqa: PLC0415
+    from training.experiments.report import summarise, write_table  # noqa: PLC0415
+    from training.experiments.run import run_table  # noqa: PLC0415
+
+    found = run_table(table, ground, seeds)
+    recipe = ground.recipe_of(table.rows[0], 0)
+    target: Dataset | None = ground.memory.get("target")
+    head = {
+        "dataset": ground.memory["dataset"].info.name,
+        "target": target.info.name if target is not None and table.needs_target else None,
+        "recipe": ground.recipe,
+        "settings": tuple(ground.settings),
+    }
+    report = summarise(table, found, ground.home, head, Bootstrap(resamples=recipe.evaluation.resamples, seed=0))
+    path = write_table(report, table, ground.home / "tables")
+    console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"table: {path}", highlight=False, soft_wrap=True)
+
+
+def _show_list() -> None:
+    from training import baselines  # noqa: PLC0415
+    from training.baselines.port import find_systems  # noqa: PLC0415
+    from training.experiments.presets import PRESETS  # noqa: PLC0415
+    from training.experiments.tables import TABLES  # noqa: PLC0415
+
+    lines = ["systems, and what each takes:"]
+    lines += [f"  {name:18} {found.title}: {found.takes}" for name, found in sorted(find_systems(baselines).items())]
+    lines += ["tables, and who takes part:"]
+    for name, table in TABLES.items():
+        needs = "; needs --target" if table.needs_target else ""
+        lines.append(f"  {name:18} {table.title}{needs}: {', '.join(row.title for row in table.rows)}")
+    lines += ["presets, and the files that each takes from --files:"]
+    for name, preset in PRESETS.items():
+        reviews, items = (path.name for path in preset.sources(Path()))
+        rating = f", ratings from {preset.min_rating:g}" if preset.min_rating is not None else ""
+        lines.append(f"  {name:18} {reviews}, {items}; {preset.core}-core{rating}, domain {preset.domain}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,282 @@
+"""A table's figures, from saved answers, as JSON, Markdown and a picture.
+
+Axes: S seeds, U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from models.catalogue import PADDING_ITEM
+from models.config import Config
+from models.errors import DataError
+from training.evaluation.comparison import Bootstrap
+from training.evaluation.measures import UNIFORM
+from training.evaluation.metrics import METRICS, Estimate, chance_metrics
+from training.evaluation.report import interval, markdown_head, markdown_row
+from training.evaluation.seeds import Resampling
+from training.evaluation.tables import ScoreTables
+from training.experiments.run import Answers
+from training.experiments.tables import Column, Table
+from training.runs.cost import Cost
+from training.runs.stage_run import environment
+
+REFERENCE = "A-LLMRec"
+MINUTE = 60
+
+
+class Cell(Config):
+    """One figure.
+
+    Attributes:
+        users: whose mean it is; 0 if the scenario has none in that group, and then there is no figure.
+        estimate: over all of them and all seeds.
+        less_reference: this row less the reference, user by user, of users that both were asked about.
+        published: the paper's figure by dataset.
+    """
+
+    users: int
+    estimate: Estimate | None = None
+    less_reference: Estimate | None = None
+    published: dict[str, float] = Field(default_factory=dict)
+
+
+class RowReport(Config):
+    """One system.
+
+    Attributes:
+        system: its id.
+        settings: of the recipe, that make the row what it is.
+        cells: by column title.
+        ranker: id under which its scores are kept.
+        answers: by scenario id the folders of its scores, one a seed, relative to the experiments' folder.
+        training: what it cost to fit, all stages that it needs, the mean over seeds.
+        milliseconds: to rank one user's candidates.
+        memory: MiB at most while ranking.
+    """
+
+    system: str
+    settings: tuple[str, ...] = ()
+    cells: dict[str, Cell]
+    ranker: str
+    answers: dict[str, list[str]]
+    training: Cost
+    milliseconds: float
+    memory: float
+
+
+class TableReport(Config):
+    """A table on one dataset.
+
+    Attributes:
+        table: its id.
+        dataset: its name.
+        target: of the dataset that was asked about, if it is another one.
+        seeds: how many.
+        recipe: the recipe's name.
+        settings: that were changed in it.
+        bootstrap: how intervals were found.
+        chance: Hit@1 of a random order.
+        reference: title of the row that others are compared with.
+        rows: by title.
+        environment: versions and machine.
+    """
+
+    table: str
+    dataset: str
+    target: str | None = None
+    seeds: int
+    recipe: str
+    settings: tuple[str, ...] = ()
+    bootstrap: Bootstrap
+    chance: float
+    reference: str
+    rows: dict[str, RowReport]
+    environment: dict[str, Any] = Field(default_factory=dict)
+
+
+Head = Mapping[str, Any]
+"""What of a report does not follow from answers: dataset, target, recipe, settings."""
+
+
+def summarise(
+    table: Table, found: Mapping[str, Mapping[str, Sequence[Answers]]], home: Path, head: Head, bootstrap: Bootstrap
+) -> TableReport:
+    """The report of a table.
+
+    Args:
+        table: which.
+        found: answers by row title and scenario id, one a seed.
+        home: the experiments' folder.
+        head: see there.
+        bootstrap: how intervals are found.
+    """
+    rows = {}
+    for row in table.rows:
+        said = found[row.title]
+        first = next(iter(said.values()))
+        asking = sum((answers.asking for answers in first), Cost())
+        rows[row.title] = RowReport(
+            system=row.system,
+            settings=row.settings,
+            cells={},
+            ranker=first[0].ranker,
+            answers={name: [_relative(a.directory, home) for a in by_seed] for name, by_seed in said.items()},
+            training=_mean([answers.training for answers in first]),
+            milliseconds=1000 * asking.seconds / sum(answers.users for answers in first),
+            memory=asking.memory,
+        )
+    reference = REFERENCE if REFERENCE in rows else next(iter(rows))
+    report = TableReport(
+        table=table.id,
+        **head,
+        seeds=len(next(iter(next(iter(found.values())).values()))),
+        bootstrap=bootstrap,
+        chance=0.0,
+        reference=reference,
+        rows=rows,
+        environment=environment(),
+    )
+    return recompute(report, table, home)
+
+
+def recompute(report: TableReport, table: Table, home: Path) -> TableReport:
+    """The same report with every figure worked out again from the scores that are kept in `home`.
+
+    Raises:
+        DataError: seeds were asked about different users.
+    """
+    chance, rows = 0.0, {}
+    ranks = {title: _ranks(row, home) for title, row in report.rows.items()}
+    for title, row in report.rows.items():
+        cells = {}
+        for column in table.columns:
+            tables, ranks_S_U = ranks[title][column.scenario.id]
+            others_S_U = ranks[report.reference][column.scenario.id][1]
+            cell = _cell(column, tables, ranks_S_U, others_S_U, report.bootstrap)
+            published = dict(table.published.get(title, {}).get(column.title, {}))
+            cells[column.title] = cell.model_copy(
+                update={"published": published, **({"less_reference": None} if title == report.reference else {})}
+            )
+            chance = chance_metrics((tables.facts["candidates"] != PADDING_ITEM).sum(axis=1))["hit@1"]
+        rows[title] = row.model_copy(update={"cells": cells})
+    return report.model_copy(update={"rows": rows, "chance": chance})
+
+
+def _ranks(row: RowReport, home: Path) -> dict[str, tuple[ScoreTables, np.ndarray]]:
+    """By scenario id what its answers are about, and the positives' ranks (S, U), NaN for users not asked about."""
+    found = {}
+    for scenario, directories in row.answers.items():
+        tables = [ScoreTables.load(UNIFORM, home / directory) for directory in directories]
+        if any(not np.array_equal(tables[0].facts["users"], other.facts["users"]) for other in tables):
+            raise DataError(f"scenario {scenario}: the seeds were asked about different users; run the table again")
+        found[scenario] = tables[0], np.stack([table.ranks(row.ranker) for table in tables])
+    return found
+
+
+def _cell(
+    column: Column, tables: ScoreTables, ranks_S_U: np.ndarray, others_S_U: np.ndarray, bootstrap: Bootstrap
+) -> Cell:
+    metric = METRICS[column.metric]
+    group, asked = tables.groups[column.group], ~np.isnan(ranks_S_U).any(axis=0)
+    both = asked & ~np.isnan(others_S_U).any(axis=0)
+    values_S_U, others = (metric(np.nan_to_num(ranks, nan=np.inf)) for ranks in (ranks_S_U, others_S_U))
+    resampling = Resampling.of(len(ranks_S_U), {"asked": group & asked, "both": group & both}, bootstrap)
+    if "asked" not in resampling.users:
+        return Cell(users=0)
+    return Cell(
+        users=int((group & asked).sum()),
+        estimate=resampling.estimate(values_S_U, "asked"),
+        less_reference=resampling.estimate(values_S_U - others, "both") if "both" in resampling.users else None,
+    )
+
+
+def write_table(report: TableReport, table: Table, directory: Path) -> Path:
+    """Write `<table>.json`, `.md` and `.png` into `directory`; returns the path of the second."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{table.id}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    path = directory / f"{table.id}.md"
+    path.write_text(markdown(report, table), encoding="utf-8")
+    plot(report, table, directory / f"{table.id}.png")
+    return path
+
+
+def markdown(report: TableReport, table: Table) -> str:
+    """The table with intervals, costs, and the paper's figures."""
+    name = f"{report.dataset} to {report.target}" if report.target else report.dataset
+    settings = " ".join(report.settings)
+    first = table.columns[0]
+    lines = [
+        f"## {table.id.replace('table', 'Table ')}: {table.title} ({name})",
+        "",
+        f"{report.seeds} seed{'s' * (report.seeds > 1)}, recipe `{report.recipe}`{f', {settings}' * bool(settings)}."
+        f" 1 + 19 candidates, chance has Hit@1 {report.chance:.3f}; means and 95 % intervals over users and seeds.",
+        "",
+    ]
+    titles = [column.title for column in table.columns]
+    costs = ["training, min", "its memory, MiB", "ms a user"]
+    lines += markdown_head("System (users)", [*titles, f"{first.title} less {report.reference}'s", *costs])
+    for title, row in report.rows.items():
+        cells = [_shown(row.cells[name].estimate) for name in titles] + [_shown(row.cells[first.title].less_reference)]
+        cells += [f"{row.training.seconds / MINUTE:.1f}", f"{row.training.memory:.0f}", f"{row.milliseconds:.1f}"]
+        users = max(cell.users for cell in row.cells.values())
+        lines.append(markdown_row(f"{title} ({users})", cells))
+    return "\n".join([*lines, *_published(report, titles)]) + "\n"
+
+
+def _published(report: TableReport, titles: Sequence[str]) -> list[str]:
+    """The paper's figures beside each other."""
+    datasets = list(
+        dict.fromkeys(name for row in report.rows.values() for cell in row.cells.values() for name in cell.published)
+    )
+    shown = [title for title in titles if any(row.cells[title].published for row in report.rows.values())]
+    if not shown:
+        return []
+    heads = [f"{dataset}: {title}" for dataset in datasets for title in shown]
+    lines = ["", "As published:", "", *markdown_head("System", heads)]
+    for title, row in report.rows.items():
+        figures = [row.cells[column].published.get(dataset) for dataset in datasets for column in shown]
+        if any(figure is not None for figure in figures):
+            lines.append(markdown_row(title, ["-" if figure is None else f"{figure:.4f}" for figure in figures]))
+    return lines
+
+
+def plot(report: TableReport, table: Table, path: Path) -> None:
+    """Every column's figures as bars with their intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    titles = list(report.rows)
+    figure = Figure(figsize=(3 + 3 * len(table.columns), 1 + 0.35 * len(titles)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, column in zip(figure.subplots(1, len(table.columns), squeeze=False)[0], table.columns, strict=True):
+        shown = [(place, row.cells[column.title].estimate) for place, row in enumerate(report.rows.values())]
+        bars = [(place, estimate) for place, estimate in shown if estimate is not None]
+        means = [estimate.mean for _, estimate in bars]
+        errors = [
+            [max(0.0, estimate.mean - estimate.low) for _, estimate in bars],
+            [max(0.0, estimate.high - estimate.mean) for _, estimate in bars],
+        ]
+        axes.barh([place for place, _ in bars], means, xerr=errors, color="tab:blue", ecolor="black")
+        axes.axvline(report.chance, color="grey", linestyle=":")
+        axes.set(title=column.title, yticks=range(len(titles)), yticklabels=titles)
+        axes.invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
+def _shown(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else interval(estimate)
+
+
+def _mean(costs: Sequence[Cost]) -> Cost:
+    total = sum(costs, Cost())
+    return total.model_copy(update={"seconds": total.seconds / len(costs)})
+
+
+def _relative(directory: Path, home: Path) -> str:
+    return directory.relative_to(home).as_posix()

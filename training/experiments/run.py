@@ -1,0 +1,203 @@
+"""Runs a table: fits every row, asks it in every scenario, keeps all that it says.
+
+A row's answers stand in a folder that all they follow from names, so another table, or the same command after Ctrl-C,
+takes them from there; so do trained stages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from models.domain import DOMAINS
+from models.engines.transformers import in_process
+from models.errors import ConfigError
+from models.rankers.base import Ranker
+from models.threads import one_thread
+from training import baselines
+from training.allmrec.recipe import Recipe, load_recipe
+from training.baselines.bench import Bench
+from training.baselines.port import Fitted, Shop, System, find_systems
+from training.data.dataset import Dataset
+from training.data.sequences import Sequences
+from training.evaluation.held_out import HeldOut
+from training.evaluation.measures import UNIFORM
+from training.evaluation.protocols import Sampled, ask_all
+from training.experiments.scenarios import Scenario
+from training.experiments.tables import Row, Table
+from training.runs.context import RunContext
+from training.runs.cost import Cost, metered
+
+ANSWERS, COST_FILE, TRAINING_FILE = "answers", "cost.json", "training.json"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What tables are run on, and how.
+
+    Attributes:
+        dataset: a dataset's folder, or raw files.
+        home: all that is made stands in it.
+        recipe: a recipe's name or path.
+        settings: of it, before those of rows.
+        target: another dataset, for scenarios that ask about one.
+        console: where progress is shown.
+        memory: what benches share.
+    """
+
+    dataset: Path
+    home: Path
+    recipe: str
+    console: Console
+    settings: Sequence[str] = ()
+    target: Path | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def recipe_of(self, row: Row, seed: int) -> Recipe:
+        """With what makes the row what it is."""
+        return load_recipe(self.recipe, [*self.settings, f"seed={seed}", *system_of(row).settings, *row.settings])
+
+    def bench(self, row: Row, scenario: Scenario, seed: int) -> Bench:
+        """What the row is fitted with."""
+        recipe = self.recipe_of(row, seed)
+        return Bench(self.dataset, recipe, self.home, self.console, scenario.teach(seed), self.memory)
+
+    def asked_dataset(self, scenario: Scenario, bench: Bench) -> Dataset:
+        """Whose users are asked about.
+
+        Raises:
+            ConfigError: a second dataset is needed and none was given.
+        """
+        own = bench.dataset
+        if not scenario.foreign:
+            return own
+        if self.target is None:
+            raise ConfigError("a cross-domain table asks about a second dataset: give it with --target")
+        if "target" not in self.memory:
+            path = Bench(self.target, bench.recipe, self.home / "target", self.console).dataset_path
+            self.memory["target"] = Dataset.load(path)
+        target: Dataset = self.memory["target"]
+        return target
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one row said in one scenario, with one seed.
+
+    Attributes:
+        directory: holds the scores.
+        ranker: whose they are.
+        users: how many it was asked about.
+        training: what it cost to fit.
+        asking: what it cost to ask.
+    """
+
+    directory: Path
+    ranker: str
+    users: int
+    training: Cost
+    asking: Cost
+
+
+def system_of(row: Row) -> System:
+    """The row's system.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    systems = find_systems(baselines)
+    if row.system not in systems:
+        raise ConfigError(f"system '{row.system}' is unknown: choose one of {', '.join(sorted(systems))}")
+    return systems[row.system]
+
+
+def run_table(table: Table, ground: Ground, seeds: int) -> dict[str, dict[str, list[Answers]]]:
+    """All answers of a table, by row title and scenario id, one a seed.
+
+    Raises:
+        ConfigError: a second dataset is needed and none was given.
+        DataError: a scenario has too little data.
+        Interrupted: by Ctrl-C; the same call goes on.
+    """
+    found: dict[str, dict[str, list[Answers]]] = {}
+    ground.asked_dataset(table.scenarios[0], ground.bench(table.rows[0], table.scenarios[0], 0))
+    steps = len(table.rows) * len(table.scenarios) * seeds
+    for seed in range(seeds):
+        for row in table.rows:
+            for scenario in table.scenarios:
+                answers = found.setdefault(row.title, {}).setdefault(scenario.id, [])
+                done = sum(len(said) for by_scenario in found.values() for said in by_scenario.values())
+                where = f"[{done + 1}/{steps}] {table.id}, seed {seed}: {row.title}, {scenario.title}"
+                ground.console.print(where, markup=False, highlight=False, style="bold")
+                answers.append(ask_row(row, scenario, ground, seed))
+    return found
+
+
+def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
+    """What a row says in a scenario: from its folder, or asked now. Errors as in `run_table`."""
+    bench = ground.bench(row, scenario, seed)
+    dataset = ground.asked_dataset(scenario, bench)
+    evaluation = bench.recipe.evaluation
+    held_out = scenario.asked(dataset, seed, evaluation.users)
+    context = RunContext(ground.home / ANSWERS / scenario.id / row.system, ground.console)
+    context.fingerprint = _fingerprint(row, bench, held_out)
+    context.directory /= context.fingerprint[:12]
+    if not (context.directory / TRAINING_FILE).is_file():
+        fitted = system_of(row).fit(bench)
+        shutil.rmtree(context.directory, ignore_errors=True)
+        context.directory.mkdir(parents=True)
+        prompt = bench.prompt.model_copy(update={"domain": DOMAINS[dataset.info.domain]})
+        shop = Shop(held_out.catalogue, prompt, foreign=scenario.foreign)
+        asking = _Asking(bench, shop, held_out, context)
+        with one_thread(), metered(context.directory / COST_FILE):
+            ranker = asyncio.run(asking.ask(fitted, system_of(row).asks_llm))
+        asked = min(evaluation.llm_users, len(held_out)) if ranker.needs_llm else len(held_out)
+        content = {"ranker": ranker.id, "users": asked, "training": bench.cost.model_dump()}
+        (context.directory / TRAINING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return _kept(context.directory)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    bench: Bench
+    shop: Shop
+    held_out: HeldOut
+    context: RunContext
+
+    async def ask(self, fitted: Fitted, asks_llm: bool) -> Ranker:
+        async with AsyncExitStack() as stack:
+            shop = self.shop
+            if asks_llm:
+                shop = replace(shop, engine=await stack.enter_async_context(in_process(self.bench.llm)))
+            ranker = fitted(shop)
+            fewer = self.bench.recipe.evaluation.llm_users
+            await ask_all(Sampled(UNIFORM, self.held_out), [ranker], fewer, self.context)
+            return ranker
+
+
+def _kept(directory: Path) -> Answers:
+    kept: Mapping[str, Any] = json.loads((directory / TRAINING_FILE).read_text(encoding="utf-8"))
+    training, asking = Cost.model_validate(kept["training"]), Cost.load(directory / COST_FILE)
+    return Answers(directory, kept["ranker"], kept["users"], training, asking)
+
+
+def _fingerprint(row: Row, bench: Bench, held_out: HeldOut) -> str:
+    """Of all that answers follow from."""
+    recipe = bench.recipe.model_dump(mode="json")
+    evaluation, given = recipe.pop("evaluation"), recipe.pop("baselines")
+    recipe["baseline"] = [given.get("every"), given.get(row.system)]
+    told = Sequences.of(held_out.users.histories)
+    asked = [
+        hashlib.sha256(array.tobytes()).hexdigest() for array in (held_out.candidates.items, told.items, told.lengths)
+    ]
+    identity = [row.system, recipe, bench.fingerprint, evaluation["llm_users"], asked]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
