@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn import functional
 from models.batching import consecutive
 from models.catalogue import PADDING_ITEM, Catalogue
 from models.errors import ConfigError
+from models.llm.loading import LanguageModel
 from models.prompts.template import PromptConfig
 from models.prompts.titles import TitleTokens, encode_plain
 from models.rankers.base import Audience, LocalRanker, Ranker
@@ -168,14 +170,20 @@ def padded(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tupl
 @system("tallrec", "TALLRec", takes="interactions, titles, LLM with LoRA")
 def tallrec(bench: Bench) -> Fitted:
     """Other catalogues are known as well as its own: by their titles."""
-    config = bench.config("tallrec", TALLRecConfig)
-    directory = bench.trained("tallrec", config, bench.llm.identity, lambda run: _train(bench, config, run))
-    model = tuned(bench, config, directory)
+    model = tuned_llm(bench).model
 
     def ranker(shop: Shop) -> Ranker:
         return YesNoRanker(model, YesNoPrompts(bench.llm.tokenizer, shop.catalogue, shop.prompt))
 
     return ranker
+
+
+def tuned_llm(bench: Bench) -> LanguageModel:
+    """The LLM with what LoRA learned, trained unless that was done."""
+    config = bench.config("tallrec", TALLRecConfig)
+    directory = bench.trained("tallrec", config, bench.llm.identity, lambda run: _train(bench, config, run))
+    model = tuned(bench, config, directory).merge_and_unload().eval().requires_grad_(False)
+    return replace(bench.llm, model=model)
 
 
 def tuned(bench: Bench, config: TALLRecConfig, directory: Path | None = None) -> Any:

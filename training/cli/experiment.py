@@ -11,8 +11,7 @@ from models.errors import ConfigError
 from training.cli.catalogue import RecipeName, Settings, console, run_name
 
 if TYPE_CHECKING:
-    from training.experiments.run import Ground
-    from training.experiments.tables import Table
+    from training.experiments.registry import Experiment
 
 HOME = Path("runs") / "experiments"
 
@@ -53,27 +52,30 @@ def experiment(
     from training.experiments.run import Ground  # noqa: PLC0415
 
     transformers_logging.disable_progress_bar()
-    tables, datasets = _chosen(list(names or ()), every)
+    chosen, datasets = _chosen(list(names or ()), every)
     for dataset in datasets or (present(files) if every else []) or _nothing(files):
         path, preset = _dataset(dataset, files, out)
         changed = [*preset, *_budgets(minutes), *(settings or ())]
         ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, target)
-        for table in tables:
-            if every and table.needs_target and target is None:
-                console.print(f"{table.id} is left out: it needs --target", highlight=False)
+        for one in chosen:
+            if every and one.needs_target and target is None:
+                console.print(f"{one.id} is left out: it needs --target", highlight=False)
                 continue
-            _run(table, ground, seeds)
+            written = one.run(ground, seeds)
+            console.print(written.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+            console.print(f"written: {written}", highlight=False, soft_wrap=True)
 
 
-def _chosen(names: list[str], every: bool) -> tuple[list[Table], list[str]]:
-    """Tables, and datasets as given."""
-    from training.experiments.tables import TABLES  # noqa: PLC0415
+def _chosen(names: list[str], every: bool) -> tuple[list[Experiment], list[str]]:
+    """Experiments, and datasets as given."""
+    from training.experiments.registry import experiments  # noqa: PLC0415
 
+    found = experiments()
     if every:
-        return list(TABLES.values()), names
-    if not names or names[0] not in TABLES:
-        raise ConfigError(f"name a table first, one of {', '.join(TABLES)}, or say --all; --list tells what they are")
-    return [TABLES[names[0]]], names[1:]
+        return list(found.values()), names
+    if not names or names[0] not in found:
+        raise ConfigError(f"name a table first, one of {', '.join(found)}, or say --all; --list tells what they are")
+    return [found[names[0]]], names[1:]
 
 
 def _nothing(files: Path) -> list[str]:
@@ -96,39 +98,18 @@ def _budgets(minutes: float | None) -> list[str]:
     return [f"{stage}.loop.minutes={minutes}" for stage in stages]
 
 
-def _run(table: Table, ground: Ground, seeds: int) -> None:
-    from training.data.dataset import Dataset  # noqa: PLC0415
-    from training.evaluation.comparison import Bootstrap  # noqa: PLC0415
-    from training.experiments.report import summarise, write_table  # noqa: PLC0415
-    from training.experiments.run import run_table  # noqa: PLC0415
-
-    found = run_table(table, ground, seeds)
-    recipe = ground.recipe_of(table.rows[0], 0)
-    target: Dataset | None = ground.memory.get("target")
-    head = {
-        "dataset": ground.memory["dataset"].info.name,
-        "target": target.info.name if target is not None and table.needs_target else None,
-        "recipe": ground.recipe,
-        "settings": tuple(ground.settings),
-    }
-    report = summarise(table, found, ground.home, head, Bootstrap(resamples=recipe.evaluation.resamples, seed=0))
-    path = write_table(report, table, ground.home / "tables")
-    console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"table: {path}", highlight=False, soft_wrap=True)
-
-
 def _show_list() -> None:
     from training import baselines  # noqa: PLC0415
     from training.baselines.port import find_systems  # noqa: PLC0415
     from training.experiments.presets import PRESETS  # noqa: PLC0415
-    from training.experiments.tables import TABLES  # noqa: PLC0415
+    from training.experiments.registry import experiments  # noqa: PLC0415
 
     lines = ["systems, and what each takes:"]
     lines += [f"  {name:18} {found.title}: {found.takes}" for name, found in sorted(find_systems(baselines).items())]
     lines += ["tables, and who takes part:"]
-    for name, table in TABLES.items():
-        needs = "; needs --target" if table.needs_target else ""
-        lines.append(f"  {name:18} {table.title}{needs}: {', '.join(row.title for row in table.rows)}")
+    for name, one in experiments().items():
+        needs = "; needs --target" if one.needs_target else ""
+        lines.append(f"  {name:18} {one.title}{needs}: {', '.join(one.who)}")
     lines += ["presets, and the files that each takes from --files:"]
     for name, preset in PRESETS.items():
         reviews, items = (path.name for path in preset.sources(Path()))

@@ -21,7 +21,7 @@ from training.evaluation.metrics import METRICS, Estimate, chance_metrics
 from training.evaluation.report import interval, markdown_head, markdown_row
 from training.evaluation.seeds import Resampling
 from training.evaluation.tables import ScoreTables
-from training.experiments.run import Answers
+from training.experiments.run import Answers, Ground
 from training.experiments.tables import Column, Table
 from training.runs.cost import Cost
 from training.runs.stage_run import environment
@@ -100,23 +100,18 @@ class TableReport(Config):
     environment: dict[str, Any] = Field(default_factory=dict)
 
 
-Head = Mapping[str, Any]
-"""What of a report does not follow from answers: dataset, target, recipe, settings."""
-
-
 def summarise(
-    table: Table, found: Mapping[str, Mapping[str, Sequence[Answers]]], home: Path, head: Head, bootstrap: Bootstrap
+    table: Table, found: Mapping[str, Mapping[str, Sequence[Answers]]], ground: Ground, bootstrap: Bootstrap
 ) -> TableReport:
     """The report of a table.
 
     Args:
         table: which.
         found: answers by row title and scenario id, one a seed.
-        home: the experiments' folder.
-        head: see there.
+        ground: what it was run on.
         bootstrap: how intervals are found.
     """
-    rows = {}
+    rows, home = {}, ground.home
     for row in table.rows:
         said = found[row.title]
         first = next(iter(said.values()))
@@ -134,7 +129,10 @@ def summarise(
     reference = REFERENCE if REFERENCE in rows else next(iter(rows))
     report = TableReport(
         table=table.id,
-        **head,
+        dataset=ground.name,
+        target=ground.target_name if table.needs_target else None,
+        recipe=ground.recipe,
+        settings=tuple(ground.settings),
         seeds=len(next(iter(next(iter(found.values())).values()))),
         bootstrap=bootstrap,
         chance=0.0,

@@ -67,9 +67,33 @@ class Ground:
         return load_recipe(self.recipe, [*self.settings, f"seed={seed}", *system_of(row).settings, *row.settings])
 
     def bench(self, row: Row, scenario: Scenario, seed: int) -> Bench:
-        """What the row is fitted with."""
-        recipe = self.recipe_of(row, seed)
-        return Bench(self.dataset, recipe, self.home, self.console, scenario.teach(seed), self.memory)
+        """What the row is fitted with; the same as long as neither it nor what is learned from changes."""
+        teach = scenario.teach(seed)
+        key = (row, teach[0], seed)
+        if self.memory.get("bench", (None,))[0] != key:
+            recipe = self.recipe_of(row, seed)
+            self.memory["bench"] = key, Bench(self.dataset, recipe, self.home, self.console, teach, self.memory)
+        bench: Bench = self.memory["bench"][1]
+        return bench
+
+    def fitted(self, row: Row, bench: Bench) -> Fitted:
+        """The row's system, fitted with its bench; once, as long as that stays."""
+        if self.memory.get("fitted", (None,))[0] is not bench:
+            self.memory["fitted"] = bench, system_of(row).fit(bench)
+        fitted: Fitted = self.memory["fitted"][1]
+        return fitted
+
+    @property
+    def name(self) -> str:
+        """Of the dataset, once it was loaded."""
+        dataset: Dataset = self.memory["dataset"]
+        return dataset.info.name
+
+    @property
+    def target_name(self) -> str | None:
+        """Of the other one, likewise."""
+        other: Dataset | None = self.memory.get("target")
+        return None if other is None else other.info.name
 
     def asked_dataset(self, scenario: Scenario, bench: Bench) -> Dataset:
         """Whose users are asked about.
@@ -152,7 +176,7 @@ def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
     context.fingerprint = _fingerprint(row, bench, held_out)
     context.directory /= context.fingerprint[:12]
     if not (context.directory / TRAINING_FILE).is_file():
-        fitted = system_of(row).fit(bench)
+        fitted = ground.fitted(row, bench)
         shutil.rmtree(context.directory, ignore_errors=True)
         context.directory.mkdir(parents=True)
         prompt = bench.prompt.model_copy(update={"domain": DOMAINS[dataset.info.domain]})

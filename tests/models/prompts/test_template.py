@@ -65,6 +65,9 @@ def test_the_ablations_leave_out_slots():
     assert without_user.slot_kinds.tolist() == [Slot.HISTORY, Slot.CANDIDATE, Slot.CANDIDATE]
     assert "user representation" not in shown(without_user)
     assert len(template().recommend(history, candidates, Injection.NONE).soft_positions) == 0
+    user_alone = template().recommend(history, candidates, Injection.USER)
+    assert user_alone.slot_kinds.tolist() == [Slot.USER]
+    assert "user representation" in shown(user_alone)
 
 
 def test_no_history_is_no_sentence():

@@ -22,7 +22,7 @@ def written(directory: Path, text: str) -> str:
 
 def test_the_shipped_recipes_can_be_read() -> None:
     """All of them; the paper's says what the paper says."""
-    assert shipped_recipes() == ["default", "demo", "paper"]
+    assert shipped_recipes() == ["default", "demo", "paper", "papers"]
     for name in shipped_recipes():
         load_recipe(name)
     paper = load_recipe("paper")

@@ -95,24 +95,26 @@ def make_run(directory: Path, config: Stage1Config) -> StageRun:
     return StageRun(directory, config, config.seed, {}, Console(quiet=True))
 
 
-def test_loss_by_hand() -> None:
+@pytest.mark.parametrize(("matching", "recommendation"), [(1.0, 1.0), (0.0, 1.0), (0.3, 0.0)])
+def test_loss_by_hand(matching: float, recommendation: float) -> None:
     """All five terms, written out item by item from the paper's formulas, positives and negatives summed."""
     torch.manual_seed(0)
     alignment = Alignment(AlignmentConfig(cf_size=3, text_size=4, joint_size=5))
     alignment.item_scale.fit(torch.randn(9, 3))
     alignment.text_scale.fit(torch.randn(9, 4))
     users, items, texts = torch.randn(2, 3), torch.randn(4, 3), torch.randn(4, 4)
-    config = Stage1Config(item_reconstruction=0.5, text_reconstruction=0.2, text_recommendation=0.7)
+    weights = {"item_reconstruction": 0.5, "text_reconstruction": 0.2, "text_recommendation": 0.7}
+    config = Stage1Config(matching=matching, recommendation=recommendation, **weights)
     expected = torch.zeros(())
     for user in range(2):
         for item, sign in ((user, 1.0), (user + 2, -1.0)):
             e, q = alignment.encode_items(items[item]), alignment.encode_texts(texts[item])
             spread = alignment.item_scale.spread**2
-            expected = expected + ((e - q) ** 2).mean()
+            expected = expected + matching * ((e - q) ** 2).mean()
             expected = expected + 0.5 * ((alignment.decode_items(e) - items[item]) ** 2).mean() / spread
             text_error = ((alignment.decode_texts(q) - texts[item]) ** 2).mean()
             expected = expected + 0.2 * text_error / alignment.text_scale.spread**2
-            for weight, decoded in ((1.0, alignment.decode_items(e)), (0.7, alignment.decode_items(q))):
+            for weight, decoded in ((recommendation, alignment.decode_items(e)), (0.7, alignment.decode_items(q))):
                 right = torch.sigmoid(sign * (users[user] @ decoded))
                 expected = expected - weight * torch.log(right)
     found = Stage1Loss(alignment, config)(users, items, texts)

@@ -18,6 +18,8 @@ from training import baselines
 from training.baselines.port import SYSTEMS, find_systems
 from training.cli.main import app
 from training.data.dataset import Dataset
+from training.experiments.genres import GenreReport, named
+from training.experiments.genres import recompute as recompute_genres
 from training.experiments.presets import PRESETS, import_preset, present
 from training.experiments.report import TableReport, recompute
 from training.experiments.scenarios import FOREIGN, OVERALL, cold_users, few_shot
@@ -26,7 +28,7 @@ from training.experiments.tables import PUBLISHED_FILE, TABLES, Column, Row, Tab
 MINI = Table(
     "mini",
     "For tests",
-    (Row("SASRec", "backbone"), Row("MoRec", "morec"), Row("A-LLMRec", "allmrec")),
+    (Row("SASRec", "backbone"), Row("MoRec", "morec")),
     (
         Column("Hit@1"),
         Column("Cold", group="cold", metric="ndcg@10"),
@@ -34,19 +36,20 @@ MINI = Table(
         Column("K = 9", few_shot(9)),
     ),
 )
-FREEZE = Table(
-    "freeze",
-    "Shares all but stage 1",
-    (Row("A-LLMRec", "allmrec"), Row("Freeze SBERT", "allmrec", ("stage1.freeze=true",))),
+LLM = Table(
+    "llm",
+    "Shares the backbone",
+    (Row("SASRec", "backbone"), Row("A-LLMRec", "allmrec"), Row("w/o user", "allmrec", ('stage2.injection="items"',))),
     (Column("Hit@1"),),
 )
+TWO = Table("two", "Interrupted", MINI.rows, (Column("Hit@1"),))
 CROSS = Table("cross", "Elsewhere", (Row("MoRec", "morec"),), (Column("Hit@1", FOREIGN),))
 
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tables beside the papers'."""
-    for table in (MINI, FREEZE, CROSS):
+    for table in (MINI, LLM, TWO, CROSS):
         monkeypatch.setitem(TABLES, table.id, table)
 
 
@@ -84,7 +87,7 @@ def test_a_table_is_written_with_intervals_costs_and_a_picture(ground: Path, min
     """Every row has every figure, what it cost to fit and to ask, and is compared with the reference."""
     folder = ground / "out" / "shop" / "tables"
     assert {path.suffix for path in folder.glob("mini.*")} == {".json", ".md", ".png"}
-    assert (mini.seeds, mini.reference, mini.dataset) == (2, "A-LLMRec", "shop")
+    assert (mini.seeds, mini.reference, mini.dataset) == (2, "SASRec", "shop")
     assert mini.chance == pytest.approx(1 / 20, abs=0.01)
     for title, row in mini.rows.items():
         assert row.training.seconds > 0
@@ -93,9 +96,8 @@ def test_a_table_is_written_with_intervals_costs_and_a_picture(ground: Path, min
         for cell in row.cells.values():
             assert cell.estimate is not None
             assert cell.estimate.low <= cell.estimate.mean <= cell.estimate.high
-            assert (cell.less_reference is None) == (title == "A-LLMRec")
+            assert (cell.less_reference is None) == (title == "SASRec")
     assert mini.rows["SASRec"].cells["Hit@1"].users == 12
-    assert mini.rows["A-LLMRec"].cells["Hit@1"].users == 8
     assert "| MoRec (12) |" in (folder / "mini.md").read_text()
 
 
@@ -117,7 +119,7 @@ def test_figures_follow_from_the_scores_that_were_saved(ground: Path, mini: Tabl
 
 def test_again_nothing_is_trained_or_asked(ground: Path, mini: TableReport, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same figures, from the files."""
-    for name in ("backbone", "morec", "allmrec"):
+    for name in ("backbone", "morec"):
         monkeypatch.setitem(SYSTEMS, name, replace(SYSTEMS[name], fit=lambda _: pytest.fail("fitted again")))
     before = stages(ground)
     assert run(ground, "mini", "shop", "--seeds", "2").exit_code == 0
@@ -127,14 +129,15 @@ def test_again_nothing_is_trained_or_asked(ground: Path, mini: TableReport, monk
 
 
 def test_tables_share_stages(ground: Path, mini: TableReport) -> None:
-    """An ablation of stage 1 takes the backbone of the other table, and its first row all of the answers."""
+    """The backbone is the other table's, and so are its answers; stage 1 is one for both rows, stage 2 is not."""
     before = stages(ground)
-    assert run(ground, "freeze", "shop").exit_code == 0
-    made = {path.parent.parent.name for path in set(stages(ground)) - set(before)}
-    assert made == {"stage1", "stage2"}
-    assert len(list((ground / "out" / "shop" / "backbone").iterdir())) == 4
-    report = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "freeze.json").read_text())
-    assert report.rows["A-LLMRec"].answers["overall"] == mini.rows["A-LLMRec"].answers["overall"][:1]
+    assert run(ground, "llm", "shop").exit_code == 0
+    made = [path.parent.parent.name for path in set(stages(ground)) - set(before)]
+    assert sorted(made) == ["stage1", "stage2", "stage2"]
+    report = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "llm.json").read_text())
+    assert report.rows["SASRec"].answers["overall"] == mini.rows["SASRec"].answers["overall"][:1]
+    assert (report.reference, report.rows["A-LLMRec"].cells["Hit@1"].users) == ("A-LLMRec", 8)
+    assert report.rows["A-LLMRec"].training.seconds > report.rows["SASRec"].training.seconds
 
 
 def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +146,7 @@ def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    arguments = ("mini", "shop", "--set", "backbone.learning_rate=3e-3")
+    arguments = ("two", "shop", "--set", "backbone.learning_rate=3e-3")
     with monkeypatch.context() as patched:
         patched.setitem(SYSTEMS, "morec", replace(SYSTEMS["morec"], fit=interrupted))
         result = run(ground, *arguments)
@@ -157,6 +160,28 @@ def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert run(ground, *arguments).exit_code == 0
     assert fits == []
     assert before.items() <= stages(ground).items()
+
+
+def test_favourite_genres_are_chosen_and_written(ground: Path) -> None:
+    """Of users whose favourites were not learned from; figures follow from what was said, which is kept."""
+    result = run(ground, "figure5", "shop")
+    assert result.exit_code == 0, result.output
+    report = GenreReport.model_validate_json((ground / "out" / "shop" / "tables" / "figure5.json").read_text())
+    assert set(report.answers) == {"LLM-Only", "TALLRec", "A-LLMRec"}
+    for name, said in report.answers.items():
+        right = [genre == favorite for genre, favorite in zip(said.chosen, report.favorites, strict=True)]
+        assert report.chosen[name].mean == pytest.approx(np.mean(right))
+        assert len(said.written) == len(right) > 3
+    empty = report.model_copy(update={"chosen": {}, "written": {}, "answered": {}})
+    assert recompute_genres(empty) == report
+
+
+def test_a_genre_counts_where_it_is_named_first() -> None:
+    """Whatever stands around it; of two at one place the longer."""
+    genres = ["Drama", "Action", "Action Comedy"]
+    assert named("I would say action comedy, then Drama", genres) == "Action Comedy"
+    assert named("drama or action", genres) == "Drama"
+    assert named("Nothing", genres) is None
 
 
 def test_another_catalogue_is_asked_about(ground: Path) -> None:

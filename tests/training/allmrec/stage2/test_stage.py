@@ -13,6 +13,7 @@ import torch
 from models.backbones import represent_all
 from models.composer import PromptComposer
 from models.llm.law import ExactReader, in_series, law_logits
+from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.prompts.titles import TitleTokens
 from models.scoring.choices import ChoiceTrie
@@ -118,7 +119,8 @@ class TestLoss:
         teach = collaborative_teacher(contents, texts, temperature=1.0)
         return Stage2Loss(Stage2Inputs(split, contents, texts, llm, PromptConfig()), composer, config, teach)
 
-    def test_the_choice_loss_is_what_serving_says_of_the_target(self) -> None:
+    @pytest.mark.parametrize("injection", [Injection.ALL, Injection.ITEMS, Injection.USER])
+    def test_the_choice_loss_is_what_serving_says_of_the_target(self, injection: Injection) -> None:
         """Mean of -log P(target) as composer and choice scoring compute it, prompt by prompt."""
         split, llm = tiny_split(), tiny_llm()
         contents = tiny_contents(split)
@@ -128,10 +130,11 @@ class TestLoss:
         for user, end, items, answer in zip(batch.users, batch.ends, batch.items, batch.answers, strict=True):
             history = split.train[user][:end].tolist()
             user_vector = contents.user_vectors([history])[0]
-            question = composer.recommend(user_vector, history, items, order=np.arange(len(items)))
+            order = np.arange(len(items))
+            question = composer.recommend(user_vector, history, items, injection=injection, order=order)
             (nodes,) = score_prompts(llm, [question.prompt], [question.trie])
             expected.append(-question.trie.log_probs(nodes)[answer])
-        loss = self.loss(split, contents, llm)(batch)
+        loss = self.loss(split, contents, llm, injection=injection)(batch)
         assert float(loss.detach()) == pytest.approx(np.mean(expected), abs=1e-4)
 
     def test_the_title_loss_is_the_cross_entropy_of_the_title_and_its_quote(self) -> None:
@@ -424,6 +427,16 @@ class TestTraining:
                 read = (reader.logits(read_users, items, torch.ones(1)) - reader.logits(read_users, items)).mean()
             assert weight > 1.5 if name == "with" else weight == 0.0
             assert float(read) == pytest.approx(weight, abs=0.7)
+
+    def test_joint_embeddings_can_be_random(self, tmp_path: Path) -> None:
+        """Table 9, row 4: numbers that say nothing of any item, the same whenever the stage is loaded."""
+        config = self.CONFIG.model_copy(update={"random_joint": True, "loop": LoopConfig(max_steps=1)})
+        first, _ = self.train(tmp_path / "run", config)
+        again, _ = self.train(tmp_path / "run", config)
+        assert torch.equal(first.joint_item, again.joint_item)
+        assert not first.joint_item[0].any()
+        assert not torch.isclose(first.joint_item[1:], tiny_contents(tiny_split()).joint_item[1:]).all(dim=1).any()
+        assert torch.equal(first.cf_vectors, tiny_contents(tiny_split()).cf_vectors)
 
     def test_a_finished_stage_is_loaded_not_run_again(self, tmp_path: Path) -> None:
         """The projector and the genres come back bit by bit."""
