@@ -135,13 +135,14 @@ class Bench(Pipeline):
         return self._texts_of(HybridConfig(num_items=len(self.split.catalogue), **{**of_stage1, **fields}))
 
     def config(self, name: str, kind: type[C]) -> C:
-        """The recipe's settings of a baseline.
+        """The recipe's settings of a baseline: its defaults, what is said for all, what is said for it.
 
         Raises:
             ConfigError: a key or a value is wrong.
         """
         given = self.recipe.baselines
-        fields = {"seed": self.recipe.seed, **merged(given.get(EVERY, {}), given.get(name, {}))}
+        said = merged(given.get(EVERY, {}), given.get(name, {}))
+        fields = merged(kind(seed=self.recipe.seed).model_dump(), said)
         try:
             return kind.model_validate(fields)
         except ValidationError as error:

@@ -93,7 +93,9 @@ def test_mistakes_are_named_with_file_and_key(tmp_path: Path, text: str, message
 
 def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
     """Names, and that a file is possible."""
-    with pytest.raises(ConfigError, match=r"'dmeo' cannot be read: name one of default, demo, paper, or a TOML file"):
+    with pytest.raises(
+        ConfigError, match=r"'dmeo' cannot be read: name one of default, demo, paper, papers, or a TOML"
+    ):
         load_recipe("dmeo")
 
 

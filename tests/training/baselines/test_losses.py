@@ -130,7 +130,8 @@ def test_settings_of_all_give_way_to_a_baselines_own(bench: Bench) -> None:
         "loop": {"minutes": 5, "epochs": 2},
         "seed": 3,
     }
-    assert bench.config("morec", MoRecConfig).loop.max_steps == 2
+    loop = bench.config("morec", MoRecConfig).loop
+    assert (loop.max_steps, loop.patience) == (2, MoRecConfig().loop.patience)
     wrong = Bench(
         bench.dataset_path,
         bench.recipe.model_copy(update={"baselines": {"morec": {"learning_rat": 1}}}),
