@@ -86,7 +86,7 @@ class Backbone(nn.Module, ABC):
         """E (M, d) of items that are known by their texts alone; None from a backbone that reads none.
 
         Args:
-            text_vectors_M_T: (M, d_T) by the text encoder of the backbone's config.
+            text_vectors_M_T: (M, d_T) by the text encoder of the backbone's config, and words beside if it reads any.
         """
         return None
 

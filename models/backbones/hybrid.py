@@ -23,7 +23,8 @@ class HybridConfig(SASRecConfig):
         text_encoder: "embedded", a hub name or a path of the sentence-transformers model that makes q.
         max_text_tokens: longer item texts are cut.
         text_categories: item texts name the item's categories, beside title and description.
-        text_size: d_T; training takes it from the encoder.
+        word_directions: of the words (`models.alignment.words`) that stand beside the encoder's vectors; 0 for none.
+        text_size: d_T, words included; training takes it from what was read.
         id_dropout: share of items that a training step knows by their texts alone, drawn anew each step, so that the
             adapter learns to place items without an id.
     """
@@ -31,6 +32,7 @@ class HybridConfig(SASRecConfig):
     text_encoder: str = "embedded"
     max_text_tokens: int = Field(64, gt=2)
     text_categories: bool = True
+    word_directions: int = Field(0, ge=0)
     text_size: int = Field(384, gt=0)
     id_dropout: float = Field(0.3, ge=0, le=1)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from models.alignment.projection import TokenProjector
+from models.alignment.words import WordEncoder
 from models.backbones import Backbone, represent_all
 from models.bundle.index import ItemIndex
 from models.bundle.signal_tables import SignalTables
@@ -33,6 +34,7 @@ class CatalogueModel:
         index: over `cf_vectors`.
         alignment: stage-1 weights by name.
         signals: what signals without an LLM are computed from.
+        words: what the backbone reads of texts beside sentence vectors, so that new items can be placed.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
@@ -47,6 +49,7 @@ class CatalogueModel:
     index: ItemIndex
     alignment: dict[str, torch.Tensor]
     signals: SignalTables
+    words: WordEncoder | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
     def seen(self, user_id: str) -> np.ndarray:

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.alignment.projection import TokenProjector
+from models.alignment.words import WordEncoder
 from models.backbones import create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
@@ -193,6 +194,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
     _save_tensors(tables, directory / "tables.safetensors")
     model.index.save(directory / "items.faiss")
     model.signals.save(directory / "signals.safetensors")
+    if model.words is not None:
+        model.words.save(directory)
 
 
 def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
@@ -216,6 +219,7 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         index=ItemIndex.load(directory / "items.faiss"),
         alignment=load_file(directory / "alignment.safetensors", device=device),
         signals=SignalTables.load(directory / "signals.safetensors"),
+        words=WordEncoder.load(directory),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
 

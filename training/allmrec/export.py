@@ -9,6 +9,7 @@ import numpy as np
 
 from models.alignment.projection import TokenProjector
 from models.alignment.text_encoder import TextEncoder
+from models.alignment.words import WordEncoder
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import Origin
@@ -22,7 +23,12 @@ HISTORY_ITEMS = 50
 
 
 def assemble(
-    split: SequenceSplit, aligned: Aligned, signals: SignalTables, token_size: int, device: str = "cpu"
+    split: SequenceSplit,
+    aligned: Aligned,
+    signals: SignalTables,
+    token_size: int,
+    device: str = "cpu",
+    words: WordEncoder | None = None,
 ) -> CatalogueModel:
     """What a bundle will hold, with projections still to be trained.
 
@@ -34,6 +40,7 @@ def assemble(
         signals: of the same items.
         token_size: d_tok of the LLM.
         device: where stage 2 will run.
+        words: that the backbone reads.
     """
     users = range(len(split))
     placement = aligned.placement
@@ -51,6 +58,7 @@ def assemble(
         index=ItemIndex.build(placement.cf_vectors.cpu().numpy()),
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
         signals=signals,
+        words=words,
     )
 
 

@@ -53,18 +53,22 @@ PRESETS: dict[str, Preset] = {
     ),
     "hybrid_softmax": Preset(
         kind="hybrid",
-        settings={"embedding_size": 64, "dropout": 0.5},
+        settings={"embedding_size": 64, "dropout": 0.5, "word_directions": 256},
         objective=Objective.SOFTMAX,
         learning_rate=2e-3,
     ),
     "hybrid_sampled": Preset(
         kind="hybrid",
-        settings={"embedding_size": 64, "dropout": 0.2},
+        settings={"embedding_size": 64, "dropout": 0.2, "word_directions": 256},
         objective=Objective.SAMPLED_SOFTMAX,
         negatives=512,
         learning_rate=2e-3,
     ),
-    "hybrid_bce": Preset(kind="hybrid", settings={"embedding_size": 64, "dropout": 0.2}, learning_rate=2e-3),
+    "hybrid_bce": Preset(
+        kind="hybrid",
+        settings={"embedding_size": 64, "dropout": 0.2, "word_directions": 256},
+        learning_rate=2e-3,
+    ),
 }
 """By name, for `BackboneTrainingConfig.presets`."""
 

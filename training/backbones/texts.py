@@ -1,37 +1,40 @@
-"""Text vectors of all items, as backbones read them: encoded once, kept in the stage's folder."""
+"""Text vectors of all items, as backbones read them: made once, kept in the stage's folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from models.alignment.text_encoder import TextEncoder, catalogue_texts
+from models.alignment.words import WordEncoder, with_words
 from models.backbones.hybrid import HybridConfig
 from models.catalogue import Catalogue
 from models.files import written_atomically
+from training.backbones.words import fit_words
 
 TENSOR = "text_vectors"
 
 
 def item_text_vectors(catalogue: Catalogue, config: HybridConfig, directory: Path, device: str = "cpu") -> torch.Tensor:
-    """q (N+1, d_T) of all items by a frozen encoder, row 0 zeros.
+    """q (N+1, d_T) of all items by a frozen encoder, and words beside it if the config wants any; row 0 zeros.
 
     Args:
         catalogue: the items.
-        config: says which encoder, and what it reads.
-        directory: where they are kept, under a name made of the encoder and all texts.
+        config: says which encoder, what it reads, and how many directions the words have.
+        directory: where the vectors are kept, under a name made of the encoder and all texts.
         device: where the encoder runs.
 
     Raises:
         ConfigError: the text encoder cannot be loaded.
     """
     texts = catalogue_texts(catalogue, config.text_categories)
-    identity = json.dumps([config.text_encoder, config.max_text_tokens, texts])
-    path = directory / f"texts-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.safetensors"
+    identity = [config.text_encoder, config.max_text_tokens, texts]
+    path = directory / f"texts-{_digest(identity)}.safetensors"
     if not path.is_file():
         encoder = TextEncoder(config.text_encoder, config.max_text_tokens, device)
         vectors = encoder.encode(encoder.tokenize(texts)).cpu()
@@ -39,4 +42,28 @@ def item_text_vectors(catalogue: Catalogue, config: HybridConfig, directory: Pat
         directory.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as partial:
             save_file({TENSOR: vectors}, partial)
-    return load_file(path)[TENSOR]
+    return with_words(load_file(path)[TENSOR], item_words(catalogue, config, directory), texts)
+
+
+def item_words(catalogue: Catalogue, config: HybridConfig, directory: Path) -> WordEncoder | None:
+    """The words that `item_text_vectors` puts beside q, fitted once; None if the config wants none, or none are shared.
+
+    Args:
+        catalogue: the items.
+        config: says what is read, and how many directions the words have.
+        directory: where they are kept, under a name made of all texts.
+    """
+    if not config.word_directions:
+        return None
+    texts = catalogue_texts(catalogue, config.text_categories)
+    folder = directory / f"words-{_digest([config.word_directions, texts])}"
+    if (known := WordEncoder.load(folder)) is not None:
+        return known
+    words = fit_words(texts, config.word_directions)
+    if words is not None:
+        words.save(folder)
+    return words
+
+
+def _digest(identity: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]

@@ -12,9 +12,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from models.alignment.words import WordEncoder
 from models.bundle.manifest import MANIFEST, LLMRecord, Origin, load_manifest
 from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bundle
 from models.domain import DOMAINS
@@ -29,9 +31,9 @@ def save_text_encoder(directory: Path) -> None:
     (directory / "modules.json").write_text("[]")
 
 
-def export(home: Path, seed: int = 0, hit: float = 0.5, kind: str = "sasrec") -> Path:
+def export(home: Path, seed: int = 0, hit: float = 0.5, kind: str = "sasrec", words: WordEncoder | None = None) -> Path:
     earlier = UserHistories(["u3"], [[29, 30]])
-    contents = replace(tiny_contents(tiny_split(), seed=seed, kind=kind), earlier=earlier)
+    contents = replace(tiny_contents(tiny_split(), seed=seed, kind=kind), earlier=earlier, words=words)
     return write_bundle(
         home,
         contents,
@@ -82,6 +84,17 @@ def test_a_hybrid_places_new_items_after_a_round_trip(tmp_path: Path) -> None:
     assert torch.equal(bundle.model.backbone.item_vectors, written.item_vectors)
     assert bundle.manifest.backbone.kind == "hybrid"
     assert bundle.manifest.backbone.config["text_encoder"] == "embedded"
+
+
+def test_words_are_in_the_bundle_where_there_are_any(bundle: Path, tmp_path: Path) -> None:
+    """Each file named in the manifest; a new item's text is encoded as it was in training."""
+    words = WordEncoder(["blue", "red"], np.ones(2), np.eye(2, dtype=np.float32))
+    path = export(tmp_path, words=words)
+    read = load_bundle(path)
+    assert read.model.words is not None
+    assert np.array_equal(read.model.words.encode(["red red blue"]), words.encode(["red red blue"]))
+    assert {"words.json", "words.safetensors"} <= set(read.manifest.files)
+    assert load_bundle(bundle).model.words is None
 
 
 def test_a_bundle_for_other_genres_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

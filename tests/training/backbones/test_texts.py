@@ -12,7 +12,7 @@ from models.backbones.hybrid import HybridConfig
 from models.catalogue import Catalogue
 from tests.tiny_encoder import write_tiny_encoder
 from training.backbones import texts
-from training.backbones.texts import item_text_vectors
+from training.backbones.texts import item_text_vectors, item_words
 
 
 @pytest.fixture
@@ -44,3 +44,20 @@ def test_they_are_encoded_once(encoder: str, tmp_path: Path, monkeypatch: pytest
     torch.testing.assert_close(other[1], first[2])
     item_text_vectors(catalogue("red", "blue"), config.model_copy(update={"max_text_tokens": 3}), tmp_path)
     assert len(list(tmp_path.glob("texts-*.safetensors"))) == 3
+
+
+def test_words_stand_beside_the_vectors(encoder: str, tmp_path: Path) -> None:
+    """As many directions as there are, fitted once; the vectors of sentences are as without them."""
+    items = catalogue("red one", "red two", "blue one")
+    plain = HybridConfig(num_items=3, text_encoder=encoder)
+    config = plain.model_copy(update={"word_directions": 2})
+    sentences, found = (item_text_vectors(items, settings, tmp_path) for settings in (plain, config))
+    assert torch.equal(found[:, : sentences.shape[1]], sentences)
+    words = found[:, sentences.shape[1] :]
+    assert words.shape == (4, 2)
+    assert not words[0].any()
+    assert float(words[1:].square().sum(dim=1).mean()) == pytest.approx(1.0)
+    saved = item_words(items, config, tmp_path)
+    assert saved is not None
+    assert torch.equal(torch.from_numpy(saved.encode(catalogue_texts(items))), words)
+    assert item_words(items, plain, tmp_path) is None
