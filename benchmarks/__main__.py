@@ -15,6 +15,7 @@ import typer
 from benchmarks import backbone_scale as backbone_scale_benchmark
 from benchmarks import backbones as backbones_benchmark
 from benchmarks import disturbed as disturbed_benchmark
+from benchmarks import blends as blends_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
 from benchmarks import importing as import_benchmark
@@ -26,6 +27,9 @@ from benchmarks.results import RELIABILITY, markdown, save
 from models.bundle.index import IndexKind
 from models.llm.loading import EMBEDDED
 from training.backbones.config import PRESETS
+from training.evaluation.comparison import Bootstrap
+from training.evaluation.results import write_results
+from training.evaluation.seeds import aggregate
 from training.runs.loop import LoopConfig
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -146,6 +150,28 @@ def backbones(
     torch.set_num_threads(1)
     loop = LoopConfig(epochs=epochs, minutes=minutes, validate_every=validate_every, patience=patience)
     typer.echo(markdown(backbones_benchmark.measure(dataset, presets.split(","), loop, out, seed)))
+
+
+@app.command()
+def blends(
+    dataset: Annotated[Path, typer.Argument(help="An imported dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs and tables.")],
+    seeds: Annotated[int, typer.Option(help="Each changes everything that is random.")] = 5,
+    preset: Annotated[str, typer.Option(help="Of the blend's backbone.")] = "hybrid_softmax",
+    opponent: Annotated[str, typer.Option(help="Preset of the id-only backbone beside it.")] = "sasrec_softmax",
+    epochs: Annotated[float, typer.Option(help="At most, each backbone.")] = 60,
+    minutes: Annotated[float | None, typer.Option(help="At most, each backbone.")] = None,
+    users: Annotated[int, typer.Option(help="Who are ranked for on test items.")] = 1000,
+) -> None:
+    """The blend without an LLM beside its parts and an id-only backbone: means over users and seeds."""
+    torch.set_num_threads(1)
+    loop = LoopConfig(epochs=epochs, minutes=minutes, validate_every=3, patience=2)
+    settings = blends_benchmark.Settings(preset, opponent, loop, users)
+    done = []
+    for seed in range(seeds):
+        done.append(blends_benchmark.fit_and_evaluate(dataset, settings, out / f"seed{seed}", seed))
+        write_results([aggregate(done, Bootstrap(resamples=2000, seed=0))], out)
+    typer.echo(f"results: {out / 'results.md'}")
 
 
 @app.command()

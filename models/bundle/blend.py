@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import Field
 
+from models.bundle.retrieval import Retrieval
 from models.config import Config
 
 
@@ -114,11 +115,13 @@ class Blends(Config):
         blend: without the LLM; also what serves when the LLM falls back, and what lies outside the LLM's window.
         llm: with the LLM's scores.
         llm_lift: what the LLM's scores are worth beside all others; None if too few users could be held out to say.
+        retrieval: where the items come from that are ranked.
     """
 
     blend: Blend
     llm: Blend
     llm_lift: Lift | None
+    retrieval: Retrieval = Retrieval()
 
     @property
     def llm_in_words(self) -> str:

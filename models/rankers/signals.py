@@ -139,13 +139,22 @@ class Followed:
         """(C,) the same as a share of all that followed: well known items are likelier."""
         return np.log1p(SPREAD * self._found(history, items, 1.0 / self._tables.exposure))
 
+    def near_like(self, history: np.ndarray) -> np.ndarray:
+        """(N+1,) how often each item came near those of the history and their like, for how often it is met at all."""
+        shares_N = 1.0 / np.sqrt(self._tables.exposure)
+        return self._near_like(history, shares_N) * shares_N
+
     def _found(self, history: np.ndarray, items: np.ndarray, shares_N: np.ndarray) -> np.ndarray:
         """(C,) what came near the history's items and their like, each counted by its share and recency."""
+        near_N, tables = self._near_like(history, shares_N), self._tables
+        return (near_N[tables.neighbours[items]] * tables.neighbour_weights[items]).sum(axis=1)
+
+    def _near_like(self, history: np.ndarray, shares_N: np.ndarray) -> np.ndarray:
+        """(N+1,) what came near the history's items and their like."""
         tables, latest = self._tables, history[-LATEST_FOLLOWED:]
         weights_T = _recency(latest) * shares_N[latest]
         stand_ins = tables.neighbours[latest].ravel()
-        near_N = self._near(stand_ins, (tables.neighbour_weights[latest] * weights_T[:, None]).ravel())
-        return (near_N[tables.neighbours[items]] * tables.neighbour_weights[items]).sum(axis=1)
+        return self._near(stand_ins, (tables.neighbour_weights[latest] * weights_T[:, None]).ravel())
 
     def _near(self, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(N+1,) what came near `items`, each counted by its weight."""

@@ -5,8 +5,9 @@ Axes: K items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,15 @@ class Pool:
     allowed: np.ndarray | None
     excluded: set[int]
     count: int
+
+    def deeper(self, times: int) -> Pool:
+        """The same for so many times as many items."""
+        return replace(self, count=self.count * times)
+
+    def passes(self, items: np.ndarray) -> np.ndarray:
+        """(K,) bool: which of `items` (K,) may be."""
+        passed = ~np.isin(items, np.fromiter(self.excluded, dtype=np.int64, count=len(self.excluded)))
+        return passed if self.allowed is None else passed & np.isin(items, self.allowed)
 
     def given(self) -> list[int]:
         """The candidates that pass the filters."""
@@ -61,6 +71,34 @@ def retrieve(model: CatalogueModel, pool: Pool, user_vector: torch.Tensor) -> tu
         items, scores = found_1_C[0][found_1_C[0] > 0], scores_1_C[0][found_1_C[0] > 0]
     order = np.argsort(-scores, kind="stable")
     return items[order], scores[order]
+
+
+class Finder(Protocol):
+    """What finds items for a user, best first."""
+
+    def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:
+        """(K,) item numbers that `pool` lets pass.
+
+        Args:
+            pool: which items may be, and how many.
+            user_vector: (d,) x_u.
+            history: item numbers, oldest first.
+        """
+
+
+class IndexFinder:
+    """By the index alone, in its order.
+
+    Args:
+        model: whose index.
+    """
+
+    def __init__(self, model: CatalogueModel) -> None:
+        self._model = model
+
+    def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """See `Finder.find`."""
+        return retrieve(self._model, pool, user_vector)[0]
 
 
 def most_popular(catalogue: Catalogue, pool: Pool) -> np.ndarray:

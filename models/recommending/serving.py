@@ -13,7 +13,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import PADDING_ITEM
 from models.rankers.base import Audience, Ranker
 from models.recommending.merge import merge_window
-from models.recommending.retrieve import Pool, retrieve
+from models.recommending.retrieve import Finder, IndexFinder, Pool
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,27 @@ class Serving:
     """One bundle as it is served.
 
     Attributes:
-        model: whose index retrieves.
+        model: whose users they are.
         fallback: orders what is retrieved before an LLM ranks a window of it, and needs none.
         retrieved: K.
         window: W, how many candidates an LLM is asked about.
+        finder: what retrieves; the model's index if not given.
     """
 
     model: CatalogueModel
     fallback: Ranker
     retrieved: int = 100
     window: int = 20
+    finder: Finder | None = None
 
     def retrieve(self, users: Audience) -> np.ndarray:
         """(E, K) the items found for users, best first, without those of their histories; padding where fewer are."""
         items_E_K = np.full((len(users), self.retrieved), PADDING_ITEM, dtype=np.int64)
         vectors_E_D = self.model.user_vectors(users.histories, users.user_ids)
+        finder = self.finder or IndexFinder(self.model)
         for row, history in enumerate(users.histories):
             pool = Pool(None, None, set(history.tolist()), self.retrieved)
-            found, _ = retrieve(self.model, pool, vectors_E_D[row])
+            found = finder.find(pool, vectors_E_D[row], history)
             items_E_K[row, : len(found)] = found
         return items_E_K
 

@@ -17,6 +17,8 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.rankers.base import Audience, LocalRanker
 from models.rankers.of_model import LLM_SIGNAL, signals_of
 from models.recommending.merge import merge_window
+from models.recommending.retrieve import Pool
+from models.recommending.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Shortlist:
         """How many items."""
         return len(self.items)
 
+    def first(self, count: int) -> Shortlist:
+        """At most so many of them."""
+        scores = {name: values[:count] for name, values in self.scores.items()}
+        return Shortlist(self.items[:count], self.logits[:count], scores)
+
 
 class ListRanker:
     """Ranks items for one user at a time, by a bundle's blends.
@@ -48,6 +55,7 @@ class ListRanker:
 
     def __init__(self, model: CatalogueModel, blends: Blends) -> None:
         self._blends, self._interactions = blends, model.catalogue.interactions
+        self._sources = Sources(model, blends.retrieval)
         weighed = {signal.id for blend in (blends.blend, blends.llm) for signal in blend.signals}
         self._signals: list[LocalRanker] = [signal for signal in signals_of(model) if signal.id in weighed]
 
@@ -65,6 +73,22 @@ class ListRanker:
         logits = self._blends.blend.logits(_rows(scores), self._interactions[items][None])[0]
         order = np.argsort(-logits, kind="stable")
         return Shortlist(items[order], logits[order], {name: values[order] for name, values in scores.items()})
+
+    def retrieve(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> Shortlist:
+        """The best of all that the bundle's sources give, or what is given, ordered by the blend without the LLM.
+
+        Args:
+            pool: which items may be; of what was not given, `pool.count` are kept.
+            user_vector: (d,) x_u.
+            history: item numbers, oldest first.
+        """
+        if pool.candidates is not None:
+            return self.shortlist(user_vector, history, np.asarray(pool.given(), dtype=np.int64))
+        return self.shortlist(user_vector, history, self._sources.gather(pool, user_vector, history)).first(pool.count)
+
+    def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:
+        """See `Finder.find`: the items of `retrieve`."""
+        return self.retrieve(pool, user_vector, history).items
 
     def with_llm(self, shortlist: Shortlist, log_probs_W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The order (C,) as positions of `shortlist`, best first, and the scores (C,) in that order.

@@ -15,7 +15,7 @@ from models.catalogue import Catalogue
 from models.config import Config
 from models.errors import ClientError
 from models.recommending.merge import popularity, softmax
-from models.recommending.retrieve import Pool, most_popular, retrieve
+from models.recommending.retrieve import Pool, most_popular
 from models.recommending.shortlist import Shortlist
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
@@ -175,8 +175,7 @@ class Recommender:
         """Retrieved or given items, in the order of the blend without the LLM."""
 
         def find() -> Shortlist:
-            items, _ = retrieve(deployment.model, pool, user_vector)
-            return deployment.lists.shortlist(user_vector, history, items)
+            return deployment.lists.retrieve(pool, user_vector, history)
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, find)
 

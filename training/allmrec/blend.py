@@ -303,4 +303,8 @@ def worth(blends: Blends) -> dict[str, Any]:
     """For `metrics.json`: what each signal is worth, the LLM first, and the blends' validation metrics."""
     lifts = {signal.id: signal.lift.ndcg for signal in blends.blend.signals if signal.lift is not None}
     llm = {} if blends.llm_lift is None else {"llm": blends.llm_lift.ndcg}
-    return {"lift_ndcg": {**llm, **lifts}, "validation": blends.blend.validation}
+    return {
+        "lift_ndcg": {**llm, **lifts},
+        "validation": blends.blend.validation,
+        "recall@100": blends.retrieval.validation,
+    }

@@ -18,16 +18,18 @@ from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
 from models.rankers.of_model import llm_signal, signals_of
 from models.recommending.serving import Serving
+from models.recommending.shortlist import ListRanker
 from models.threads import one_thread
 from training.allmrec.blend import BlendConfig, fit_blends
 from training.allmrec.genres import GenreQuiz, genre_agreement
 from training.allmrec.permuted import Texts, permuted_aligned, permuted_inputs, permuted_model, text_order
+from training.allmrec.retrieval import RetrievalConfig, choose_retrieval
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.evaluation.evaluate import Field
 from training.evaluation.metrics import Estimate
-from training.evaluation.retrieval import Retriever
+from training.evaluation.retrieval import FinderRetriever, IndexRetriever, Retriever
 
 
 class Contenders:
@@ -53,6 +55,7 @@ class Contenders:
         self._texts = texts
         self._composer = inputs.composer(model)
         self._approach = approach_of(inputs.llm)
+        self._finder = None if blends is None else ListRanker(model, blends)
 
     @asynccontextmanager
     async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
@@ -63,12 +66,12 @@ class Contenders:
                 reference=self._model.backbone.kind,
                 retrievers=self._retrievers(),
                 default="llm" if self._blends is not None else "allmrec",
-                serving=Serving(self._model, self._fallback()),
+                serving=Serving(self._model, self._fallback(), finder=self._finder),
                 permuted=lambda: self.permuted()._own(engine),
             )
 
-    def fit_blends(self, config: BlendConfig) -> Blends:
-        """Both blends, on validation users."""
+    def fit_blends(self, config: BlendConfig, retrieval: RetrievalConfig) -> Blends:
+        """Both blends, on validation users, and where they are given their candidates from."""
 
         async def fit() -> Blends:
             async with in_process(self._inputs.llm) as engine:
@@ -76,7 +79,9 @@ class Contenders:
                 return await fit_blends(self._inputs.split, signals_of(self._model), llm, config)
 
         with one_thread():
-            return asyncio.run(fit())
+            blends = asyncio.run(fit())
+            chosen = choose_retrieval(self._inputs.split, self._model, blends, retrieval)
+        return blends.model_copy(update={"retrieval": chosen})
 
     def permuted(self, seed: int = 0) -> Contenders:
         """The same with the texts permuted among the items, nothing trained again."""
@@ -152,7 +157,9 @@ class Contenders:
     def _retrievers(self) -> list[Retriever]:
         model, backbone = self._model, self._model.backbone
         own = ItemIndex.build(backbone.item_vectors.detach().cpu().numpy())
+        served = [] if self._finder is None else [FinderRetriever("served", "As served", model, self._finder)]
         return [
-            Retriever(backbone.kind, type(backbone).__name__, backbone, own),
-            Retriever("index", "Bundle index", backbone, model.index, model.cf_vectors),
+            IndexRetriever(backbone.kind, type(backbone).__name__, backbone, own),
+            IndexRetriever("index", "Bundle index", backbone, model.index, model.cf_vectors),
+            *served,
         ]

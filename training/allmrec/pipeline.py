@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from models.alignment.words import WordEncoder
 from models.backbones import Backbone
 from models.backbones.hybrid import HybridConfig
 from models.bundle.blend import Blends
@@ -39,7 +40,7 @@ from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.stage import train_stage1
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
-from training.backbones.texts import item_text_vectors
+from training.backbones.texts import item_text_vectors, item_words
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
@@ -156,10 +157,13 @@ class Pipeline:
         with self._step("blend", run.is_done):
             if not run.is_done:
                 run.start()
-                fitted = Contenders(self._stage2_inputs, self.aligned, model).fit_blends(self.recipe.blend)
+                fitted = Contenders(self._stage2_inputs, self.aligned, model).fit_blends(
+                    self.recipe.blend, self.recipe.retrieval
+                )
                 run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
                 run.finish(worth(fitted))
                 run.say(fitted.llm_in_words)
+                run.say(fitted.retrieval.in_words)
             return Blends.model_validate_json((run.directory / BLENDS_FILE).read_text(encoding="utf-8"))
 
     @cached_property
@@ -227,6 +231,14 @@ class Pipeline:
         config = self.backbone.config
         return self._texts_of(config) if isinstance(config, HybridConfig) else torch.zeros(0)
 
+    @property
+    def _backbone_words(self) -> WordEncoder | None:
+        """The words of a backbone that reads any."""
+        config = self.backbone.config
+        if not isinstance(config, HybridConfig):
+            return None
+        return item_words(self.split.catalogue, config, self._backbone_run.directory)
+
     def _texts_of(self, config: HybridConfig) -> torch.Tensor:
         device = self.recipe.backbone.device
         return item_text_vectors(self.split.catalogue, config, self._backbone_run.directory, device)
@@ -235,7 +247,7 @@ class Pipeline:
     def _stage2_inputs(self) -> Stage2Inputs:
         aligned, device = self.aligned, self.recipe.stage2.device
         texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
-        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device)
+        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
         return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
 
     @property
@@ -279,7 +291,8 @@ class Pipeline:
 
     @cached_property
     def _blend_run(self) -> StageRun:
-        inputs = {"stage2": self._stage2_run.output, "signals": self.recipe.signals.model_dump_json()}
+        others = {"signals": self.recipe.signals, "retrieval": self.recipe.retrieval}
+        inputs = {"stage2": self._stage2_run.output, **{name: c.model_dump_json() for name, c in others.items()}}
         return self._stage_run("blend", self.recipe.blend, inputs)
 
     def _export_run(self, home: Path) -> StageRun:

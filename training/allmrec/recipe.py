@@ -15,6 +15,7 @@ from models.config import Config
 from models.errors import ConfigError
 from training.allmrec.blend import BlendConfig
 from training.allmrec.recipes import SHIPPED, shipped_recipes
+from training.allmrec.retrieval import RetrievalConfig
 from training.allmrec.signals import SignalsConfig
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Stage2Config
@@ -43,6 +44,7 @@ class Recipe(Config):
         stage2: users and items aligned with the LLM.
         signals: what is computed without an LLM.
         blend: how signals and the LLM are weighed.
+        retrieval: how it is chosen where candidates come from.
         evaluation: how the result is evaluated.
         baselines: settings of the papers' other systems by their ids, under `every` those of all; see
             `training.baselines`.
@@ -55,6 +57,7 @@ class Recipe(Config):
     stage2: Stage2Config = Stage2Config()
     signals: SignalsConfig = SignalsConfig()
     blend: BlendConfig = BlendConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: dict[str, dict[str, Any]] = Field(default_factory=dict)
 

@@ -42,7 +42,7 @@ from training.evaluation.measures import (
 )
 from training.evaluation.metrics import Estimate, RankingReport
 from training.evaluation.protocols import FullCatalogue, Protocol, Sampled, Served, ask_all, popular
-from training.evaluation.retrieval import Retriever, retriever_ranks
+from training.evaluation.retrieval import Retriever
 from training.evaluation.tables import ScoreTables, facts_of
 from training.runs.context import RunContext
 
@@ -228,7 +228,7 @@ def search_all(retrievers: Sequence[Retriever], held_out: HeldOut, run: RunConte
     tables = ScoreTables.open(RETRIEVAL, run.directory, facts)
     for retriever in retrievers:
         if retriever.id not in tables:
-            tables.add(retriever.id, retriever_ranks(retriever, held_out))
+            tables.add(retriever.id, retriever.ranks(held_out))
     return tables
 
 

@@ -5,26 +5,48 @@ Axes: E users, K items found, D CF size.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from models.backbones import Backbone, represent_all
+from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
+from models.recommending.retrieve import Finder, Pool
 from training.evaluation.held_out import HeldOut
 
 CUTOFFS = (20, 100)
 SEARCH_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class Retriever:
+class Retriever(ABC):
     """A way to search the catalogue.
 
     Attributes:
         id: stable, for reports.
         title: for people.
+    """
+
+    id: str
+    title: str
+
+    @abstractmethod
+    def ranks(self, held_out: HeldOut) -> np.ndarray:
+        """(E,) the positive's rank among the items that the user does not know yet; infinite beyond the last cutoff.
+
+        A positive that the user met before counts as new, as it does among candidates.
+        """
+
+
+@dataclass(frozen=True)
+class IndexRetriever(Retriever):
+    """By inner product.
+
+    Attributes:
+        id: see `Retriever`.
+        title: see `Retriever`.
         backbone: encodes histories.
         index: over item vectors.
         history_vectors: (N+1, d) what the backbone reads histories with; its own if not given.
@@ -36,11 +58,38 @@ class Retriever:
     index: ItemIndex
     history_vectors: torch.Tensor | None = None
 
+    def ranks(self, held_out: HeldOut) -> np.ndarray:
+        """See `Retriever.ranks`."""
+        users_E_D = represent_all(self.backbone, held_out.users.histories, self.history_vectors)
+        return retrieval_ranks(self.index, users_E_D.cpu().numpy(), held_out)
 
-def retriever_ranks(retriever: Retriever, held_out: HeldOut) -> np.ndarray:
-    """(E,) the positives' ranks; see `retrieval_ranks`."""
-    users_E_D = represent_all(retriever.backbone, held_out.users.histories, retriever.history_vectors)
-    return retrieval_ranks(retriever.index, users_E_D.cpu().numpy(), held_out)
+
+@dataclass(frozen=True)
+class FinderRetriever(Retriever):
+    """As serving retrieves.
+
+    Attributes:
+        id: see `Retriever`.
+        title: see `Retriever`.
+        model: represents users.
+        finder: finds items for them.
+    """
+
+    id: str
+    title: str
+    model: CatalogueModel
+    finder: Finder
+
+    def ranks(self, held_out: HeldOut) -> np.ndarray:
+        """See `Retriever.ranks`."""
+        users_E_D = self.model.user_vectors(held_out.users.histories, held_out.users.user_ids)
+        ranks = np.full(len(held_out), np.inf)
+        for row, (history, positive) in enumerate(zip(held_out.users.histories, held_out.positives, strict=True)):
+            pool = Pool(None, None, set(history.tolist()) - {int(positive)}, max(CUTOFFS))
+            place = np.flatnonzero(self.finder.find(pool, users_E_D[row], history) == positive)
+            if len(place):
+                ranks[row] = place[0] + 1
+        return ranks
 
 
 def retrieval_ranks(index: ItemIndex, users_E_D: np.ndarray, held_out: HeldOut) -> np.ndarray:

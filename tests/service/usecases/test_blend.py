@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from models.bundle.store import load_bundle
-from models.recommending.retrieve import Pool, retrieve
+from models.recommending.retrieve import Pool
 from models.recommending.shortlist import ListRanker
 from tests.service.world import FakeEngine, World, broken, serving
 
@@ -34,9 +34,9 @@ def by_the_blend(world: World, user_id: str) -> list[str]:
     model = bundle.model
     history = model.histories.of(user_id)
     vector = model.user_vectors([history])[0]
-    items, _ = retrieve(model, Pool(None, None, set(history.tolist()), 100), vector)
-    best = ListRanker(model, bundle.manifest.blends).shortlist(vector, np.asarray(history), items).items[:10]
-    return [model.catalogue.item_ids[item] for item in best]
+    pool = Pool(None, None, set(history.tolist()), 100)
+    best = ListRanker(model, bundle.manifest.blends).find(pool, vector, np.asarray(history))
+    return [model.catalogue.item_ids[item] for item in best[:10]]
 
 
 async def test_by_settings_the_llm_is_not_asked(world: World, engine: FakeEngine, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.simple import PopularityRanker
+from models.recommending.retrieve import IndexFinder, Pool
 from models.recommending.serving import Serving
 from tests.tiny import tiny_contents, tiny_split
 from training.data.splits import Holdout
@@ -22,6 +23,7 @@ from training.evaluation.candidates import Candidates, draw_by_weight
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import SHUFFLED_HISTORIES, UNIFORM
 from training.evaluation.protocols import FullCatalogue, Protocol, Sampled, Served, ask_all, full_ranks, popular
+from training.evaluation.retrieval import FinderRetriever, IndexRetriever
 from training.evaluation.tables import ScoreTables
 from training.runs.context import RunContext
 
@@ -147,6 +149,27 @@ class TestServed:
         llm = Costly()
         ask_here(popular(HeldOut.of(tiny_split(), Holdout.TEST), 0, self.serve(100, 20)), [llm])
         assert {shape[1] for shape in llm.asked} == {20}
+
+    def test_what_finds_may_be_another(self) -> None:
+        """As a blend of several sources does: here the least by number, best last."""
+
+        class Backwards:
+            def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:  # noqa: ARG002
+                return np.asarray([item for item in range(1, 31) if item not in pool.excluded][: pool.count])
+
+        serving = Serving(ByNumberModel(), ByNumber(), 3, 3, Backwards())  # type: ignore[arg-type]
+        held_out = held_out_of([[2], [2]], [3, 9], items=30)
+        assert serving.retrieve(held_out.users).tolist() == [[1, 3, 4], [1, 3, 4]]
+        ranks = FinderRetriever("x", "X", serving.model, Backwards()).ranks(held_out)  # type: ignore[arg-type]
+        assert ranks.tolist() == [2, 8]
+
+    def test_a_repeat_counts_as_new_where_retrieval_is_measured(self) -> None:
+        """As among candidates: 2 is found though the history has it, and 1 is not."""
+        model, finder = tiny_contents(tiny_split()), IndexFinder(tiny_contents(tiny_split()))
+        held_out = held_out_of([[2, 1]], [2], items=30)
+        own = IndexRetriever("i", "I", model.backbone, model.index, model.cf_vectors).ranks(held_out)
+        assert FinderRetriever("f", "F", model, finder).ranks(held_out).tolist() == own.tolist()
+        assert np.isfinite(own).all()
 
     def test_a_real_model_serves(self) -> None:
         """With the tiny catalogue's own index, everything not seen is among 100 of 30 items."""
