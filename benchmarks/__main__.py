@@ -14,8 +14,8 @@ import typer
 
 from benchmarks import backbone_scale as backbone_scale_benchmark
 from benchmarks import backbones as backbones_benchmark
-from benchmarks import disturbed as disturbed_benchmark
 from benchmarks import blends as blends_benchmark
+from benchmarks import disturbed as disturbed_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
 from benchmarks import importing as import_benchmark
