@@ -51,6 +51,11 @@ class Catalogue:
         if len(self._index) != len(item_ids):
             raise ValueError("item ids are not unique")
 
+    def with_interactions(self, interactions: np.ndarray) -> Catalogue:
+        """The same items, met so often (N,)."""
+        texts = (self.item_ids[1:], self.titles[1:], self.descriptions[1:], self.categories[1:])
+        return Catalogue(*texts, interactions)
+
     def __len__(self) -> int:
         """The number of items N, the padding row not counted."""
         return len(self._index)

@@ -49,6 +49,8 @@ class Origin(Config):
         llm: the LLM that stage 2 was trained with.
         text_encoder: name of the encoder that was fine-tuned.
         blends: how signals are weighed, and what each is worth.
+        refitted: all was fitted again on all interactions once it was chosen; `metrics` and the blends are of the
+            fit before, which held some out.
         metrics: of every stage on its validation users. What was measured on test users is no part of a bundle.
     """
 
@@ -57,6 +59,7 @@ class Origin(Config):
     llm: LLMRecord
     text_encoder: str
     blends: Blends
+    refitted: bool = False
     metrics: dict[str, Any]
 
 

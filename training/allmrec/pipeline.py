@@ -1,5 +1,7 @@
 """The chain of stages: backbone, stage 1, stage 2, blend, export, evaluation. Each runs if what it depends on changed.
 
+What is exported was fitted again on all interactions, unless the recipe keeps the model that is evaluated.
+
 A stage asks for those before it, so that `Pipeline.export` alone makes everything that a bundle needs; finished stages
 are loaded. The bundle is published before anything is evaluated: who wants to serve need not wait.
 """
@@ -35,6 +37,7 @@ from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
 from training.allmrec.recipe import Recipe
+from training.allmrec.refit import Refit
 from training.allmrec.signals import build_signals
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.stage import train_stage1
@@ -68,12 +71,20 @@ class Pipeline:
         directory: of the run; every stage has a folder in it.
         console: where progress is shown.
         by_time: split the data at one moment for all, in place of each user's last items.
+        fitted: another run that has chosen all that is to be chosen; this one holds nothing out.
     """
 
     def __init__(
-        self, source: Path, recipe: Recipe, directory: Path, console: Console, *, by_time: bool = False
+        self,
+        source: Path,
+        recipe: Recipe,
+        directory: Path,
+        console: Console,
+        *,
+        by_time: bool = False,
+        fitted: Pipeline | None = None,
     ) -> None:
-        self.recipe, self.directory, self._by_time = recipe, directory, by_time
+        self.recipe, self.directory, self._by_time, self._fitted = recipe, directory, by_time, fitted
         self._source, self._console = source, console
 
     @cached_property
@@ -109,6 +120,8 @@ class Pipeline:
         Raises:
             DataError: nothing can be trained on it.
         """
+        if self._fitted is not None:
+            return self._fitted.split.whole()
         split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
         for warning in check_fitness(self.dataset, split):
             self._console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
@@ -127,6 +140,8 @@ class Pipeline:
     @cached_property
     def llm(self) -> LanguageModel:
         """The frozen LLM."""
+        if self._fitted is not None:
+            return self._fitted.llm
         config = self.recipe.stage2
         return load_llm(config.llm, config.device, getattr(torch, config.dtype))
 
@@ -172,9 +187,25 @@ class Pipeline:
         vectors = self._texts_of(HybridConfig(num_items=len(self.split.catalogue)))
         return build_signals(self.split, vectors.numpy(), self.recipe.signals)
 
+    @cached_property
+    def served(self) -> Pipeline:
+        """The run whose model is exported: this one, or, where the recipe says so, one on all interactions."""
+        _ = self.model, self.blends
+        if not self.recipe.refit or not self.evaluated_users:
+            return self
+        recipe = self.recipe
+        refit = Refit.of(
+            (recipe.backbone, self._backbone_run.metrics),
+            (recipe.stage1, self._stage1_run.metrics),
+            (recipe.stage2, self._stage2_run.metrics),
+            self._stage1_run.directory,
+        )
+        changed = recipe.model_copy(update={name: getattr(refit, name) for name in Refit.model_fields})
+        return Pipeline(self.dataset_path, changed, self.directory / "refit", self._console, fitted=self)
+
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
-        model, _ = self.model, self.blends
+        model = self.served.model
         run = self._export_run(home)
         published = run.directory / PUBLISHED_FILE
         done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
@@ -182,7 +213,7 @@ class Pipeline:
             if done:
                 return path
             run.start()
-            path = export(home, model, self._origin, self.aligned.text_encoder)
+            path = export(home, model, self._origin, self.served.aligned.text_encoder)
             run.write_json(PUBLISHED_FILE, {"home": str(home), "version": path.name})
             run.finish({})
         return path
@@ -265,6 +296,7 @@ class Pipeline:
             llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint),
             text_encoder=self.aligned.text_encoder.name,
             blends=blends,
+            refitted=self.served is not self,
             metrics={stage: run.metrics for stage, run in runs.items()},
         )
 
@@ -274,6 +306,7 @@ class Pipeline:
         for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
             digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
         digest.update(b"split by time" if self._by_time else b"")
+        digest.update(b"nothing held out" if self._fitted is not None else b"")
         return digest.hexdigest()
 
     @cached_property
@@ -296,7 +329,8 @@ class Pipeline:
         return self._stage_run("blend", self.recipe.blend, inputs)
 
     def _export_run(self, home: Path) -> StageRun:
-        inputs = {"blend": self._blend_run.output, "home": str(home.resolve())}
+        served = self.served._stage2_run.output
+        inputs = {"blend": self._blend_run.output, "served": served, "home": str(home.resolve())}
         return StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
 
     def _evaluation_run(self, methods: Sequence[str] | Mapping[str, Method]) -> StageRun:
@@ -311,6 +345,8 @@ class Pipeline:
     def _step(self, name: str, done: bool) -> Iterator[None]:
         """Announce a stage and say how long it took."""
         number = f"[{STEPS.index(name) + 1}/{len(STEPS)}] " if name in STEPS else ""
+        if self._fitted is not None:
+            number = "on all interactions: "
         if done:
             self._console.print(f"{number}{name}: done before, unchanged", markup=False, highlight=False)
             yield

@@ -38,6 +38,7 @@ class Recipe(Config):
 
     Attributes:
         seed: of every stage that does not set its own.
+        refit: export what was fitted again on all interactions, with all that was chosen on validation items.
         data: how raw files are imported; of no effect on a dataset that is already imported.
         backbone: the CF backbone.
         stage1: items aligned with their text.
@@ -51,6 +52,7 @@ class Recipe(Config):
     """
 
     seed: int = 0
+    refit: bool = True
     data: DataOptions = DataOptions()
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
     stage1: Stage1Config = Stage1Config()

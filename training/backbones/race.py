@@ -92,7 +92,7 @@ class Result:
         """In words."""
         if len(self.entries) == 1:
             return "the only one"
-        figures = {name: entry.outcome.best[self.monitor] for name, entry in self.entries.items()}
+        figures = {name: entry.outcome.best.get(self.monitor, 0.0) for name, entry in self.entries.items()}
         following = max((name for name in figures if name != self.chosen), key=figures.__getitem__)
         return (
             f"best validation {self.monitor} over the full catalogue:"
@@ -108,7 +108,7 @@ class Result:
     def table(self) -> Table:
         """The presets, best first."""
         table = Table("preset", "kind", "objective", *self.outcome.best, "epochs", "minutes", "ended by", "rounds")
-        ordered = sorted(self.entries, key=lambda name: -self.entries[name].outcome.best[self.monitor])
+        ordered = sorted(self.entries, key=lambda name: -self.entries[name].outcome.best.get(self.monitor, 0.0))
         for name in ordered:
             entry = self.entries[name]
             outcome, preset = entry.outcome, entry.preset
@@ -138,7 +138,8 @@ def race(presets: Mapping[str, Preset], loop: LoopConfig, train: Train, run: Run
     while True:
         each = None if left is None else left / (_rounds(len(running)) * len(running))
         spent = sum(entries[name].train(name, each, loop, train) for name in running)
-        running.sort(key=lambda name: -entries[name].outcome.best[loop.monitor])
+        # Without anybody to validate on there is no figure, and presets are taken in their order.
+        running.sort(key=lambda name: -entries[name].outcome.best.get(loop.monitor, 0.0))
         if left is None or len(running) == 1:
             break
         left -= spent

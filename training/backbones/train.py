@@ -81,7 +81,8 @@ class BackboneTrainer:
             fused=backbone.device.type in FUSED_DEVICES,
         )
         loss = WindowLoss(backbone, windows, self._split, preset)
-        task = Task(backbone, optimizer, batches, loss, lambda: self._validation.metrics(backbone))
+        validate = (lambda: self._validation.metrics(backbone)) if len(self._validation.positives) else None
+        task = Task(backbone, optimizer, batches, loss, validate)
         return backbone, self._run.train(task, loop, f"backbone {name}", name)
 
     def create(self, preset: Preset) -> Backbone:

@@ -30,6 +30,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting of the recipe. Can be given again."),
 ]
+RefitFlag = Annotated[
+    bool | None,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Export what was fitted again on all interactions, or what is evaluated; as the recipe says unless given.",
+    ),
+]
 BundlePath = Annotated[
     Path | None, typer.Option("--bundle", help="The bundle home to publish to. bundles/<name of the run> unless given.")
 ]
@@ -41,12 +48,13 @@ def fit(
     recipe: RecipeName = "default",
     bundle: BundlePath = None,
     settings: Settings = None,
+    refit: RefitFlag = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate/--no-evaluate", help="Evaluate once the bundle is published.")
     ] = True,
 ) -> None:
     """Run all stages: backbone, stage 1, stage 2, export, evaluation. The bundle is there before the evaluation."""
-    pipeline = make_pipeline(dataset, recipe, settings, out)
+    pipeline = make_pipeline(dataset, recipe, _with_refit(settings, refit), out)
     _publish(pipeline, bundle)
     if evaluate and pipeline.evaluated_users:
         evaluate_pipeline(pipeline)
@@ -86,9 +94,10 @@ def export(
     recipe: RecipeName = "default",
     bundle: BundlePath = None,
     settings: Settings = None,
+    refit: RefitFlag = None,
 ) -> None:
     """Publish the result as a bundle; runs what comes before, if need be."""
-    _publish(make_pipeline(dataset, recipe, settings, out), bundle)
+    _publish(make_pipeline(dataset, recipe, _with_refit(settings, refit), out), bundle)
 
 
 def evaluate(
@@ -108,6 +117,10 @@ def evaluate(
     if time_split:
         out = (out or Path("runs") / run_name(dataset)) / "time-split"
     evaluate_pipeline(make_pipeline(dataset, recipe, settings, out, by_time=time_split))
+
+
+def _with_refit(settings: list[str] | None, refit: bool | None) -> list[str]:
+    return [*(settings or []), *([] if refit is None else [f"refit={str(refit).lower()}"])]
 
 
 def _publish(pipeline: Pipeline, bundle: Path | None) -> None:

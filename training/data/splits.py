@@ -88,6 +88,13 @@ class SequenceSplit:
         kept = [user_ids[user] for user in users]
         return cls(kept, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1])
 
+    def whole(self) -> SequenceSplit:
+        """The same with nothing held out: everything is for training."""
+        sequences = Sequences.of(self.full_history(user) for user in range(len(self)))
+        counts = np.bincount(sequences.items, minlength=len(self.catalogue) + 1)
+        nobody = np.full(len(self), PADDING_ITEM, dtype=np.int64)
+        return SequenceSplit(self.user_ids, self.catalogue.with_interactions(counts[1:]), sequences, nobody, nobody)
+
     def __len__(self) -> int:
         """The number of users U."""
         return len(self.user_ids)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from training.data.splits import SequenceSplit
 from training.evaluation.evaluate import EvaluationReport
 
 RECIPE = """
+refit = false
+
 [backbone]
 settings = {{ embedding_size = 8, max_length = 10, dropout = 0.1 }}
 loop = {{ epochs = 2 }}
@@ -308,3 +312,52 @@ def test_ctrl_c_says_how_to_go_on(ground: Path, tmp_path: Path, monkeypatch: pyt
     assert result.exit_code == 130
     assert "The same command goes on" in result.output
     assert allmrec_train(*arguments).exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def refitted(ground: Path, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, exported again with `--refit`."""
+    directory = tmp_path_factory.mktemp("refitted")
+    shutil.copytree(fitted / "run", directory / "run")
+    recipe, run = ("--recipe", ground / "recipe.toml"), ("--out", directory / "run")
+    result = allmrec_train("export", ground / "shop", *recipe, *run, "--bundle", directory / "bundle", "--refit")
+    assert result.exit_code == 0, result.output
+    return directory
+
+
+def test_a_refit_learns_from_what_was_held_out(fitted: Path, refitted: Path) -> None:
+    """Every interaction counts in its bundle, and what was fitted is something else; histories are the same."""
+    before, after = (load_bundle(directory / "bundle") for directory in (fitted, refitted))
+    split = SequenceSplit.from_dataset(Dataset.load(fitted / "run" / "data" / "dataset"))
+    everything = sum(len(split.full_history(user)) for user in range(len(split)))
+    assert after.model.catalogue.interactions.sum() == everything
+    assert before.model.catalogue.interactions.sum() == everything - 2 * len(split)
+    assert after.model.signals.popularity.sum() > before.model.signals.popularity.sum()
+    assert not torch.equal(after.model.cf_vectors, before.model.cf_vectors)
+    assert not torch.equal(after.model.projector.user.output.weight, before.model.projector.user.output.weight)
+    assert after.model.histories.of("u3").tolist() == before.model.histories.of("u3").tolist()
+
+
+def test_a_refit_keeps_what_was_chosen_and_says_so(fitted: Path, refitted: Path) -> None:
+    """Blends, metrics and the manifest's words are those of the fit that held some out; no stage of that ran again."""
+    before, after = (load_bundle(directory / "bundle").manifest for directory in (fitted, refitted))
+    assert (before.refitted, after.refitted) == (False, True)
+    assert after.blends == before.blends
+    assert after.metrics == before.metrics
+    assert after.text_encoder == before.text_encoder
+    assert {name: time for name, time in done(refitted).items() if name != "export"}.keys() >= {"backbone", "stage2"}
+    start = json.loads((refitted / "run" / "refit" / "stage2" / "metrics.json").read_text())["start"]
+    for name in ("temperature", "similarity_weight", "series_weight"):
+        assert start[name] == before.metrics["stage2"]["start"][name]
+    steps = json.loads((refitted / "run" / "refit" / "stage2" / "metrics.json").read_text())["steps"]
+    assert steps == before.metrics["stage2"]["best_step"]
+    assert not (refitted / "run" / "refit" / "blend").exists()
+
+
+def test_a_refit_is_done_once(ground: Path, refitted: Path) -> None:
+    """The same command publishes nothing new."""
+    versions = sorted(os.listdir(refitted / "bundle"))
+    recipe, run = ("--recipe", ground / "recipe.toml"), ("--out", refitted / "run")
+    result = allmrec_train("export", ground / "shop", *recipe, *run, "--bundle", refitted / "bundle", "--refit")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir(refitted / "bundle")) == versions

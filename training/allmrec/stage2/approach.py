@@ -147,6 +147,8 @@ class InterfaceApproach:
         Users who met theirs before are left out: no negative is an item of the history, so these would be recognised
         by it.
         """
+        if config.chosen is not None:
+            return config.chosen.similarity_weight, config.chosen.series_weight
         if not config.warm_start.similarity and not config.warm_start.series:
             return 0.0, 0.0
         held_out = HeldOut.of(inputs.split, Holdout.VALIDATION, config.seed, WEIGHT_USERS)

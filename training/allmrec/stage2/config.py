@@ -27,6 +27,22 @@ class Loss(StrEnum):
     """Cross-entropy of the target title's tokens over the whole vocabulary, as in the paper."""
 
 
+class Chosen(Config):
+    """What another fit has chosen on validation items, so that none are needed.
+
+    Attributes:
+        temperature: of the CF logits.
+        similarity_weight: of likeness to the history, in the tokens.
+        series_weight: of series that the history holds.
+        steps: of training; none keeps the warm start.
+    """
+
+    temperature: float = Field(gt=0)
+    similarity_weight: float = 0.0
+    series_weight: float = 0.0
+    steps: int = Field(ge=0)
+
+
 class Stage2Config(Config):
     """The stage `stage2`.
 
@@ -47,6 +63,7 @@ class Stage2Config(Config):
         validation_users: at most this many users are validated on.
         warm_start: how the projections are fitted to the LLM's interface, where it has one.
         genres: how the genres' embeddings are fitted, likewise.
+        chosen: what is taken over from another fit instead of being fitted to validation items.
         loop: when to stop, validate and save.
         seed: of everything random.
     """
@@ -65,5 +82,6 @@ class Stage2Config(Config):
     validation_users: int = Field(256, gt=0)
     warm_start: WarmStartConfig = WarmStartConfig()
     genres: GenreConfig = GenreConfig()
+    chosen: Chosen | None = None
     loop: LoopConfig = LoopConfig(epochs=5, validate_first=True, clip_norm=1.0, warmup=0.02, decay_from=0.0)
     seed: int = 0

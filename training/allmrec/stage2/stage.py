@@ -98,8 +98,7 @@ def fit_projector(
     model = replace(inputs.model, projector=new_projector(inputs))
     inputs = replace(inputs, model=model)
     held_out = HeldOut.of(inputs.split, Holdout.VALIDATION, config.seed, config.validation_users)
-    users_E_D = model.user_vectors(held_out.users.histories)
-    temperature = fit_temperature(candidate_logits(users_E_D, model.cf_vectors, held_out.candidates.items))
+    temperature = _temperature(model, held_out) if config.chosen is None else config.chosen.temperature
     start = {"temperature": temperature, **approach.start(inputs, config, temperature)}
 
     composer = inputs.composer(model)
@@ -115,8 +114,16 @@ def fit_projector(
             ranker = LLMRanker("allmrec", "A-LLMRec", engine, composer, injection=config.injection)
             return await ranker.score(held_out.users, held_out.candidates.items)
 
+    if config.chosen is not None and not config.chosen.steps:
+        return model, start, Outcome()
     projector = model.projector.requires_grad_(True)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0)
-    outcome = run.train(Task(projector, optimizer, sampler.batches, loss, validate), config.loop, "stage 2")
+    task = Task(projector, optimizer, sampler.batches, loss, validate if config.chosen is None else None)
+    outcome = run.train(task, config.loop, "stage 2")
     projector.requires_grad_(False)
     return model, start, outcome
+
+
+def _temperature(model: CatalogueModel, held_out: HeldOut) -> float:
+    users_E_D = model.user_vectors(held_out.users.histories)
+    return fit_temperature(candidate_logits(users_E_D, model.cf_vectors, held_out.candidates.items))

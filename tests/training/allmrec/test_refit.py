@@ -1,0 +1,70 @@
+"""What a refit takes over from the fit before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_split
+from training.allmrec.refit import Refit
+from training.allmrec.stage1.config import Stage1Config
+from training.allmrec.stage2.config import Chosen, Stage2Config
+from training.backbones.config import BackboneTrainingConfig
+from training.data.splits import Holdout
+from training.runs.loop import LoopConfig
+
+BACKBONE = {"chosen": "hybrid_softmax", "epochs": 12.0, "steps": 240, "best_step": 180}
+STAGE1 = {"heads": {"steps": 2000}, "text encoder": {"steps": 70}, "refit heads": {"steps": 1000}}
+START = {"temperature": 1.5, "similarity_weight": 2.0, "series_weight": -0.5, "user_error": 0.1}
+STAGE2 = {"start": START, "steps": 90, "best_step": 40}
+
+
+def refit(**stage2: object) -> Refit:
+    """Of a fit with presets and a time budget."""
+    loop = LoopConfig(epochs=200, minutes=8, patience=8, validate_every=2)
+    backbone = BackboneTrainingConfig(presets=("sasrec_bce", "hybrid_softmax"), loop=loop)
+    fast = Stage2Config(loop=LoopConfig(epochs=5, minutes=12, validate_first=True, clip_norm=1.0, warmup=0.02))
+    return Refit.of(
+        (backbone, BACKBONE), (Stage1Config(), STAGE1), (fast, {**STAGE2, **stage2}), stage1_folder=Path("stage1")
+    )
+
+
+def test_the_backbone_is_the_chosen_one_for_its_best_epochs() -> None:
+    """180 of 240 steps of 12 epochs are nine; nothing else ends it."""
+    backbone = refit().backbone
+    assert backbone.presets == ("hybrid_softmax",)
+    assert (backbone.loop.epochs, backbone.loop.minutes, backbone.loop.patience) == (9.0, None, None)
+
+
+def test_stage_1_keeps_the_text_encoder() -> None:
+    """And trains the heads as long as both of their phases did."""
+    stage1 = refit().stage1
+    assert (stage1.freeze, stage1.text_encoder, stage1.heads.max_steps) == (True, "stage1/text_encoder", 3000)
+
+
+@pytest.mark.parametrize("best_step", [40, 0])
+def test_stage_2_starts_and_ends_where_it_did(best_step: int) -> None:
+    """By the same weights, for as many steps; for none where the warm start was best."""
+    stage2 = refit(best_step=best_step).stage2
+    assert stage2.chosen == Chosen(temperature=1.5, similarity_weight=2.0, series_weight=-0.5, steps=best_step)
+    assert stage2.loop.max_steps == max(1, best_step)
+    assert (stage2.loop.epochs, stage2.loop.minutes, stage2.loop.validate_first) == (None, None, False)
+    assert (stage2.loop.clip_norm, stage2.loop.warmup) == (1.0, 0.02)
+
+
+def test_nothing_is_held_out_of_the_whole() -> None:
+    """Every interaction is for training; users and items are the same."""
+    split = tiny_split()
+    whole = split.whole()
+    assert [items.tolist() for items in whole.train] == [
+        split.full_history(user).tolist() for user in range(len(split))
+    ]
+    assert not any(whole.target(holdout).any() for holdout in Holdout)
+    counted = split.catalogue.interactions.copy()
+    for holdout in Holdout:
+        for item in split.target(holdout):
+            counted[item] += 1
+    assert whole.catalogue.interactions.tolist() == counted.tolist()
+    assert whole.catalogue.titles == split.catalogue.titles
+    assert whole.user_ids == split.user_ids

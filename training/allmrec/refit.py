@@ -1,0 +1,88 @@
+"""Fits everything again on all interactions: what was held out to choose by is of use to those who are served.
+
+Nothing is chosen here. Presets, epochs, steps, temperature and the weights of tokens and blends are those that the
+fit before has chosen on validation items; the text encoder is the one that it fine-tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.config import Config
+from training.allmrec.stage1.aligned import TEXT_ENCODER_FOLDER
+from training.allmrec.stage1.config import Stage1Config
+from training.allmrec.stage2.config import Chosen, Stage2Config
+from training.backbones.config import BackboneTrainingConfig
+from training.runs.loop import LoopConfig
+
+Metrics = Mapping[str, Any]
+"""A stage's `metrics.json`."""
+
+
+class Refit(Config):
+    """The stages' configs for all interactions.
+
+    Attributes:
+        backbone: the chosen preset, for as many epochs as gave the best weights.
+        stage1: heads alone, for as many steps as both of their phases had.
+        stage2: from the same start, for as many steps as gave the best weights.
+    """
+
+    backbone: BackboneTrainingConfig
+    stage1: Stage1Config
+    stage2: Stage2Config
+
+    @classmethod
+    def of(
+        cls,
+        backbone: tuple[BackboneTrainingConfig, Metrics],
+        stage1: tuple[Stage1Config, Metrics],
+        stage2: tuple[Stage2Config, Metrics],
+        stage1_folder: Path,
+    ) -> Refit:
+        """What follows from how each stage was configured and how it went.
+
+        Args:
+            backbone: the stage's config and metrics.
+            stage1: likewise.
+            stage2: likewise.
+            stage1_folder: has the fine-tuned text encoder.
+        """
+        return cls(
+            backbone=_backbone(*backbone),
+            stage1=_stage1(*stage1, stage1_folder),
+            stage2=_stage2(*stage2),
+        )
+
+
+def _backbone(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrainingConfig:
+    epochs = metrics["epochs"] * metrics["best_step"] / max(1, metrics["steps"])
+    loop = LoopConfig(**{**_schedule(config.loop), "epochs": max(epochs, 1.0)})
+    chosen = {"presets": (metrics["chosen"],)} if config.presets else {}
+    return config.model_copy(update={**chosen, "loop": loop})
+
+
+def _stage1(config: Stage1Config, metrics: Metrics, folder: Path) -> Stage1Config:
+    heads = [phase["steps"] for name, phase in metrics.items() if name != "text encoder"]
+    loop = LoopConfig(**{**_schedule(config.heads), "max_steps": max(1, sum(heads))})
+    return config.model_copy(update={"freeze": True, "text_encoder": str(folder / TEXT_ENCODER_FOLDER), "heads": loop})
+
+
+def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:
+    start = metrics["start"]
+    chosen = Chosen(
+        temperature=start["temperature"],
+        similarity_weight=start.get("similarity_weight", 0.0),
+        series_weight=start.get("series_weight", 0.0),
+        steps=metrics["best_step"],
+    )
+    loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, chosen.steps)})
+    return config.model_copy(update={"chosen": chosen, "loop": loop})
+
+
+def _schedule(loop: LoopConfig) -> dict[str, Any]:
+    """All of a loop but when it ends."""
+    kept = loop.model_dump(exclude={"epochs", "max_steps", "minutes", "patience", "validate_first"})
+    return {**kept, "validate_first": False}
