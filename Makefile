@@ -4,6 +4,7 @@
 # make test      the whole test suite
 # make lint      style, types and import contracts
 # make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
+# make llm2rec   LLM2Rec of LLM=path on CATALOGUE, compared there and ELSEWHERE, for docs/papers.md; it goes on where it was stopped
 # make bench     the benchmarks of docs/performance.md
 # make overload  the service at multiples of its capacity, for docs/reliability.md
 # make fuzz      20,000 made-up requests, every answer checked
@@ -15,6 +16,10 @@ PORT   ?= 8000
 SEEDS  ?= 5
 RESULTS ?= data/demo
 TORCH  ?= torch==2.13.0
+LLM    ?= embedded
+CATALOGUE ?= data/demo
+ELSEWHERE ?=
+LLM2REC ?= runs/llm2rec
 
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
@@ -23,7 +28,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results test lint bench clean alerts overload fuzz
+.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -33,6 +38,12 @@ evaluate: $(BUNDLE)
 
 results: | $(VENV)/.run
 	$(BIN)/allmrec-train results $(RESULTS) --seeds $(SEEDS)
+
+llm2rec: | $(VENV)/.run
+	$(BIN)/allmrec-train llm2rec $(CATALOGUE) --llm $(LLM) --out $(LLM2REC) --config training/llm2rec/cpu.toml \
+	    --variant raw --variant csft --variant llm2rec
+	$(BIN)/allmrec-train evaluate-encoder $(CATALOGUE) $(ELSEWHERE) --out $(LLM2REC)/compared --encoder minilm=embedded --set max_text_tokens=32 \
+	    $(foreach variant,raw csft llm2rec,--encoder $(LLM2REC)/$(variant)/encoder)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

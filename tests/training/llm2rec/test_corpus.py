@@ -1,0 +1,136 @@
+"""Titles and histories as tokens: which of them are targets, and what is never seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.errors import ConfigError
+from models.llm.loading import load_tokenizer
+from models.prompts.titles import encode_plain
+from tests.tiny import tiny_split
+from training.llm2rec.batches import mixed_batches, padded
+from training.llm2rec.config import ItemTexts, LLM2RecConfig, read_config
+from training.llm2rec.corpus import Corpus, Sentences, Titles, item_texts
+from training.llm2rec.csft import CSFT
+from training.llm2rec.start_token import start_token, with_start_token
+
+
+def test_a_sentence_is_titles_in_a_row(corpus: Corpus) -> None:
+    """`T5, T2, T9` and a new line after the start token; targets are the last two titles and the new line."""
+    sentence = corpus.titles[0].sentence(np.array([5, 2, 9]), targets=2)
+    text = corpus.tokenizer.decode(sentence.ids)
+    assert text == "</s>Title 5, Title 2, Title 9\n"
+    assert corpus.tokenizer.decode(sentence.ids[sentence.targets]) == " Title 2 Title 9\n"
+    assert not sentence.targets[: 1 + len(encode_plain(corpus.tokenizer, ["Title 5"])[0])].any()
+
+
+def test_the_loss_of_a_paper_s_sentence_is_on_the_last_title_alone(corpus: Corpus) -> None:
+    """One target: the history's tokens, separators and the start are none."""
+    sentence = corpus.titles[0].sentence(np.array([5, 2, 9]), targets=1)
+    wanted = len(encode_plain(corpus.tokenizer, [" Title 9"])[0]) + len(encode_plain(corpus.tokenizer, ["\n"])[0])
+    assert sentence.targets.tolist() == [False] * (len(sentence.ids) - wanted) + [True] * wanted
+
+
+def items_of(corpus: Corpus, packed: bool) -> list[tuple[list[str], int]]:
+    """Of the sentences of two users: titles by number, and how many of them are targets."""
+    histories = [np.array([1, 2, 3, 4, 5, 6]), np.array([7]), np.array([8, 9])]
+    sentences = Sentences(corpus.titles[0], histories, history_items=3, packed=packed)
+    found = []
+    for row in range(len(sentences)):
+        sentence = sentences[row]
+        numbers = corpus.tokenizer.decode(sentence.ids).removeprefix("</s>").strip().replace("Title ", "").split(", ")
+        found.append((numbers, corpus.tokenizer.decode(sentence.ids[sentence.targets]).count("Title")))
+    return found
+
+
+def test_packed_windows_have_every_next_title_once(corpus: Corpus) -> None:
+    """Counted from the latest; the first of a window is its history alone."""
+    assert items_of(corpus, packed=True) == [(["3", "4", "5", "6"], 3), (["1", "2", "3"], 2), (["8", "9"], 1)]
+
+
+def test_otherwise_every_next_title_has_a_sentence_with_its_whole_history(corpus: Corpus) -> None:
+    """Three titles before it at most."""
+    assert items_of(corpus, packed=False) == [
+        (["3", "4", "5", "6"], 1),
+        (["2", "3", "4", "5"], 1),
+        (["1", "2", "3", "4"], 1),
+        (["1", "2", "3"], 1),
+        (["1", "2"], 1),
+        (["8", "9"], 1),
+    ]
+
+
+def test_held_out_items_are_never_learned_from(corpus: Corpus) -> None:
+    """Sentences of training have as many titles as training sequences; validation asks for validation items."""
+    for domain, sentences in zip(corpus.domains, corpus.sentences(), strict=True):
+        targets = sum(
+            corpus.tokenizer.decode(sentence.ids[sentence.targets]).count("Title")
+            for sentence in (sentences[row] for row in range(len(sentences)))
+        )
+        assert targets == sum(len(items) - 1 for items in domain.split.train)
+    asked = CSFT(corpus, LLM2RecConfig().csft, 0).validation_sentences()
+    wanted = [f" Title {item}\n" for domain in corpus.domains for item in domain.split.validation]
+    assert [corpus.tokenizer.decode(sentence.ids[sentence.targets]) for sentence in asked] == wanted
+
+
+def test_texts_of_all_domains_are_mixed_each_once(corpus: Corpus) -> None:
+    """30 titles of the first and 4 more of the second, each after the start token; the vocabulary has all of them."""
+    texts = [corpus.tokenizer.decode(ids) for ids in corpus.texts]
+    assert texts == [f"</s>Title {number}" for number in range(1, 35)]
+    assert set(np.concatenate(corpus.texts)) <= set(corpus.vocabulary.tolist())
+    assert len(corpus.vocabulary) < len(corpus.tokenizer)
+
+
+def test_iem_can_read_what_text_encoders_read_here() -> None:
+    """Titles with categories, or titles alone; the padding row is empty."""
+    catalogue = tiny_split().catalogue
+    assert item_texts(catalogue, ItemTexts.TITLE)[:2] == ["", "Title 1"]
+    assert item_texts(catalogue, ItemTexts.ITEM)[:2] == ["", "Title: Title 1, Categories: odd"]
+
+
+def test_titles_are_cut(corpus: Corpus) -> None:
+    """To so many tokens each, separators not counted."""
+    titles = Titles(corpus.tokenizer, corpus.domains[0].split.catalogue, max_tokens=2)
+    assert titles.sentence(np.array([1, 2]), 1).targets.sum() == 2 + len(encode_plain(corpus.tokenizer, ["\n"])[0])
+
+
+def test_every_text_begins_with_the_start_token_once(llm: str) -> None:
+    """An empty one too; BOS, or EOS where there is none; neither is an error."""
+    tokenizer = with_start_token(load_tokenizer(llm))
+    start = tokenizer.bos_token_id
+    assert tokenizer(["", "Title 1"])["input_ids"] == [[start], [start, *encode_plain(tokenizer, ["Title 1"])[0]]]
+    tokenizer.bos_token = None
+    assert start_token(tokenizer) == (tokenizer.eos_token, tokenizer.eos_token_id)
+    tokenizer.eos_token = None
+    with pytest.raises(ConfigError, match="neither BOS nor EOS"):
+        start_token(tokenizer)
+
+
+def test_batches_have_every_row_once_within_their_limits() -> None:
+    """Rows of like length together; padding included they hold at most so many tokens."""
+    lengths = np.random.default_rng(0).integers(1, 30, 200)
+    for limits in ({"most_rows": 7}, {"most_padded": 90}):
+        batches = mixed_batches(lengths, np.random.default_rng(1), **limits)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+        assert max(map(len, batches)) <= limits.get("most_rows", 200)
+        assert max(len(rows) * lengths[rows].max() for rows in batches) <= limits.get("most_padded", 10_000)
+
+
+def test_padding_is_on_the_right() -> None:
+    """By hand."""
+    batch = padded([[3, 4], [5]], "cpu")
+    assert batch.ids.tolist() == [[3, 4], [5, 0]]
+    assert batch.real.tolist() == [[1, 1], [1, 0]]
+
+
+def test_settings_are_read_and_refused(tmp_path) -> None:
+    """From a file and from `--set`, where a stage's loop may be left out; what is no setting is named."""
+    path = tmp_path / "settings.toml"
+    path.write_text("[csft]\nlearning_rate = 1e-3\n[csft.loop]\nmax_steps = 5\n")
+    config = read_config(path, ["mntp.minutes=2", "contrastive.loop.minutes=3", "csft.lora.rank=4", "seed=3"])
+    assert (config.csft.learning_rate, config.csft.loop.max_steps, config.csft.lora.rank) == (1e-3, 5, 4)
+    assert (config.mntp.loop.minutes, config.contrastive.loop.minutes, config.seed) == (2, 3, 3)
+    assert read_config(None, ["csft.lora=none"]).csft.lora is None
+    with pytest.raises(ConfigError, match="csft"):
+        read_config(None, ["csft.sheets=3"])

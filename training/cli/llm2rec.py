@@ -1,0 +1,90 @@
+"""`allmrec-train llm2rec` and `evaluate-encoder`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training.cli.catalogue import console, make_pipeline, run_name
+
+if TYPE_CHECKING:
+    from training.llm2rec.corpus import Domain
+
+DatasetPaths = Annotated[
+    list[Path], typer.Argument(metavar="DATASET...", help="Datasets' folders, or raw files, imported first.")
+]
+
+
+def llm2rec(
+    datasets: DatasetPaths,
+    out: Annotated[Path, typer.Option(help="The run's folder; the encoder is <out>/<variant>/encoder afterwards.")],
+    llm: Annotated[
+        str | None,
+        typer.Option("--llm", help="A causal LM: 'embedded', a hub name or a path; the config's if not given."),
+    ] = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="llm2rec, csft, iem (its halves alone) or raw (untrained). Can be given again."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings of LLM2RecConfig.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting, such as csft.minutes=30."),
+    ] = None,
+) -> None:
+    """Make a text encoder of an LLM that learned from histories of titles. The same command goes on after Ctrl-C.
+
+    Raises:
+        ConfigError: a setting is wrong, or the LLM cannot be used.
+    """
+    from models.errors import ConfigError  # noqa: PLC0415
+    from training.llm2rec.config import VARIANTS, read_config  # noqa: PLC0415
+    from training.llm2rec.stages import LLM2Rec  # noqa: PLC0415
+
+    chosen = variants or ["llm2rec"]
+    if unknown := [name for name in chosen if name not in VARIANTS]:
+        raise ConfigError(f"--variant {unknown[0]}: choose among {', '.join(VARIANTS)}")
+    changes = [*([f"llm={llm}"] if llm else []), *(settings or [])]
+    checked = read_config(config, changes)
+    run = LLM2Rec(_domains(datasets, out), checked, out, console)
+    for name in chosen:
+        console.print(f"{name}: {run.encoder(name)}", highlight=False, soft_wrap=True)
+
+
+def evaluate_encoder(
+    datasets: DatasetPaths,
+    encoders: Annotated[
+        list[str],
+        typer.Option(
+            "--encoder", metavar="[LABEL=]ENCODER", help="'embedded', a hub name or a folder. Can be given again."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of recommenders and report.")],
+    uses: Annotated[
+        list[str] | None,
+        typer.Option("--use", help="adapter (items are their texts) or hybrid (and their ids); both if not given."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of TrialConfig.")
+    ] = None,
+) -> None:
+    """Compare text encoders by what a recommender makes of their frozen vectors: each with the first."""
+    from training.llm2rec.compare import compare, read_trial_config  # noqa: PLC0415
+    from training.llm2rec.trials import Use, labelled  # noqa: PLC0415
+
+    checked = read_trial_config(settings or [])
+    chosen = [Use(use) for use in uses or list(Use)]
+    path = compare(_domains(datasets, out), labelled(encoders), chosen, checked, out, console)
+    console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
+
+
+def _domains(datasets: list[Path], out: Path) -> list[Domain]:
+    from training.llm2rec.corpus import Domain  # noqa: PLC0415
+
+    domains = []
+    for path in datasets:
+        pipeline = make_pipeline(path, "default", None, out / "data" / run_name(path))
+        domains.append(Domain(run_name(path), pipeline.split))
+    return domains

@@ -1,0 +1,92 @@
+"""All encoders, in every use, on every catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from rich.console import Console
+
+from models.errors import ConfigError
+from training.data.sequences import Sequences
+from training.data.splits import Holdout
+from training.llm2rec.corpus import Domain
+from training.llm2rec.encoder import read_record
+from training.llm2rec.report import MARKDOWN_FILE, Row, make_row, write_report
+from training.llm2rec.trials import TrialConfig, Trials, Use
+from training.runs.loop import LoopConfig
+from training.runs.settings import parse_setting, put_setting
+
+
+def compare(
+    domains: Sequence[Domain],
+    encoders: Mapping[str, str],
+    uses: Sequence[Use],
+    config: TrialConfig,
+    directory: Path,
+    console: Console | None = None,
+) -> Path:
+    """Train a recommender for each, and write the report anew after each.
+
+    Args:
+        domains: the catalogues.
+        encoders: what `TextEncoder` takes, by label; the others are set against the first.
+        uses: of the vectors.
+        config: the same for all.
+        directory: of recommenders and report; what is done there is not done again.
+        console: for progress.
+
+    Returns:
+        The report in Markdown; the same as JSON stands beside it.
+
+    Raises:
+        ConfigError: an encoder cannot be loaded.
+        Interrupted: by Ctrl-C; the same call goes on.
+    """
+    rows: list[Row] = []
+    settings = {"config": config.model_dump(mode="json"), "encoders": dict(encoders)}
+    for domain in domains:
+        trials = Trials(domain, _fingerprint(domain), config, directory / domain.name, console)
+        cold = trials.groups(Holdout.TEST)["cold"]
+        for use in uses:
+            first = None
+            for label, encoder in encoders.items():
+                ranks = trials.ranks(label, encoder, use)
+                trained = read_record(encoder)
+                known = bool(trained["stages"]) and domain.name in trained["domains"] if trained else None
+                names = {"dataset": domain.name, "use": use.value, "encoder": label, "in_domain": known}
+                rows.append(make_row(ranks, first, cold, names))
+                first = first or ranks
+                write_report(rows, settings, directory)
+    return directory / MARKDOWN_FILE
+
+
+def read_trial_config(changes: Sequence[str]) -> TrialConfig:
+    """The defaults with `key=value` changes; keys of `loop` may leave `loop` out.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    content = TrialConfig().model_dump()
+    for change in changes:
+        names, value = parse_setting(change)
+        inner = len(names) == 1 and names[0] in LoopConfig.model_fields
+        put_setting(content, ["loop", *names] if inner else names, value)
+    try:
+        return TrialConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"evaluate-encoder: {error}") from error
+
+
+def _fingerprint(domain: Domain) -> str:
+    """SHA-256 of a catalogue's texts and of all that its users did."""
+    catalogue, split = domain.split.catalogue, domain.split
+    digest = hashlib.sha256(json.dumps([catalogue.titles, catalogue.descriptions, catalogue.categories]).encode())
+    flat = Sequences.of(split.train)
+    for table in (flat.items, flat.lengths, split.validation, split.test):
+        digest.update(np.asarray(table, dtype=np.int64).tobytes())
+    return digest.hexdigest()

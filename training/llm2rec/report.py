@@ -1,0 +1,126 @@
+"""The table of encoders: Recall and NDCG over the whole catalogue, and what each is ahead of the first.
+
+Axes: E users.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.config import Config
+from training.data.splits import Holdout
+from training.evaluation.metrics import Estimate, hit_at, ndcg_at, paired_difference
+
+MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "recall@10": lambda ranks: hit_at(ranks, 10),
+    "recall@20": lambda ranks: hit_at(ranks, 20),
+    "ndcg@10": lambda ranks: ndcg_at(ranks, 10),
+    "ndcg@20": lambda ranks: ndcg_at(ranks, 20),
+}
+DECISIVE = "ndcg@10"
+JSON_FILE, MARKDOWN_FILE = "encoders.json", "encoders.md"
+
+
+class Row(Config):
+    """One encoder, used in one way, on one catalogue.
+
+    Attributes:
+        dataset: the catalogue.
+        use: of the vectors.
+        encoder: its label.
+        in_domain: whether it was trained on this catalogue; None where nothing says so.
+        users: who are tested.
+        validation: NDCG@10 on validation items, which is what one chooses by.
+        metrics: on test items, by name.
+        cold: NDCG@10 on test items that are cold; None without any.
+        lead: on the first encoder, by name; empty for the first.
+    """
+
+    dataset: str
+    use: str
+    encoder: str
+    in_domain: bool | None
+    users: int
+    validation: float
+    metrics: dict[str, Estimate]
+    cold: Estimate | None
+    lead: dict[str, Estimate]
+
+
+def make_row(
+    ranks: Mapping[Holdout, np.ndarray],
+    first: Mapping[Holdout, np.ndarray] | None,
+    cold_E: np.ndarray,
+    names: Mapping[str, Any],
+) -> Row:
+    """Summarise ranks.
+
+    Args:
+        ranks: (E,) of an encoder, by what is held out.
+        first: of the encoder that it is compared with.
+        cold_E: whose test items are cold.
+        names: `dataset`, `use`, `encoder` and `in_domain`.
+    """
+    test, lead = ranks[Holdout.TEST], {}
+    if first is not None:
+        lead = {
+            name: paired_difference(measure(test), measure(first[Holdout.TEST])) for name, measure in MEASURES.items()
+        }
+    decisive = MEASURES[DECISIVE]
+    return Row(
+        **names,
+        users=len(test),
+        validation=float(decisive(ranks[Holdout.VALIDATION]).mean()),
+        metrics={name: _estimate(measure(test)) for name, measure in MEASURES.items()},
+        cold=_estimate(decisive(test[cold_E])) if cold_E.any() else None,
+        lead=lead,
+    )
+
+
+def _estimate(values_E: np.ndarray) -> Estimate:
+    """The mean with its bootstrap interval: a difference from nothing."""
+    return paired_difference(values_E, np.zeros_like(values_E))
+
+
+def write_report(rows: Sequence[Row], settings: Mapping[str, Any], directory: Path) -> None:
+    """Write `encoders.json` and `encoders.md`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"settings": dict(settings), "rows": [row.model_dump(mode="json") for row in rows]}
+    (directory / JSON_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (directory / MARKDOWN_FILE).write_text(markdown(rows), encoding="utf-8")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table for every catalogue and use; the best on validation is marked with a star."""
+    lines = []
+    for dataset, use in dict.fromkeys((row.dataset, row.use) for row in rows):
+        part = [row for row in rows if (row.dataset, row.use) == (dataset, use)]
+        best = max(part, key=lambda row: row.validation)
+        first = part[0]
+        lines += [
+            f"**{dataset}, {use}**, {first.users:,} users\n",
+            f"| encoder | trained on it | validation {DECISIVE} | {' | '.join(MEASURES)} | cold {DECISIVE}"
+            f" | {DECISIVE} less {first.encoder}'s |",
+            "|---" * (len(MEASURES) + 5) + "|",
+        ]
+        for row in part:
+            known = {True: "yes", False: "no", None: ""}[row.in_domain]
+            cells = [f"{row.encoder}{' *' if row is best else ''}", known, _short(row.validation)]
+            cells += [_short(estimate.mean) for estimate in row.metrics.values()]
+            cells += [_short(row.cold.mean) if row.cold else "", _interval(row.lead[DECISIVE]) if row.lead else ""]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".replace("0.", ".", 1)
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"

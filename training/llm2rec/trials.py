@@ -1,0 +1,212 @@
+"""What item text vectors are worth to a sequential recommender (LLM2Rec section 4): frozen, behind a linear adapter.
+
+Two ways of use: `adapter`, the paper's, where an item is `A q_i` alone, and `hybrid`, where it is `id_i + A q_i`.
+
+Axes: E users, N items, Q text size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from models.alignment.text_encoder import TextEncoder
+from models.backbones import Backbone, backbone_config, create_backbone
+from models.backbones.hybrid import Hybrid
+from models.catalogue import Catalogue
+from models.config import Config
+from models.files import written_atomically
+from training.backbones.config import BackboneTrainingConfig, Preset
+from training.backbones.full_ranking import FullRanking
+from training.backbones.objectives import Objective
+from training.backbones.train import BackboneTrainer
+from training.data.splits import Holdout, SequenceSplit
+from training.llm2rec.config import ItemTexts
+from training.llm2rec.corpus import Domain, item_texts
+from training.runs.context import RunContext
+from training.runs.loop import LoopConfig, seed_everything
+from training.runs.stage_run import StageRun
+
+RANKS_FILE = "ranks.npz"
+VECTORS = "text_vectors"
+
+
+class Use(StrEnum):
+    """How a recommender knows items: by their texts alone, or by ids as well."""
+
+    ADAPTER = "adapter"
+    HYBRID = "hybrid"
+
+
+class TrialConfig(Config):
+    """What encoders are tried with; the same for all of them.
+
+    Attributes:
+        texts: what they read of an item.
+        max_text_tokens: longer texts are cut.
+        embedding_size: of the recommender.
+        dropout: of the recommender.
+        learning_rate: of Adam.
+        batch_size: windows a step.
+        loop: when a recommender's training ends; the best on validation items is kept.
+        validation_users: at most so many are validated on.
+        seed: of everything random.
+    """
+
+    texts: ItemTexts = ItemTexts.TITLE
+    max_text_tokens: int = Field(64, gt=1)
+    embedding_size: int = Field(64, gt=0)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    batch_size: int = Field(128, gt=0)
+    loop: LoopConfig = LoopConfig(epochs=100, validate_every=3, patience=4)
+    validation_users: int = Field(10_000, gt=0)
+    seed: int = 0
+
+    @property
+    def backbone(self) -> BackboneTrainingConfig:
+        """Of the recommender."""
+        return BackboneTrainingConfig(
+            kind=Hybrid.kind,
+            settings={"embedding_size": self.embedding_size, "dropout": self.dropout},
+            objective=Objective.SOFTMAX,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            loop=self.loop,
+            validation_users=self.validation_users,
+            seed=self.seed,
+        )
+
+
+def encode_items(catalogue: Catalogue, encoder: str, config: TrialConfig, path: Path) -> torch.Tensor:
+    """(N+1, Q) text vectors of all items, row 0 zeros; kept in the file `path`, which is the caller's to name.
+
+    Raises:
+        ConfigError: the encoder cannot be loaded.
+    """
+    if not path.is_file():
+        model = TextEncoder(encoder, config.max_text_tokens)
+        vectors = torch.zeros(len(catalogue) + 1, model.size)
+        vectors[1:] = model.encode(model.tokenize(item_texts(catalogue, config.texts)[1:]), autocast=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path) as partial:
+            save_file({VECTORS: vectors}, partial)
+    return load_file(path)[VECTORS]
+
+
+class VectorTrainer(BackboneTrainer):
+    """Trains recommenders on text vectors that are given.
+
+    Args:
+        split: the data.
+        config: of the recommender.
+        run: keeps checkpoints.
+        vectors_N_Q: (N+1, Q) text vectors.
+        use: with ids or without.
+    """
+
+    def __init__(
+        self,
+        split: SequenceSplit,
+        config: BackboneTrainingConfig,
+        run: RunContext,
+        vectors_N_Q: torch.Tensor,
+        use: Use,
+    ) -> None:
+        super().__init__(split, config, run)
+        self._vectors_N_Q, self._use, self._seed = vectors_N_Q, use, config.seed
+
+    def create(self, preset: Preset) -> Backbone:
+        """A hybrid with fresh weights; without ids no item counts as trained."""
+        catalogue = self._split.catalogue
+        fields = {"num_items": len(catalogue), "text_size": self._vectors_N_Q.shape[1], **preset.settings}
+        seed_everything(self._seed)
+        backbone = create_backbone(preset.kind, backbone_config(preset.kind, fields))
+        if not isinstance(backbone, Hybrid):
+            raise TypeError(f"backbone '{preset.kind}' reads no texts")
+        known = catalogue.trained if self._use is Use.HYBRID else np.zeros_like(catalogue.trained)
+        backbone.read_texts(self._vectors_N_Q, torch.from_numpy(known))
+        return backbone
+
+
+class Trials:
+    """Encoders on one catalogue.
+
+    Args:
+        domain: the catalogue.
+        fingerprint: of its data.
+        config: the same for all encoders.
+        directory: what is done there is not done again.
+        console: for progress.
+    """
+
+    def __init__(
+        self, domain: Domain, fingerprint: str, config: TrialConfig, directory: Path, console: Console | None = None
+    ) -> None:
+        self._domain, self._config, self._directory, self._console = domain, config, directory, console
+        self._fingerprint = fingerprint
+
+    def ranks(self, label: str, encoder: str, use: Use) -> dict[Holdout, np.ndarray]:
+        """Of held-out items (E,) among the whole catalogue, less what their users know, by what is held out.
+
+        Args:
+            label: of the encoder; names its folder.
+            encoder: what `TextEncoder` takes.
+            use: with ids or without.
+        """
+        config, split = self._config, self._domain.split
+        inputs = {"data": self._fingerprint, "encoder": encoder_fingerprint(encoder), "use": use.value}
+        run = StageRun(self._directory / label / use.value, config, config.seed, inputs, self._console)
+        if not run.is_done:
+            run.start()
+            vectors = encode_items(split.catalogue, encoder, config, self._vectors_path(label, inputs["encoder"]))
+            trainer = VectorTrainer(split, config.backbone, run, vectors, use)
+            name = f"{self._domain.name}, {label}, {use.value}"
+            backbone, outcome = trainer.train(name, config.backbone, config.loop)
+            ranks = {holdout.value: FullRanking.of(split, holdout).ranks(backbone.eval()) for holdout in Holdout}
+            np.savez_compressed(run.directory / RANKS_FILE, **ranks)  # type: ignore[arg-type]
+            run.finish(outcome.summary)
+        with np.load(run.directory / RANKS_FILE) as saved:
+            return {holdout: saved[holdout.value] for holdout in Holdout}
+
+    def _vectors_path(self, label: str, encoder: str) -> Path:
+        name = f"{self._config.texts.value}-{self._config.max_text_tokens}-{encoder[:12]}-{self._fingerprint[:12]}"
+        return self._directory / label / f"vectors-{name}.safetensors"
+
+    def groups(self, holdout: Holdout) -> Mapping[str, np.ndarray]:
+        """Masks (E,) of the users by their held-out item."""
+        return FullRanking.of(self._domain.split, holdout).groups
+
+
+def encoder_fingerprint(encoder: str) -> str:
+    """SHA-256 of the files of an encoder that is a folder, else its name."""
+    digest = hashlib.sha256(b"")
+    folder = Path(encoder)
+    if not folder.is_dir():
+        return hashlib.sha256(encoder.encode()).hexdigest()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def labelled(encoders: Sequence[str]) -> dict[str, str]:
+    """Encoders by label: `label=encoder`, or the name of what holds the folder `encoder`."""
+    found: dict[str, Any] = {}
+    for given in encoders:
+        label, separator, encoder = given.partition("=")
+        if not separator:
+            path = Path(given)
+            label, encoder = path.parent.name if path.name == "encoder" else path.name, given
+        found[label] = encoder
+    return found
