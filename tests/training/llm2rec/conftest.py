@@ -36,8 +36,8 @@ def config(llm: str) -> LLM2RecConfig:
         {
             "llm": llm,
             **CUTS,
-            "csft": {"history_items": 3, "batch_tokens": 128, "loop": {"max_steps": 4, "monitor": "log_likelihood"}},
-            "mntp": {"batch_size": 8, "loop": {"max_steps": 4}},
+            "csft": {"history_items": 3, "batch_tokens": 128, "loop": {"max_steps": 2, "monitor": "log_likelihood"}},
+            "mntp": {"batch_size": 8, "loop": {"max_steps": 2}},
             "contrastive": {"batch_size": 8, "loop": {"max_steps": 4, "checkpoint_minutes": 0}},
         }
     )

@@ -64,20 +64,21 @@ def test_stage_1_may_save_it_on(domains: list[Domain], config: LLM2RecConfig, tm
 
 
 def test_each_stage_learns(domains: list[Domain], config: LLM2RecConfig, tmp_path: Path) -> None:
-    """With a rate that shows in a few steps: a held-out title's tokens become likelier, the other losses fall."""
-    steps = {"learning_rate": 5e-3, "loop": {"max_steps": 40}}
+    """All weights, at a rate that shows in a few steps: a held-out title's tokens become likelier, the losses fall."""
+    steps = {"lora": None, "learning_rate": 5e-3, "loop": {"max_steps": 40}}
     content = config.model_dump()
     for stage in ("csft", "mntp", "contrastive"):
         content[stage] |= steps
+    content["contrastive"] |= {"learning_rate": 1e-3, "batch_size": 17}
     content["csft"]["loop"] = {"max_steps": 40, "monitor": "log_likelihood", "validate_first": True}
     run = LLM2Rec(domains, LLM2RecConfig.model_validate(content), tmp_path)
     run.encoder()
     for chain in ("csft", "csft-mntp", "csft-mntp-contrastive"):
         curve = json.loads((tmp_path / "stages" / chain / "curve.json").read_text())
         losses = [record["loss"] for record in curve if "loss" in record]
-        assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:3]), chain
+        assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3]), chain
         likelihoods = [record["log_likelihood"] for record in curve if "log_likelihood" in record]
-        assert likelihoods == [] or max(likelihoods) > likelihoods[0] + 0.3
+        assert likelihoods == [] or max(likelihoods) > likelihoods[0] + 1.0
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(
