@@ -156,7 +156,8 @@ class Pipeline:
         """What stage 1 leaves."""
         backbone = self.backbone
         with self._step("stage1", self._stage1_run.is_done):
-            return train_stage1(self.split, backbone, self.recipe.stage1, self._stage1_run)
+            kept = self._backbone_run.directory
+            return train_stage1(self.split, backbone, self.recipe.stage1, self._stage1_run, kept)
 
     @cached_property
     def model(self) -> CatalogueModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,32 @@ def item_text_vectors(catalogue: Catalogue, config: HybridConfig, directory: Pat
         ConfigError: the text encoder cannot be loaded.
     """
     texts = catalogue_texts(catalogue, config.text_categories)
-    identity = [config.text_encoder, config.max_text_tokens, texts]
-    path = directory / f"texts-{_digest(identity)}.safetensors"
+    sentences = sentence_vectors(texts, config.text_encoder, config.max_text_tokens, directory, device)
+    return with_words(sentences, item_words(catalogue, config, directory), texts)
+
+
+def sentence_vectors(texts: Sequence[str], encoder: str, max_tokens: int, directory: Path, device: str) -> torch.Tensor:
+    """(N+1, d_T) vectors of all items' texts by a frozen encoder, row 0 zeros.
+
+    Args:
+        texts: N+1, as `catalogue_texts` makes them.
+        encoder: "embedded", a hub name or a path.
+        max_tokens: longer texts are cut.
+        directory: where the vectors are kept, under a name made of the encoder and all texts.
+        device: where the encoder runs.
+
+    Raises:
+        ConfigError: the text encoder cannot be loaded.
+    """
+    path = directory / f"texts-{_digest([encoder, max_tokens, list(texts)])}.safetensors"
     if not path.is_file():
-        encoder = TextEncoder(config.text_encoder, config.max_text_tokens, device)
-        vectors = encoder.encode(encoder.tokenize(texts)).cpu()
+        model = TextEncoder(encoder, max_tokens, device)
+        vectors = model.encode(model.tokenize(texts)).cpu()
         vectors[0] = 0.0
         directory.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as partial:
             save_file({TENSOR: vectors}, partial)
-    return with_words(load_file(path)[TENSOR], item_words(catalogue, config, directory), texts)
+    return load_file(path)[TENSOR]
 
 
 def item_words(catalogue: Catalogue, config: HybridConfig, directory: Path) -> WordEncoder | None:

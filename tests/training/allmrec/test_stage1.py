@@ -16,6 +16,7 @@ from torch.nn import functional
 from models.alignment.networks import Alignment, AlignmentConfig
 from models.alignment.text_encoder import TextEncoder
 from models.backbones import Backbone, represent_all
+from models.backbones.hybrid import HybridConfig
 from models.catalogue import Catalogue
 from models.errors import DataError
 from models.rankers.collaborative import candidate_logits
@@ -25,6 +26,7 @@ from training.allmrec.stage1.loss import Stage1Loss, ranking_loss
 from training.allmrec.stage1.stage import Stage1, chosen_positions, train_stage1
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.objectives import Objective
+from training.backbones.texts import item_text_vectors
 from training.backbones.train import train_backbone
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
@@ -183,6 +185,22 @@ def test_examples_are_a_positive_and_what_came_before(
         assert torch.isclose(before, vector_D, atol=1e-5).all(dim=1).any()
     monkeypatch.setattr("training.allmrec.stage1.stage.MOST_POSITIONS", 2 * 299)
     assert len(Stage1(greedy, backbone, config, make_run(tmp_path, config)).users) == 2 * 299
+
+
+def test_texts_that_a_backbone_has_read_are_not_encoded_again(
+    split: SequenceSplit, backbone: Backbone, encoder_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hybrid backbone keeps what it made of them; a folder without them is filled."""
+    config = make_config(encoder_path, freeze=True)
+    hybrid = HybridConfig(
+        num_items=len(split.catalogue), text_encoder=encoder_path, max_text_tokens=config.max_text_tokens
+    )
+    read = item_text_vectors(split.catalogue, hybrid, tmp_path / "backbone")
+    monkeypatch.setattr(TextEncoder, "encode", None)
+    run = make_run(tmp_path / "run", config)
+    assert torch.equal(Stage1(split, backbone, config, run, tmp_path / "backbone").text_vectors, read)
+    with pytest.raises(TypeError):
+        Stage1(split, backbone, config, run, tmp_path / "elsewhere")
 
 
 def test_categories_are_read_unless_told_otherwise(backbone: Backbone, encoder_path: str, tmp_path: Path) -> None:

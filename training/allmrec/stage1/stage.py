@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from models.rankers.collaborative import candidate_logits
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage1.loss import Stage1Loss
+from training.backbones.texts import sentence_vectors
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
 from training.evaluation.metrics import mean_metrics
@@ -36,7 +38,9 @@ MOST_POSITIONS = 400_000
 """Of all sequences together, though each has one at least: about as many as the heads meet by default."""
 
 
-def train_stage1(split: SequenceSplit, backbone: Backbone, config: Stage1Config, run: StageRun) -> Aligned:
+def train_stage1(
+    split: SequenceSplit, backbone: Backbone, config: Stage1Config, run: StageRun, kept: Path | None = None
+) -> Aligned:
     """Run the stage, or load its result if it is done.
 
     Args:
@@ -44,6 +48,8 @@ def train_stage1(split: SequenceSplit, backbone: Backbone, config: Stage1Config,
         backbone: trained, frozen.
         config: the stage's config, of which `run` was made.
         run: the stage's directory.
+        kept: where text vectors are kept, so that those of a frozen encoder are made once; the stage's directory if not
+            given.
 
     Raises:
         DataError: no training sequence has two items.
@@ -54,7 +60,7 @@ def train_stage1(split: SequenceSplit, backbone: Backbone, config: Stage1Config,
         return Aligned.load(run.directory, config)
     run.start()
     seed_everything(config.seed)
-    stage = Stage1(split, backbone, config, run)
+    stage = Stage1(split, backbone, config, run, kept)
     phases: dict[str, Callable[[str], Outcome]] = {"heads": stage.train_heads}
     if not config.freeze:
         phases |= {"text encoder": stage.fine_tune, "refit heads": stage.refit_heads}
@@ -107,11 +113,14 @@ class _Batch:
 class Stage1:
     """The networks in training, and the data as the losses want it."""
 
-    def __init__(self, split: SequenceSplit, backbone: Backbone, config: Stage1Config, run: StageRun) -> None:
+    def __init__(
+        self, split: SequenceSplit, backbone: Backbone, config: Stage1Config, run: StageRun, kept: Path | None = None
+    ) -> None:
         self.split, self.config, self.run = split, config, run
         self.backbone = backbone.to(config.device)
         self.encoder = TextEncoder(config.text_encoder, config.max_text_tokens, config.device)
-        self.tokens = self.encoder.tokenize(catalogue_texts(split.catalogue, config.text_categories))
+        texts = catalogue_texts(split.catalogue, config.text_categories)
+        self.tokens = self.encoder.tokenize(texts)
         self.trained = torch.from_numpy(split.catalogue.trained).to(config.device)
         self.known = torch.ones_like(self.trained) if backbone.reads_texts else self.trained
         self.item_vectors = backbone.item_vectors.detach()
@@ -122,7 +131,9 @@ class Stage1:
         )
         self.alignment = Alignment(sizes).to(config.device)
         self.loss = Stage1Loss(self.alignment, config)
-        self.text_vectors = self._encode_texts()
+        self.text_vectors = sentence_vectors(
+            texts, config.text_encoder, config.max_text_tokens, kept or run.directory, config.device
+        ).to(config.device)
         self.alignment.item_scale.fit(self.item_vectors[self.trained])
         self.alignment.text_scale.fit(self.text_vectors[self.trained])
 
