@@ -185,8 +185,9 @@ class Pipeline:
     @cached_property
     def signals(self) -> SignalTables:
         """What signals without an LLM are computed from."""
-        vectors = self._texts_of(HybridConfig(num_items=len(self.split.catalogue)))
-        return build_signals(self.split, vectors.numpy(), self.recipe.signals)
+        config, items = self.recipe.signals, len(self.split.catalogue)
+        read = HybridConfig(num_items=items, text_encoder=config.text_encoder, max_text_tokens=config.max_text_tokens)
+        return build_signals(self.split, self._texts_of(read).numpy(), config)
 
     @cached_property
     def served(self) -> Pipeline:

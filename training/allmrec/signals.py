@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
+from models.alignment.text_encoder import EMBEDDED
 from models.bundle.signal_tables import NO_WORD, SignalTables
 from models.config import Config
 from training.data.splits import SequenceSplit
@@ -27,6 +28,9 @@ class SignalsConfig(Config):
     """How the tables are made.
 
     Attributes:
+        text_encoder: "embedded", a hub name or a path of the sentence-transformers model by which texts are
+            alike.
+        max_text_tokens: longer texts are cut.
         neighbours: k, items of like text that stand in for an item.
         sharpness: a neighbour counts by its cosine to this power.
         window: how many steps apart two items of a sequence still count as near.
@@ -35,6 +39,8 @@ class SignalsConfig(Config):
         title_words: distinct words of a title that are kept, the most telling first.
     """
 
+    text_encoder: str = EMBEDDED
+    max_text_tokens: int = Field(64, gt=2)
     neighbours: int = Field(20, ge=0)
     sharpness: float = Field(3.0, gt=0)
     window: int = Field(10, gt=0)

@@ -64,7 +64,9 @@ def evaluate_encoder(
     out: Annotated[Path, typer.Option(help="The folder of recommenders and report.")],
     uses: Annotated[
         list[str] | None,
-        typer.Option("--use", help="adapter (items are their texts) or hybrid (and their ids); both if not given."),
+        typer.Option(
+            "--use", help="sasrec or gru4rec (items are their texts), or hybrid (and their ids); all if not given."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of TrialConfig.")
@@ -72,11 +74,11 @@ def evaluate_encoder(
 ) -> None:
     """Compare text encoders by what a recommender makes of their frozen vectors: each with the first."""
     from training.llm2rec.compare import compare, read_trial_config  # noqa: PLC0415
-    from training.llm2rec.trials import Use, labelled  # noqa: PLC0415
+    from training.llm2rec.trials import known_uses, labelled  # noqa: PLC0415
 
     checked = read_trial_config(settings or [])
-    chosen = [Use(use) for use in uses or list(Use)]
-    path = compare(_domains(datasets, out), labelled(encoders), chosen, checked, out, console)
+    domains = _domains(datasets, out)
+    path = compare(domains, labelled(encoders), uses or known_uses(), checked, out, console)
     console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -17,7 +17,7 @@ from training.data.splits import Holdout
 from training.llm2rec.corpus import Domain
 from training.llm2rec.encoder import read_record
 from training.llm2rec.report import MARKDOWN_FILE, Row, make_row, write_report
-from training.llm2rec.trials import TrialConfig, Trials, Use
+from training.llm2rec.trials import TrialConfig, Trials, known_uses
 from training.runs.loop import LoopConfig
 from training.runs.settings import parse_setting, put_setting
 
@@ -25,7 +25,7 @@ from training.runs.settings import parse_setting, put_setting
 def compare(
     domains: Sequence[Domain],
     encoders: Mapping[str, str],
-    uses: Sequence[Use],
+    uses: Sequence[str],
     config: TrialConfig,
     directory: Path,
     console: Console | None = None,
@@ -35,7 +35,7 @@ def compare(
     Args:
         domains: the catalogues.
         encoders: what `TextEncoder` takes, by label; the others are set against the first.
-        uses: of the vectors.
+        uses: of the vectors; see `known_uses`.
         config: the same for all.
         directory: of recommenders and report; what is done there is not done again.
         console: for progress.
@@ -44,9 +44,11 @@ def compare(
         The report in Markdown; the same as JSON stands beside it.
 
     Raises:
-        ConfigError: an encoder cannot be loaded.
+        ConfigError: a use is unknown, or an encoder cannot be loaded.
         Interrupted: by Ctrl-C; the same call goes on.
     """
+    if unknown := [use for use in uses if use not in known_uses()]:
+        raise ConfigError(f"use '{unknown[0]}' is unknown: choose among {', '.join(known_uses())}")
     rows: list[Row] = []
     settings = {"config": config.model_dump(mode="json"), "encoders": dict(encoders)}
     for domain in domains:
@@ -58,7 +60,7 @@ def compare(
                 ranks = trials.ranks(label, encoder, use)
                 trained = read_record(encoder)
                 known = bool(trained["stages"]) and domain.name in trained["domains"] if trained else None
-                names = {"dataset": domain.name, "use": use.value, "encoder": label, "in_domain": known}
+                names = {"dataset": domain.name, "use": use, "encoder": label, "in_domain": known}
                 rows.append(make_row(ranks, first, cold, names))
                 first = first or ranks
                 write_report(rows, settings, directory)

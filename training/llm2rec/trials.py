@@ -1,6 +1,7 @@
 """What item text vectors are worth to a sequential recommender (LLM2Rec section 4): frozen, behind a linear adapter.
 
-Two ways of use: `adapter`, the paper's, where an item is `A q_i` alone, and `hybrid`, where it is `id_i + A q_i`.
+Two ways of use: the paper's, where an item is `A q_i` alone, in SASRec or GRU4Rec, and `hybrid`, where it is
+`id_i + A q_i`.
 
 Axes: E users, N items, Q text size.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from models.alignment.text_encoder import TextEncoder
-from models.backbones import Backbone, backbone_config, create_backbone
-from models.backbones.hybrid import Hybrid
+from models.backbones import BACKBONES, Backbone, create_backbone
+from models.backbones.hybrid import Hybrid, HybridConfig
 from models.catalogue import Catalogue
 from models.config import Config
 from models.files import written_atomically
@@ -30,6 +30,7 @@ from training.backbones.full_ranking import FullRanking
 from training.backbones.objectives import Objective
 from training.backbones.train import BackboneTrainer
 from training.data.splits import Holdout, SequenceSplit
+from training.llm2rec.adapted import Adapted
 from training.llm2rec.config import ItemTexts
 from training.llm2rec.corpus import Domain, item_texts
 from training.runs.context import RunContext
@@ -40,11 +41,15 @@ RANKS_FILE = "ranks.npz"
 VECTORS = "text_vectors"
 
 
-class Use(StrEnum):
-    """How a recommender knows items: by their texts alone, or by ids as well."""
+HYBRID = Hybrid.kind
+"""The use in which items are known by ids as well; any other is a kind of backbone that items are adapted to."""
+ADAPTED = ("sasrec", "gru4rec")
+"""The paper's recommenders."""
 
-    ADAPTER = "adapter"
-    HYBRID = "hybrid"
+
+def known_uses() -> list[str]:
+    """Of vectors: adapted to the paper's recommenders, as far as there are backbones of such kinds, and hybrid."""
+    return [*(kind for kind in ADAPTED if kind in BACKBONES), HYBRID]
 
 
 class TrialConfig(Config):
@@ -72,11 +77,10 @@ class TrialConfig(Config):
     validation_users: int = Field(10_000, gt=0)
     seed: int = 0
 
-    @property
-    def backbone(self) -> BackboneTrainingConfig:
+    def backbone(self, use: str) -> BackboneTrainingConfig:
         """Of the recommender."""
         return BackboneTrainingConfig(
-            kind=Hybrid.kind,
+            kind=use,
             settings={"embedding_size": self.embedding_size, "dropout": self.dropout},
             objective=Objective.SOFTMAX,
             batch_size=self.batch_size,
@@ -111,31 +115,26 @@ class VectorTrainer(BackboneTrainer):
         config: of the recommender.
         run: keeps checkpoints.
         vectors_N_Q: (N+1, Q) text vectors.
-        use: with ids or without.
     """
 
     def __init__(
-        self,
-        split: SequenceSplit,
-        config: BackboneTrainingConfig,
-        run: RunContext,
-        vectors_N_Q: torch.Tensor,
-        use: Use,
+        self, split: SequenceSplit, config: BackboneTrainingConfig, run: RunContext, vectors_N_Q: torch.Tensor
     ) -> None:
         super().__init__(split, config, run)
-        self._vectors_N_Q, self._use, self._seed = vectors_N_Q, use, config.seed
+        self._vectors_N_Q, self._seed = vectors_N_Q, config.seed
 
     def create(self, preset: Preset) -> Backbone:
-        """A hybrid with fresh weights; without ids no item counts as trained."""
+        """A hybrid, or items adapted to a backbone of another kind, with fresh weights."""
         catalogue = self._split.catalogue
-        fields = {"num_items": len(catalogue), "text_size": self._vectors_N_Q.shape[1], **preset.settings}
         seed_everything(self._seed)
-        backbone = create_backbone(preset.kind, backbone_config(preset.kind, fields))
-        if not isinstance(backbone, Hybrid):
-            raise TypeError(f"backbone '{preset.kind}' reads no texts")
-        known = catalogue.trained if self._use is Use.HYBRID else np.zeros_like(catalogue.trained)
-        backbone.read_texts(self._vectors_N_Q, torch.from_numpy(known))
-        return backbone
+        if preset.kind != HYBRID:
+            # Its own table of items is never read.
+            network = create_backbone(preset.kind, {"num_items": 1, **preset.settings})
+            return Adapted(network, self._vectors_N_Q)
+        fields = {"num_items": len(catalogue), "text_size": self._vectors_N_Q.shape[1], **preset.settings}
+        hybrid = Hybrid(HybridConfig.model_validate(fields))
+        hybrid.read_texts(self._vectors_N_Q, torch.from_numpy(catalogue.trained))
+        return hybrid
 
 
 class Trials:
@@ -155,23 +154,23 @@ class Trials:
         self._domain, self._config, self._directory, self._console = domain, config, directory, console
         self._fingerprint = fingerprint
 
-    def ranks(self, label: str, encoder: str, use: Use) -> dict[Holdout, np.ndarray]:
+    def ranks(self, label: str, encoder: str, use: str) -> dict[Holdout, np.ndarray]:
         """Of held-out items (E,) among the whole catalogue, less what their users know, by what is held out.
 
         Args:
             label: of the encoder; names its folder.
             encoder: what `TextEncoder` takes.
-            use: with ids or without.
+            use: one of `known_uses`.
         """
         config, split = self._config, self._domain.split
-        inputs = {"data": self._fingerprint, "encoder": encoder_fingerprint(encoder), "use": use.value}
-        run = StageRun(self._directory / label / use.value, config, config.seed, inputs, self._console)
+        inputs = {"data": self._fingerprint, "encoder": encoder_fingerprint(encoder), "use": use}
+        run = StageRun(self._directory / label / use, config, config.seed, inputs, self._console)
         if not run.is_done:
             run.start()
             vectors = encode_items(split.catalogue, encoder, config, self._vectors_path(label, inputs["encoder"]))
-            trainer = VectorTrainer(split, config.backbone, run, vectors, use)
-            name = f"{self._domain.name}, {label}, {use.value}"
-            backbone, outcome = trainer.train(name, config.backbone, config.loop)
+            trainer = VectorTrainer(split, config.backbone(use), run, vectors)
+            name = f"{self._domain.name}, {label}, {use}"
+            backbone, outcome = trainer.train(name, config.backbone(use), config.loop)
             ranks = {holdout.value: FullRanking.of(split, holdout).ranks(backbone.eval()) for holdout in Holdout}
             np.savez_compressed(run.directory / RANKS_FILE, **ranks)  # type: ignore[arg-type]
             run.finish(outcome.summary)

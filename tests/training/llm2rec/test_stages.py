@@ -152,7 +152,10 @@ def test_the_commands_make_and_compare_encoders(tmp_path: Path) -> None:
     folders = [str(tmp_path / "run" / name / "encoder") for name in ("raw", "llm2rec")]
     compared = ["evaluate-encoder", str(tmp_path / "seen"), str(tmp_path / "unseen"), "--out", str(tmp_path / "table")]
     chosen = [text for folder in folders for text in ("--encoder", folder)]
-    result = CliRunner().invoke(app, [*compared, *chosen, "--set", "epochs=1", "--set", "embedding_size=8"])
+    result = CliRunner().invoke(
+        app,
+        [*compared, *chosen, "--use", "sasrec", "--use", "hybrid", "--set", "epochs=1", "--set", "embedding_size=8"],
+    )
     assert result.exit_code == 0, result.output
     table = (tmp_path / "table" / "encoders.md").read_text()
     assert table.count("| llm2rec") == 4

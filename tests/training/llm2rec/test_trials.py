@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.backbones import Backbone, create_backbone
 from models.errors import ConfigError
 from tests.tiny import tiny_split
 from tests.tiny_encoder import write_tiny_encoder
@@ -16,7 +17,7 @@ from training.data.splits import Holdout
 from training.llm2rec.compare import compare, read_trial_config
 from training.llm2rec.corpus import Domain
 from training.llm2rec.report import make_row, markdown, write_report
-from training.llm2rec.trials import TrialConfig, Trials, Use, VectorTrainer, labelled
+from training.llm2rec.trials import HYBRID, TrialConfig, Trials, VectorTrainer, known_uses, labelled
 from training.runs.context import RunContext
 
 
@@ -26,19 +27,44 @@ def config() -> TrialConfig:
     return read_trial_config(["embedding_size=8", "epochs=2", "validate_every=1", "max_text_tokens=16"])
 
 
-@pytest.mark.parametrize("use", list(Use))
-def test_items_are_their_texts_with_or_without_ids(use: Use, config: TrialConfig, tmp_path: Path) -> None:
-    """`A q` for all, or `id + A q` for those with training interactions."""
-    split = tiny_split()
-    vectors = torch.randn(31, 5)
+def create(use: str, config: TrialConfig, directory: Path, vectors: torch.Tensor) -> Backbone:
+    """A recommender with fresh weights, in eval mode."""
+    preset = config.backbone(use)
+    return VectorTrainer(tiny_split(), preset, RunContext(directory), vectors).create(preset).eval()
+
+
+def text_vectors() -> torch.Tensor:
+    """Of 30 items."""
+    vectors = torch.randn(31, 5, generator=torch.Generator().manual_seed(0))
     vectors[0] = 0.0
-    trainer = VectorTrainer(split, config.backbone, RunContext(tmp_path), vectors, use)
-    backbone = trainer.create(config.backbone).eval()
+    return vectors
+
+
+@pytest.mark.parametrize("use", known_uses())
+def test_items_are_their_texts_and_in_a_hybrid_ids_too(use: str, config: TrialConfig, tmp_path: Path) -> None:
+    """`A q` for all, or `id + A q` for those with training interactions; some of them alone are the same."""
+    vectors = text_vectors()
+    backbone = create(use, config, tmp_path, vectors)
     with torch.no_grad():
-        by_text = backbone.adapter(vectors)
-        ids = backbone.items.weight * torch.from_numpy(split.catalogue.trained)[:, None]
-        expected = by_text + ids if use is Use.HYBRID else by_text
-    torch.testing.assert_close(backbone.item_vectors.detach(), expected)
+        expected = backbone.adapter(vectors)
+        if use == HYBRID:
+            expected = expected + backbone.items.weight * torch.from_numpy(tiny_split().catalogue.trained)[:, None]
+        torch.testing.assert_close(backbone.item_vectors, expected)
+        torch.testing.assert_close(backbone.vectors_of(torch.tensor([3, 7])), expected[[3, 7]])
+    assert backbone.num_items == 30
+
+
+def test_an_adapted_backbone_is_the_backbone_over_adapted_vectors(config: TrialConfig, tmp_path: Path) -> None:
+    """SASRec whose own table holds A q says the same of a history; its table in the adapted one is never read."""
+    adapted = create("sasrec", config, tmp_path, text_vectors())
+    plain = create_backbone("sasrec", {"num_items": 30, "embedding_size": 8, "dropout": 0.5}).eval()
+    weights = dict(adapted.network.state_dict())
+    plain.load_state_dict({**weights, "items.weight": adapted.item_vectors.detach()})
+    history = torch.tensor([[0, 4, 9], [30, 2, 1]])
+    with torch.no_grad():
+        torch.testing.assert_close(adapted.represent(history), plain.represent(history))
+        adapted.network.items.weight.fill_(9.0)
+        torch.testing.assert_close(adapted.represent(history), plain.represent(history))
 
 
 def test_trials_are_kept(config: TrialConfig, tmp_path: Path) -> None:
@@ -47,14 +73,14 @@ def test_trials_are_kept(config: TrialConfig, tmp_path: Path) -> None:
     first = write_tiny_encoder(tmp_path / "a", words)
     second = write_tiny_encoder(tmp_path / "b", words, seed=1)
     trials = Trials(Domain("tiny", tiny_split()), "data", config, tmp_path / "trials")
-    ranks = trials.ranks("one", first, Use.ADAPTER)
-    stamp = (tmp_path / "trials" / "one" / "adapter" / "done").stat().st_mtime_ns
-    again = trials.ranks("one", first, Use.ADAPTER)
-    assert (tmp_path / "trials" / "one" / "adapter" / "done").stat().st_mtime_ns == stamp
+    ranks = trials.ranks("one", first, "sasrec")
+    stamp = (tmp_path / "trials" / "one" / "sasrec" / "done").stat().st_mtime_ns
+    again = trials.ranks("one", first, "sasrec")
+    assert (tmp_path / "trials" / "one" / "sasrec" / "done").stat().st_mtime_ns == stamp
     assert np.array_equal(ranks[Holdout.TEST], again[Holdout.TEST])
     assert ranks[Holdout.TEST].min() >= 1
     assert len(ranks[Holdout.TEST]) == len(trials.groups(Holdout.TEST)["cold"]) == 40
-    other = trials.ranks("one", second, Use.ADAPTER)
+    other = trials.ranks("one", second, "sasrec")
     assert not np.array_equal(ranks[Holdout.TEST], other[Holdout.TEST])
 
 
@@ -62,7 +88,7 @@ def test_rows_are_worked_out_from_ranks(tmp_path: Path) -> None:
     """Two users at ranks 1 and 15 against 2 and 30; NDCG@10 is 1 / log2(1 + rank) within ten."""
     ranks = {holdout: np.array([1, 15]) for holdout in Holdout}
     first = {holdout: np.array([2, 30]) for holdout in Holdout}
-    names = {"dataset": "d", "use": "adapter", "in_domain": None}
+    names = {"dataset": "d", "use": "sasrec", "in_domain": None}
     rows = [
         make_row(first, None, np.array([False, False]), {**names, "encoder": "a"}),
         make_row(ranks, first, np.array([False, True]), {**names, "encoder": "b"}),
@@ -85,7 +111,7 @@ def test_encoders_are_compared_on_every_catalogue(config: TrialConfig, tmp_path:
     words = [str(number) for number in range(1, 31)] + ["title"]
     encoders = {name: write_tiny_encoder(tmp_path / name, words, seed=seed) for seed, name in enumerate("ab")}
     domains = [Domain("x", tiny_split()), Domain("y", tiny_split(seed=3))]
-    path = compare(domains, encoders, [Use.ADAPTER], config, tmp_path / "out")
+    path = compare(domains, encoders, ["sasrec"], config, tmp_path / "out")
     rows = json.loads(path.with_suffix(".json").read_text())["rows"]
     assert [(row["dataset"], row["encoder"], bool(row["lead"])) for row in rows] == [
         ("x", "a", False),
@@ -104,3 +130,5 @@ def test_labels_and_settings() -> None:
     }
     with pytest.raises(ConfigError, match="sheets"):
         read_trial_config(["sheets=1"])
+    with pytest.raises(ConfigError, match="'sheets' is unknown"):
+        compare([], {}, ["sheets"], TrialConfig(), Path())
