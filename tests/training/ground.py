@@ -87,3 +87,26 @@ def write_shop(directory: Path, name: str = "shop", users: int = 30, items: int 
     info = DatasetInfo(name=name, domain="movie", format="csv", users=users)
     Dataset(info, interactions, table).save(directory / name)
     return directory / name
+
+
+COLOURS = ("red", "blue", "green", "black", "white", "pink", "grey", "brown")
+
+
+def write_colours(directory: Path, users: int = 200, seed: int = 0) -> Path:
+    """Write a dataset of users who like one colour of eight, which titles tell. Two items of each are last items only.
+
+    So half of what is to be found in the end was never learned from, and texts alone can find it.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        colour = int(rng.integers(8))
+        last = f"i{8 * colour + 6 + rng.integers(2)}" if user % 2 else f"i{8 * colour + rng.integers(6)}"
+        met = [*(f"i{8 * colour + number}" for number in rng.integers(6, size=6)), last]
+        rows += [(f"u{user:03}", item, time) for time, item in enumerate(met)]
+    interactions = pl.DataFrame(rows, schema=dict(INTERACTIONS_SCHEMA), orient="row")
+    names = [(f"i{item}", f"{COLOURS[item // 8]} {item % 8}", "", ["thing"]) for item in range(64)]
+    info = DatasetInfo(name="colours", domain="item", format="csv", users=users)
+    items = pl.DataFrame(names, schema=dict(ITEMS_SCHEMA), orient="row")
+    Dataset(info, interactions, items).save(directory / "colours")
+    return directory / "colours"

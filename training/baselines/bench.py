@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -42,13 +42,27 @@ class BaselineConfig(Config):
 
     Attributes:
         loop: when training ends, validates and saves.
+        minutes: all phases end after so many, whatever their loops say; as they say if not given.
         device: where it runs.
         seed: of everything random.
     """
 
     loop: LoopConfig = LoopConfig(epochs=20, minutes=5)
+    minutes: float | None = None
     device: str = "cpu"
     seed: int = 0
+
+    @property
+    def limited(self) -> Self:
+        """The same with `minutes` in every loop."""
+        if self.minutes is None:
+            return self
+        loops = {name: value for name, value in self if isinstance(value, LoopConfig)}
+        shorter = {
+            name: loop.model_copy(update={"minutes": min(self.minutes, loop.minutes or self.minutes)})
+            for name, loop in loops.items()
+        }
+        return self.model_copy(update=shorter)
 
 
 C = TypeVar("C", bound=BaselineConfig)
@@ -144,7 +158,7 @@ class Bench(Pipeline):
         said = merged(given.get(EVERY, {}), given.get(name, {}))
         fields = merged(kind(seed=self.recipe.seed).model_dump(), said)
         try:
-            return kind.model_validate(fields)
+            return kind.model_validate(fields).limited
         except ValidationError as error:
             wrong = (f"'{'.'.join(map(str, found['loc']))}': {found['msg']}" for found in error.errors())
             raise ConfigError(f"baselines.{name}: {'; '.join(wrong)}") from error

@@ -35,7 +35,7 @@ def experiment(
         Path | None, typer.Option("--target", help="The dataset that a cross-domain table asks about.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.001, help="Train each stage of each system so long at most.")
+        float | None, typer.Option("--minutes", min=0.001, help="No phase of any training takes longer.")
     ] = None,
     files: Annotated[Path, typer.Option("--files", help="The folder of the presets' raw files.")] = Path(),
     out: Annotated[Path, typer.Option("--out", help="Stages, answers and tables are kept in <out>/<dataset>.")] = HOME,
@@ -94,8 +94,8 @@ def _dataset(name: str, files: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
 def _budgets(minutes: float | None) -> list[str]:
     if minutes is None:
         return []
-    stages = ("backbone", "stage1", "stage2", "baselines.every")
-    return [f"{stage}.loop.minutes={minutes}" for stage in stages]
+    loops = ("backbone.loop", "stage1.heads", "stage1.loop", "stage1.refit", "stage2.loop", "baselines.every")
+    return [f"{loop}.minutes={minutes}" for loop in loops]
 
 
 def _show_list() -> None:
