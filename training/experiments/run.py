@@ -25,7 +25,7 @@ from models.rankers.base import Ranker
 from models.threads import one_thread
 from training import baselines
 from training.allmrec.recipe import Recipe, load_recipe
-from training.baselines.bench import Bench
+from training.baselines.bench import EVERY, Bench
 from training.baselines.port import Fitted, Shop, System, find_systems
 from training.data.dataset import Dataset
 from training.data.sequences import Sequences
@@ -216,12 +216,12 @@ def _kept(directory: Path) -> Answers:
 
 def _fingerprint(row: Row, bench: Bench, held_out: HeldOut) -> str:
     """Of all that answers follow from."""
-    recipe = bench.recipe.model_dump(mode="json")
-    evaluation, given = recipe.pop("evaluation"), recipe.pop("baselines")
-    recipe["baseline"] = [given.get("every"), given.get(row.system)]
+    recipe = bench.recipe.model_dump(mode="json", include={"seed", "backbone", "stage1", "stage2"})
+    given, evaluation = bench.recipe.baselines, bench.recipe.evaluation
+    recipe["baseline"] = [given.get(EVERY), given.get(row.system)]
     told = Sequences.of(held_out.users.histories)
     asked = [
         hashlib.sha256(array.tobytes()).hexdigest() for array in (held_out.candidates.items, told.items, told.lengths)
     ]
-    identity = [row.system, recipe, bench.fingerprint, evaluation["llm_users"], asked]
+    identity = [row.system, recipe, bench.fingerprint, evaluation.llm_users, asked]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
