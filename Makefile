@@ -6,8 +6,10 @@
 # make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
 # make llm2rec   LLM2Rec of LLM=path on CATALOGUE, compared there and ELSEWHERE, for docs/papers.md; it goes on where it was stopped
 # make bench     the benchmarks of docs/performance.md
-# make overload  the service at multiples of its capacity, for docs/reliability.md
-# make fuzz      20,000 made-up requests, every answer checked
+# make overload  the service at multiples of its capacity, each for LOAD_SECONDS=20, for docs/reliability.md; ENGINE=vllm for that engine
+# make fuzz      REQUESTS=20000 made-up requests, every answer checked
+# make soak      MINUTES=10 of mixed traffic at 80 % of capacity, while service and LLM are killed
+# make chaos     FAULTS=200 random faults of SEED=0 under traffic, every answer checked
 # make clean     remove the demo's data, runs and bundles
 
 PYTHON ?= python3
@@ -15,6 +17,12 @@ VENV   ?= .venv
 PORT   ?= 8000
 SEEDS  ?= 5
 RESULTS ?= data/demo
+LOAD_SECONDS ?= 20
+ENGINE  ?= transformers
+REQUESTS ?= 20000
+MINUTES ?= 10
+FAULTS  ?= 200
+SEED    ?= 0
 TORCH  ?= torch==2.13.0
 LLM    ?= embedded
 CATALOGUE ?= data/demo
@@ -28,7 +36,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz
+.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz soak chaos
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -63,10 +71,16 @@ bench: $(VENV)/.test $(BUNDLE)
 	$(BIN)/python -m benchmarks
 
 overload: $(VENV)/.test $(BUNDLE)
-	$(BIN)/python -m benchmarks overload
+	$(BIN)/python -m benchmarks overload --engine $(ENGINE) --seconds $(LOAD_SECONDS)
 
 fuzz: $(VENV)/.test
-	$(BIN)/python -m tests.service.api.fuzzing --requests 20000
+	$(BIN)/python -m tests.service.api.fuzzing --requests $(REQUESTS)
+
+soak: $(VENV)/.test $(BUNDLE)
+	$(BIN)/python -m tests.service.endurance.soak --minutes $(MINUTES)
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.service.endurance.chaos --faults $(FAULTS) --seed $(SEED)
 
 clean:
 	rm -rf data/demo runs/demo bundles/demo

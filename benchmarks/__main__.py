@@ -254,7 +254,7 @@ def overload(
     users = questionnaire.users(50, seed)
     rows, more = overload_benchmark.measure((bundle, engine, dtype), bodies, users, seconds, timeout_ms)
     settings = {"engine": engine, "dtype": dtype, "seconds": seconds, "timeout_ms": timeout_ms, "seed": seed}
-    save("overload", settings, rows, document=RELIABILITY, **more)
+    save(f"overload-{engine}", settings, rows, document=RELIABILITY, **more)
     typer.echo(markdown(rows))
     typer.echo(more)
 

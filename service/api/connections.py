@@ -16,6 +16,8 @@ KEPT_FILES = 128
 """Descriptors that are not for clients: the store, files, the LLM's processes."""
 GRACE_SECONDS = 1.0
 """The application answers a slow body itself; this much later the connection goes."""
+LEAST_READ_BYTES = 65_536
+"""What a client must take of an answer that waits for it, in the time that it has to send a request."""
 
 
 class Bounds(BaseModel, frozen=True):
@@ -31,9 +33,9 @@ class Bounds(BaseModel, frozen=True):
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 by httptools, within `bounds`.
 
-    A request's headers and body must be there within a time of their first byte, headers within a size. When there are
-    too many connections, the one that has been silent or unfinished for longest makes room; if all are being answered,
-    the newcomer goes.
+    A request's headers and body must be there within a time of their first byte, headers within a size. A client that
+    hardly reads what it asked for, so that it cannot be sent, is cut off. When there are too many connections, the one
+    that has been silent or unfinished for longest makes room; if all are being answered, the newcomer goes.
     """
 
     bounds: ClassVar[Bounds] = Bounds()
@@ -47,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes: int | None = 0
         self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._watch()
         if len(self.connections) > self.bounds.max_connections:
             self._make_room()
@@ -54,6 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._unwatch()
+        self._watch_reader(False)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -101,6 +105,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._since = time.monotonic()
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        super().pause_writing()
+        self._watch_reader(True)
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        super().resume_writing()
+        self._watch_reader(False)
+
     @property
     def idle(self) -> bool:
         """Whether nothing is being answered: silent, or with a request that is not there yet."""
@@ -119,6 +133,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+    def _watch_reader(self, watch: bool) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+        if watch:
+            left = self.transport.get_write_buffer_size()
+            self._unread_timer = self.loop.call_later(self.bounds.read_timeout_seconds, self._unless_read, left)
+
+    def _unless_read(self, before: int) -> None:
+        """Cut off a client that took next to nothing of what waits for it."""
+        if before - self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_reader(True)
 
     def _make_room(self) -> None:
         idle = [other for other in self.connections if isinstance(other, BoundedProtocol) and other.idle]

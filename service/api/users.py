@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from models.errors import NotFoundError
 from service.api.dependencies import DeploymentOf, ServicesOf
 from service.api.problems import responses
 from service.api.schemas.users import HistoryItem, User
@@ -15,9 +14,7 @@ router = APIRouter()
 @router.get("/users/{user_id:path}", responses=responses(404), tags=["users"])
 async def get_user(user_id: str, services: ServicesOf, deployment: DeploymentOf) -> User:
     """A user's history, as answers see it."""
-    history = await services.histories.of(deployment, user_id)
-    if not history.known:
-        raise NotFoundError(f"user '{user_id}' is unknown: it has no history here")
+    history = await services.histories.of_known(deployment, user_id)
     catalogue = deployment.catalogue
     return User(
         user_id=user_id,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from models.config import Config
-from models.errors import NotFoundError
 from models.recommending.merge import popularity, softmax
 from models.writing import END, QUOTE
 from service.deadline import Deadline
@@ -134,12 +133,11 @@ class Explainer:
 
         Raises:
             NotFoundError: neither training nor live events know the user.
+            StoreError: training does not, and the store cannot say.
         """
         with self._metrics.stage("user_representation"):
             patience = max(deadline.remaining(self._config.reserve_ms), 0) * STORE_SHARE
-            history = await self._histories.of(deployment, user_id, patience=patience)
-            if not history.known:
-                raise NotFoundError(f"user '{user_id}' is unknown: it has no history here")
+            history = await self._histories.of_known(deployment, user_id, patience)
             user_vector = None
             if len(history.items):
                 user_vector = await self._representations.of(deployment, history.items, patience)

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from models.errors import ClientError
+from models.errors import ClientError, NotFoundError
 from service.deployments.deployment import Deployment
 from service.stores.lru import LRU
 from service.stores.port import NOBODY, Event, LiveUser, StoreError, UserKey, UserStore
@@ -53,6 +53,7 @@ class UserHistory:
         items: (n,) item numbers, oldest first.
         live: how many of them came by feedback.
         known: whether the user was known in training or by feedback.
+        certain: whether the store said what came by feedback, or else this process had nothing but its memory.
         trained: (m,) item numbers that the user met in training, those in `items` or not.
         met: item numbers that the user met since, by feedback or by the request, those in `items` or not.
     """
@@ -60,6 +61,7 @@ class UserHistory:
     items: np.ndarray
     live: int
     known: bool
+    certain: bool
     trained: np.ndarray = field(repr=False)
     met: Sequence[int] = field(repr=False)
 
@@ -111,15 +113,29 @@ class Histories:
         """
         if user_id is None:
             return self._join(deployment, None, NOBODY, sent)
-        live = await self._live(UserKey(deployment.catalogue_name, user_id), patience)
-        return self._join(deployment, user_id, live, sent)
+        live, certain = await self._live(UserKey(deployment.catalogue_name, user_id), patience)
+        return self._join(deployment, user_id, live, sent, certain)
+
+    async def of_known(self, deployment: Deployment, user_id: str, patience: float | None = None) -> UserHistory:
+        """The history of a user who must have one.
+
+        Raises:
+            NotFoundError: neither training nor live events know the user.
+            StoreError: training does not, and the store cannot say.
+        """
+        history = await self.of(deployment, user_id, patience=patience)
+        if not history.known and not history.certain:
+            raise StoreError(f"nobody can say now whether user '{user_id}' is known: try again in a second")
+        if not history.known:
+            raise NotFoundError(f"user '{user_id}' is unknown: it has no history here")
+        return history
 
     def last_known(self, deployment: Deployment, user_id: str | None, sent: Sequence[Sent] = ()) -> UserHistory:
         """The history of `user_id` as far as it is known here, without asking the store."""
         live = NOBODY
         if user_id is not None:
             live = self._last_known.get(UserKey(deployment.catalogue_name, user_id)) or NOBODY
-        return self._join(deployment, user_id, live, sent)
+        return self._join(deployment, user_id, live, sent, certain=False)
 
     def moment(self, timestamp: float, where: str) -> int:
         """A client's time in microseconds.
@@ -155,14 +171,15 @@ class Histories:
         for user, live in (await self._store.record(events)).items():
             self._remember(user, live)
 
-    async def _live(self, user: UserKey, patience: float | None) -> LiveUser:
+    async def _live(self, user: UserKey, patience: float | None) -> tuple[LiveUser, bool]:
+        """What the store says, or else what was last known; and whether it said so."""
         cached = self._last_known.get(user) or NOBODY
         try:
             live = await self._store.read(user, cached, patience)
         except StoreError:
-            return cached
+            return cached, False
         self._remember(user, live)
-        return live
+        return live, True
 
     def _remember(self, user: UserKey, live: LiveUser) -> None:
         """Answers of the store may overtake each other."""
@@ -170,7 +187,14 @@ class Histories:
         if (before is not None or live.met) and not (before is not None and live.precedes(before)):
             self._last_known.put(user, live)
 
-    def _join(self, deployment: Deployment, user_id: str | None, live: LiveUser, sent: Sequence[Sent]) -> UserHistory:
+    def _join(
+        self,
+        deployment: Deployment,
+        user_id: str | None,
+        live: LiveUser,
+        sent: Sequence[Sent],
+        certain: bool = True,
+    ) -> UserHistory:
         model = deployment.model
         index_of = deployment.catalogue.index_of
         places = ((index_of(met.item_id), met.moment) for met in live.met)
@@ -183,6 +207,7 @@ class Histories:
             items=np.asarray(items, dtype=np.int64),
             live=len(live_items),
             known=user_id is not None and (user_id in model.histories or bool(live.met)),
+            certain=certain,
             trained=np.zeros(0, dtype=np.int64) if user_id is None else model.seen(user_id),
             met=[*(item for item, _ in met), *(entry.item for entry in sent)],
         )

@@ -156,6 +156,33 @@ def test_concurrent_mixed_work_gives_what_each_gives_alone(hosted: Hosted, refer
         assert "".join(pieces) == "".join(hosted.run(collect(engine, prompt, 8)))
 
 
+def test_a_score_knows_neither_company_nor_cache_nor_order(hosted: Hosted, reference: Reference):
+    """Soft prompts, the same ids in plain tokens, with other slots, and with more behind them, so that prefix caches
+    are cold, then warm, then warm by others; each time in another order, with the choices in another order, too."""
+    random = np.random.default_rng(0)
+    soft = make_prompt(150, 4, seed=7)
+    moved = Prompt(soft.token_ids, soft.soft_positions + (soft.soft_positions < 149), soft.soft_tokens)
+    prompts = [soft, Prompt(soft.token_ids, NO_SLOTS, torch.zeros(0, TOKEN_SIZE)), moved, make_prompt(150, 4, seed=8)]
+    prompts += [prompt.followed_by([40, 41, 42]) for prompt in prompts]
+    expected = [reference.log_probs(prompt, SHARED_STARTS) for prompt in prompts]
+
+    async def ask(place: int, order: np.ndarray) -> tuple[int, np.ndarray]:
+        scores = np.empty(len(order))
+        scores[order] = await log_probs(hosted.engine, prompts[place], [SHARED_STARTS[choice] for choice in order])
+        return place, scores
+
+    async def together(places: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        return await asyncio.gather(*(ask(place, random.permutation(len(SHARED_STARTS))) for place in places.tolist()))
+
+    first = dict(hosted.run(together(np.arange(len(prompts)))))
+    for _ in range(3):
+        for place, scores in hosted.run(together(random.permutation(np.tile(np.arange(len(prompts)), 2)))):
+            assert scores == pytest.approx(expected[place], abs=1e-3)
+            assert scores == pytest.approx(first[place], abs=1e-4)
+    for place in range(len(prompts)):
+        assert hosted.run(ask(place, np.arange(len(SHARED_STARTS))))[1] == pytest.approx(first[place], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.service.api.hosting import on_a_socket
@@ -64,6 +65,17 @@ def until_closed(client: socket.socket) -> bytes:
     return received
 
 
+def is_open(port: int, client: socket.socket) -> bool:
+    """Whether the server has not hung up, though the client may not see that yet."""
+    ends = (port, client.getsockname()[1])
+    return any(
+        connection.status == psutil.CONN_ESTABLISHED
+        and connection.raddr
+        and (connection.laddr.port, connection.raddr.port) == ends
+        for connection in psutil.net_connections("tcp")
+    )
+
+
 def recommend(port: int, **more: Any) -> httpx.Response:
     headers = {"content-type": "application/json", **more.pop("headers", {})}
     return httpx.post(f"http://127.0.0.1:{port}/recommend", **{"content": BODY, **more, "headers": headers})
@@ -88,6 +100,41 @@ def test_more_connections_than_allowed_push_out_the_slowest(port: int) -> None:
             assert recommend(port).status_code == 200
     for client in clients:
         client.close()
+
+
+def test_who_does_not_read_its_answers_takes_nobodys_place(port: int) -> None:
+    """Two clients that ask for megabytes and read nothing, where two requests may run at a time: they are cut off."""
+    clients = [socket.socket() for _ in range(2)]
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", port))
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 600)
+    due = time.monotonic() + 60
+    while any(is_open(port, client) for client in clients):
+        assert time.monotonic() < due
+        time.sleep(0.05)
+    assert recommend(port).status_code == 200
+    for client in clients:
+        assert until_closed(client).count(b"HTTP/1.1 200 OK") < 600
+        client.close()
+
+
+def test_a_slow_reader_has_its_answer(port: int) -> None:
+    """Megabytes, read at leisure over more time than a request has: all of it comes."""
+    asked = 60
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", port))
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+        client.sendall(request * (asked - 1) + request.replace(b"Host", b"Connection: close\r\nHost"))
+        received, started = b"", time.monotonic()
+        while part := client.recv(1 << 18):
+            received += part
+            if time.monotonic() - started < 3:
+                time.sleep(0.02)
+    assert received.count(b"HTTP/1.1 200 OK") == asked
 
 
 def test_a_silent_connection_is_closed(port: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.bundle.store import load_bundle
-from models.errors import ClientError
+from models.errors import ClientError, NotFoundError
 from models.histories import UserHistories
 from service.deployments.deployment import Deployment
 from service.stores.memory import MemoryStore
@@ -210,6 +210,18 @@ async def test_away_the_store_is_replaced_by_what_this_replica_acknowledged_or_s
     assert await ids(histories, deployment) == ["i1", "i2"]
     store.away = False
     assert await ids(histories, deployment) == ["i1", "i2"]
+
+
+async def test_only_the_store_can_say_that_a_user_is_unknown(
+    store: Moody, histories: Histories, deployment: Deployment
+) -> None:
+    """Away, it may have kept what another replica, or this one before it was started again, acknowledged."""
+    with pytest.raises(NotFoundError):
+        await histories.of_known(deployment, "n")
+    store.away = True
+    with pytest.raises(StoreError):
+        await histories.of_known(deployment, "n")
+    assert (await histories.of_known(deployment, "u0")).known
 
 
 async def test_an_answer_that_was_overtaken_does_not_replace_a_later_one(

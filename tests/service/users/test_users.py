@@ -213,7 +213,8 @@ async def test_without_redis_answers_come_and_feedback_asks_to_come_back(
         assert (await client.get("/health/ready")).status_code == 200
         assert (await ask(client, "u0"))["ranker"] == "llm"
         assert (await client.get("/explain/genre", params={"user_id": "u0"})).status_code == 200
-        assert (await client.get("/users/nobody")).status_code == 404
+        for path in ("/users/nobody", "/explain/genre?user_id=nobody"):  # who may be somebody
+            assert (await client.get(path)).status_code == 503
         refused = await tell(client, {"user_id": "u0", "item_id": "i1"})
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
