@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ import psutil
 
 from benchmarks.client import Seen, Stream, open_loop, saturate
 
+GREETING = "allmrec is ready on http://127.0.0.1:"
 CALIBRATION = 64
 TIMEOUT_MS = 1000
 TIGHT_MS = 50
@@ -49,10 +52,23 @@ def served(bundle: Path, engine: str, dtype: str) -> Iterator[tuple[int, psutil.
         command = [sys.executable, "-c", "from service.cli import app; app()"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:  # noqa: S603
             try:
-                greeting = program.stdout.readline() if program.stdout is not None else ""
-                yield int(greeting.split("http://127.0.0.1:")[1].split()[0]), psutil.Process(program.pid)
+                yield port_of(program), psutil.Process(program.pid)
             finally:
                 program.terminate()
+
+
+def port_of(program: subprocess.Popen[str]) -> int:
+    """Where a service says that it is ready; what it and its engine say else is read and dropped, now and later.
+
+    Raises:
+        RuntimeError: it ended before.
+    """
+    assert program.stdout is not None  # noqa: S101
+    for line in program.stdout:
+        if GREETING in line:
+            threading.Thread(target=lambda: deque(program.stdout or (), 0), daemon=True).start()
+            return int(line.split(GREETING)[1].split()[0])
+    raise RuntimeError("the service ended before it was ready")
 
 
 def measure(

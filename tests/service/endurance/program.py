@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from benchmarks.overload import port_of
 from service.settings import PREFIX
 from tests.service.endurance.levers import EngineState, Levers
 from tests.service.endurance.victim import serve
@@ -122,13 +123,12 @@ class Program:
         with self.log.open("a") as log:
             process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log, text=True)
         self._process = process
-        assert process.stdout is not None
-        async with asyncio.timeout(START_SECONDS):
-            greeting = await asyncio.to_thread(process.stdout.readline)
-        if "http://127.0.0.1:" not in greeting:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                self.port = await asyncio.to_thread(port_of, process)
+        except (TimeoutError, RuntimeError) as error:
             self.kill()
-            raise NotStartedError(self.log.read_text()[-2000:])
-        self.port = int(greeting.split("http://127.0.0.1:")[1].split()[0])
+            raise NotStartedError(f"{error}: {self.log.read_text()[-2000:]}") from error
         self.pid, self.life = process.pid, self.life + 1
 
     def kill(self) -> None:

@@ -46,6 +46,7 @@ class Shopper:
         findings: where to put what may not be.
         seed: of what is asked.
         timeouts: milliseconds that answers may take.
+        transport: to the service, if not by its port.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Shopper:
         findings: Findings,
         seed: int,
         timeouts: Sequence[int] = TIMEOUTS_MS,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.user_id = user_id
         self.kept: list[Kept] = []
@@ -66,7 +68,7 @@ class Shopper:
         self._expected = expected
         self._findings = findings
         self._random = np.random.default_rng(seed)
-        self._client = httpx.AsyncClient(timeout=PATIENCE_SECONDS)
+        self._client = httpx.AsyncClient(timeout=PATIENCE_SECONDS, transport=transport)
         self._timeouts = timeouts
         self._events = 0
 
