@@ -29,7 +29,7 @@ CALIBRATION = 64
 TIMEOUT_MS = 1000
 TIGHT_MS = 50
 MULTIPLES = (0.7, 1.0, 2.0, 5.0, 10.0)
-TIGHT_MULTIPLES = (2.0, 20.0)
+TIGHT_MULTIPLES = (2.0, 20.0, 60.0)
 """Of the LLM's capacity: well below that of the fallback, and beyond."""
 RECOVERY_SECONDS = 10.0
 """After a storm all is to be as before after so long."""
@@ -96,6 +96,7 @@ def measure(
         load(Stream(5, 3, bodies))
         taken, _ = loader.submit(saturate, port, 8, list(bodies)[:CALIBRATION]).result()
         capacity = CALIBRATION / taken
+        load(Stream(MULTIPLES[0] * capacity, RECOVERY_SECONDS, bodies, timeout_ms))  # calibration knew no hurry
         before = process.memory_info().rss
         rows = []
         for multiple in MULTIPLES:

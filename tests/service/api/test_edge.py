@@ -102,39 +102,45 @@ def test_more_connections_than_allowed_push_out_the_slowest(port: int) -> None:
         client.close()
 
 
+LARGE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def slow_reader(port: int) -> socket.socket:
+    """A client with little room for what is sent to it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(30)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
 def test_who_does_not_read_its_answers_takes_nobodys_place(port: int) -> None:
     """Two clients that ask for megabytes and read nothing, where two requests may run at a time: they are cut off."""
-    clients = [socket.socket() for _ in range(2)]
+    clients = [slow_reader(port) for _ in range(2)]
     for client in clients:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(10)
-        client.connect(("127.0.0.1", port))
-        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 600)
-    due = time.monotonic() + 60
+        client.sendall(LARGE * 10)
+    due = time.monotonic() + 30
     while any(is_open(port, client) for client in clients):
-        assert time.monotonic() < due
+        assert time.monotonic() < due, "they are waited for"
         time.sleep(0.05)
     assert recommend(port).status_code == 200
     for client in clients:
-        assert until_closed(client).count(b"HTTP/1.1 200 OK") < 600
+        assert len(until_closed(client)) < 10_000_000
         client.close()
 
 
 def test_a_slow_reader_has_its_answer(port: int) -> None:
-    """Megabytes, read at leisure over more time than a request has: all of it comes."""
-    asked = 60
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        client.settimeout(10)
-        client.connect(("127.0.0.1", port))
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
-        client.sendall(request * (asked - 1) + request.replace(b"Host", b"Connection: close\r\nHost"))
-        received, started = b"", time.monotonic()
-        while part := client.recv(1 << 18):
-            received += part
-            if time.monotonic() - started < 3:
-                time.sleep(0.02)
-    assert received.count(b"HTTP/1.1 200 OK") == asked
+    """Read at leisure, over more time than a request has."""
+    received = b""
+    with slow_reader(port) as client:
+        client.sendall(LARGE.replace(b"Host", b"Connection: close\r\nHost"))
+        for pause in (*[0.1] * 15, 0.0):
+            time.sleep(pause)
+            received += client.recv(65_536)
+        received += until_closed(client)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    assert len(body) > 1_000_000
 
 
 def test_a_silent_connection_is_closed(port: int) -> None:

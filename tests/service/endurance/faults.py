@@ -83,6 +83,7 @@ class Faults:
 
     async def _start_service(self) -> None:
         await self._thaw()  # a store that is frozen does not end with its service
+        self.victim.levers.engine = EngineState.WELL  # a service is ready once its LLM is
         try:
             await self.victim.start()
         except NotStartedError as error:

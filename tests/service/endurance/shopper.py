@@ -29,7 +29,7 @@ PAST_DAYS = (40, 90)
 AHEAD_DAYS = 400
 """When nothing can have happened, whatever the service's clock says."""
 TIMEOUTS_MS = (1, 50, 1000, 10_000)
-MOST_EVENTS = 45
+MOST_ITEMS = 45
 """A history holds 50 items of feedback."""
 RETRY_SECONDS = 0.05
 PATIENCE_SECONDS = 60.0
@@ -86,7 +86,7 @@ class Shopper:
             await self._tell()
             return
         match self._random.random():
-            case chance if chance < 0.25 and len(self.kept) < MOST_EVENTS:
+            case chance if chance < 0.25 and len(in_order(self.kept)) < MOST_ITEMS:
                 await self._tell(self._new_event())
             case chance if chance < 0.35:
                 await self.look()
@@ -234,6 +234,11 @@ class Shopper:
             return None
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(FAILURES))
 
+    async def llm_is_up(self) -> bool:
+        """Whether the service says so."""
+        answer = await self._answer("GET", "/health/ready")
+        return answer is not None and answer["llm"] == "up"
+
     async def _answer(
         self, method: str, path: str, body: dict[str, Any] | None = None, also: Sequence[int] = ()
     ) -> dict[str, Any] | None:
@@ -285,7 +290,7 @@ class Shopper:
 
     def _new_event(self) -> tuple[Kept, dict[str, Any]]:
         self._events += 1
-        event: dict[str, Any] = {"user_id": self.user_id, "item_id": self._item()}
+        event: dict[str, Any] = {"user_id": self.user_id, "item_id": self._item(0.5)}
         moment = math.inf
         if self._random.random() < 0.4:
             happened = datetime.now(UTC) - timedelta(days=float(self._random.uniform(*PAST_DAYS)))
@@ -293,9 +298,10 @@ class Shopper:
         event["event_id"] = f"{self.user_id}-{self._events}"
         return Kept(event["item_id"], moment, self._events), event
 
-    def _item(self) -> str:
+    def _item(self, share: float = 1.0) -> str:
+        """An item, or one of the first so many, so that something is left to recommend."""
         ids = self._expected.catalogue.item_ids
-        return str(ids[int(self._random.integers(1, len(ids)))])
+        return str(ids[int(self._random.integers(1, 1 + share * (len(ids) - 1)))])
 
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self._service.port}{path}"

@@ -34,6 +34,7 @@ SAMPLE_SECONDS = 1.0
 FLAT = 0.05
 """Memory is flat if its mean over the last third of a life exceeds that over the second by no more than this share."""
 LATE_SECONDS = 0.02
+LOG_CHARACTERS = 20_000
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Soak:
         report: told what happens.
         memory: by life of the service, bytes of all its processes, second by second.
         failures: by life, how often the service says that it could not read its store.
+        killed: whether its LLM was.
     """
 
     service: Service
@@ -57,12 +59,14 @@ class Soak:
     report: Callable[[str], None]
     memory: dict[int, list[int]] = field(default_factory=dict)
     failures: dict[int, float] = field(default_factory=dict)
+    killed: bool = False
     _busy: set[Shopper] = field(default_factory=set)
     _open: bool = True
 
     async def capacity(self, seconds: float) -> float:
-        """Acts a second, so many shoppers at once."""
-        acts, due = 0, time.monotonic() + seconds
+        """Acts a second of which the LLM ranks what is to be ranked, by what it ranks for so many shoppers at once."""
+        due = time.monotonic() + seconds
+        before = self._recommended()
 
         async def client(shoppers: Sequence[Shopper]) -> None:
             nonlocal acts
@@ -71,8 +75,15 @@ class Soak:
                     await shopper.act(check_now=False)
                     acts += 1
 
+        acts = 0
         await asyncio.gather(*(client(self.shoppers[place::AT_ONCE]) for place in range(AT_ONCE)))
-        return acts / seconds
+        asked, by_llm = (after - earlier for after, earlier in zip(self._recommended(), before, strict=True))
+        return by_llm / seconds * acts / max(1, asked)
+
+    def _recommended(self) -> tuple[int, int]:
+        """How often it was asked for a recommendation, and how often the LLM ranked."""
+        counts = {kind: count for kind, count in self.findings.counts.items() if kind.startswith("recommend: ")}
+        return sum(counts.values()), counts.get("recommend: llm, None", 0)
 
     async def run(self, rate: float) -> None:
         """`rate` acts a second at random times, and a quarter, half and three quarters of the way something happens."""
@@ -140,11 +151,13 @@ class Soak:
 
     async def _kill_engine(self) -> None:
         self.findings.fault = "the LLM was killed"
-        killed = await self.service.kill_engine()
+        self.killed = killed = await self.service.kill_engine()
         self.report("the LLM was killed" if killed else "this LLM has no process of its own to kill")
 
     async def _restart_empty(self) -> None:
         await self._note_failures()
+        if self.killed and not await self.shoppers[0].llm_is_up():
+            self.findings.wrong("service", f"its LLM is not back after {self.seconds / 4:.0f} s")
         self._open = False
         while self._busy:
             await asyncio.sleep(0.01)
@@ -180,7 +193,7 @@ async def soak(
         lasting = Soak(service, shoppers, findings, seconds, report)
         await lasting.capacity(seconds / 30)  # as warm as it will be
         most = await lasting.capacity(seconds / 10)
-        report(f"{most:.1f} a second at most, {SHARE * most:.1f} from now on")
+        report(f"{most:.1f} a second are ranked by the LLM at most, {SHARE * most:.1f} come from now on")
         findings.counts.clear()
         for shopper in shoppers:
             shopper.latencies.clear()
@@ -225,7 +238,10 @@ def main() -> None:
         }
         async with expecting(Settings(_env_file=None, **values)) as expected:  # type: ignore[call-arg]
             users = expected.model.histories.user_ids()[: SHOPPERS // 2]
-            return await soak(Program(values, folder), expected, users, 60 * arguments.minutes, say)
+            findings = await soak(Program(values, folder), expected, users, 60 * arguments.minutes, say)
+            if findings.violations:
+                say((folder / "service.log").read_text()[-LOG_CHARACTERS:])
+            return findings
 
     with tempfile.TemporaryDirectory() as folder:
         findings = asyncio.run(run(Path(folder)))
