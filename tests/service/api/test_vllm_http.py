@@ -91,22 +91,21 @@ async def test_both_engines_give_the_same_answers(on_vllm: httpx.AsyncClient, on
         assert sum(scores(ours.json()).values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("engine", ["on_vllm", "on_transformers"])
 async def test_neither_company_nor_caches_nor_the_order_of_candidates_change_a_score(
-    engine: str, request: pytest.FixtureRequest
+    on_vllm: httpx.AsyncClient, on_transformers: httpx.AsyncClient
 ):
     """Users one by one, then at once among explanations, with their candidates in another order."""
-    client: httpx.AsyncClient = request.getfixturevalue(engine)
     asked = [question(f"u{number}") for number in range(6)]
-    alone = [scores((await client.post("/recommend", json=body)).json()) for body in asked]
     shuffled = [
         {**body, "candidates": CANDIDATES[place:][::-1] + CANDIDATES[:place]} for place, body in enumerate(asked)
     ]
-    explained = [client.get("/explain/genre", params={"user_id": body["user_id"]}) for body in asked]
-    answers = await asyncio.gather(*(client.post("/recommend", json=body) for body in shuffled * 2), *explained)
-    for place, answer in enumerate(answers[: 2 * len(asked)]):
-        assert answer.json()["fallback"] is None
-        assert scores(answer.json()) == pytest.approx(alone[place % len(asked)], abs=1e-4)
+    for client in (on_vllm, on_transformers):
+        alone = [scores((await client.post("/recommend", json=body)).json()) for body in asked]
+        explained = [client.get("/explain/genre", params={"user_id": body["user_id"]}) for body in asked]
+        answers = await asyncio.gather(*(client.post("/recommend", json=body) for body in shuffled * 2), *explained)
+        for place, answer in enumerate(answers[: 2 * len(asked)]):
+            assert answer.json()["fallback"] is None
+            assert scores(answer.json()) == pytest.approx(alone[place % len(asked)], abs=1e-4)
 
 
 async def test_both_engines_explain_alike(on_vllm: httpx.AsyncClient, on_transformers: httpx.AsyncClient):
