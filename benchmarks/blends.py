@@ -72,7 +72,7 @@ def fit_and_evaluate(dataset: Path, settings: Settings, directory: Path, seed: i
         config = BackboneTrainingConfig(presets=(name,), loop=settings.loop, seed=seed)
         run = StageRun(directory / name, config, seed, {"dataset": str(dataset)})
         backbones[name] = train_backbone(split, config, run)
-    reading = HybridConfig(num_items=len(split.catalogue))
+    reading = HybridConfig(num_items=len(split.catalogue), word_directions=SignalsConfig().word_directions)
     texts = item_text_vectors(split.catalogue, reading, directory.parent / "texts").numpy()
     model = bare_model(split, backbones[settings.preset], texts)
     blends = _fit(split, model, seed)

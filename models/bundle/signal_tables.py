@@ -20,7 +20,7 @@ class SignalTables:
     """Row 0 of every table is the padding item's.
 
     Attributes:
-        text_vectors: (N+1, Q) float16, unit length: embeddings of the items' texts.
+        text_vectors: (N+1, Q) float16, unit length: embeddings of the items' texts, words beside sentences.
         words: (N+1, X) int32 numbers of the distinct words of each title, `NO_WORD` where it has fewer.
         word_weights: (N+1, X) float16 TF-IDF weights of these words, of unit length for each title.
         neighbours: (N+1, k) int32 the items whose texts are nearest, itself first.

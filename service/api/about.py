@@ -38,4 +38,6 @@ async def get_about(runtime: RuntimeOf, deployment: DeploymentOf) -> About:
         signals=[
             Signal(id=signal.id, title=signal.title, lift=signal.lift and Worth.of(signal.lift)) for signal in signals
         ],
+        sources=list(blends.retrieval.sources),
+        refitted=manifest.refitted,
     )

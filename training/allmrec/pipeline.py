@@ -185,8 +185,13 @@ class Pipeline:
     @cached_property
     def signals(self) -> SignalTables:
         """What signals without an LLM are computed from."""
-        config, items = self.recipe.signals, len(self.split.catalogue)
-        read = HybridConfig(num_items=items, text_encoder=config.text_encoder, max_text_tokens=config.max_text_tokens)
+        config = self.recipe.signals
+        read = HybridConfig(
+            num_items=len(self.split.catalogue),
+            text_encoder=config.text_encoder,
+            max_text_tokens=config.max_text_tokens,
+            word_directions=config.word_directions,
+        )
         return build_signals(self.split, self._texts_of(read).numpy(), config)
 
     @cached_property

@@ -37,6 +37,7 @@ class SignalsConfig(Config):
         discount: what a pair counts less for every step between.
         most_pairs: the most frequent pairs that are kept of an item.
         title_words: distinct words of a title that are kept, the most telling first.
+        word_directions: of the words that stand beside sentence embeddings where texts are compared (ADR 15).
     """
 
     text_encoder: str = EMBEDDED
@@ -47,6 +48,7 @@ class SignalsConfig(Config):
     discount: float = Field(0.85, gt=0, le=1)
     most_pairs: int = Field(200, gt=0)
     title_words: int = Field(32, gt=0)
+    word_directions: int = Field(256, ge=0)
 
 
 def build_signals(split: SequenceSplit, text_vectors: np.ndarray, config: SignalsConfig) -> SignalTables:
@@ -54,7 +56,8 @@ def build_signals(split: SequenceSplit, text_vectors: np.ndarray, config: Signal
 
     Args:
         split: the data.
-        text_vectors: (N+1, Q) embeddings of the items' texts.
+        text_vectors: (N+1, Q) embeddings of the items' texts, with as many directions of words beside them as the
+            config says.
         config: how.
     """
     vectors = text_vectors / np.maximum(np.linalg.norm(text_vectors, axis=1, keepdims=True), 1e-9)

@@ -53,3 +53,5 @@ class About(BaseModel):
     )
     llm_in_words: str = Field(description="The same for people.")
     signals: list[Signal] = Field(description="Of the blend without the LLM, what it would miss most first.")
+    sources: list[str] = Field(description="Where candidates come from: cf, followed, text.")
+    refitted: bool = Field(description="Whether all was fitted again on all interactions once it was chosen.")

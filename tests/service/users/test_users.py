@@ -124,6 +124,7 @@ async def test_about_tells_what_the_llm_and_the_signals_are_worth(client: httpx.
     worth = {"mean": 0.02, "low": 0.01, "high": 0.03}
     assert about["ranker"] == "llm"
     assert about["llm_lift"] == worth
+    assert (about["sources"], about["refitted"]) == (["cf"], False)
     assert about["llm_in_words"] == "the LLM adds +0.0200 (+0.0100 to +0.0300) of NDCG@10 to the blend without it"
     assert about["signals"] == [{"id": name, "title": name, "lift": worth} for name in ("cf", "words_best")]
 

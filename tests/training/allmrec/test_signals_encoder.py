@@ -19,7 +19,8 @@ def test_signals_are_made_by_the_encoder_of_the_recipe(tmp_path: Path) -> None:
     """The tables are those of its vectors, cut to so many tokens."""
     generate(DemoConfig(users=60, items=100, seed=0)).save(tmp_path / "data")
     encoder = write_tiny_encoder(tmp_path, ["title", "categories", "the", "of", "drama", "comedy"])
-    recipe = load_recipe("demo", [f"signals.text_encoder={encoder}", "signals.max_text_tokens=12"])
+    settings = [f"signals.text_encoder={encoder}", "signals.max_text_tokens=12", "signals.word_directions=0"]
+    recipe = load_recipe("demo", settings)
     pipeline = Pipeline(tmp_path / "data", recipe, tmp_path / "run", Console(quiet=True))
     made = pipeline.signals
     text_encoder = TextEncoder(encoder, 12)
