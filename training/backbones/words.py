@@ -20,9 +20,10 @@ SPARE, POWERS = 16, 4
 
 
 def fit_words(texts: Sequence[str], size: int, seed: int = 0) -> WordEncoder | None:
-    """The words of `texts`, in at most `size` directions; None where no two texts share a word.
+    """The words of `texts`, in at most `size` directions; None where no two texts share a word that another lacks.
 
-    A word of one text alone says nothing that another could share, and is left out; one of all texts weighs nothing.
+    A word of one text alone says nothing that another could share, one of all texts nothing that another could lack:
+    they are left out.
     The directions are the right singular vectors of the TF-IDF matrix, whose rows have unit length.
 
     Args:
@@ -32,7 +33,7 @@ def fit_words(texts: Sequence[str], size: int, seed: int = 0) -> WordEncoder | N
     """
     said = [text for text in texts if text]
     found = Counter(word for text in said for word in set(WORD.findall(text.lower())))
-    frequencies = [(word, count) for word, count in found.most_common(MOST_WORDS) if count > 1]
+    frequencies = [(word, count) for word, count in found.most_common(MOST_WORDS) if 1 < count < len(said)]
     vocabulary = sorted(word for word, _ in frequencies)
     counts = np.asarray([found[word] for word in vocabulary], dtype=np.float64)
     rarities = np.log(len(said) / counts)

@@ -39,8 +39,9 @@ def test_likeness_is_that_of_truncated_tf_idf() -> None:
 
 
 def test_words_of_one_text_say_nothing() -> None:
-    """A catalogue whose texts share none has no words; sizes are at most what there is."""
+    """Nor do words of all texts; a catalogue that has no others has no words. Sizes are at most what there is."""
     assert fit_words(["", "red", "blue"], 4) is None
+    assert fit_words(["", "red fox", "red cat"], 4) is None
     words = fit_words(["", "red fox", "red cat", "blue"], 4)
     assert words is not None
     assert (words.vocabulary, words.size) == (["red"], 1)
@@ -55,10 +56,3 @@ def test_the_randomised_svd_finds_the_first_directions() -> None:
     found = right_singular_vectors(matrix, 8, np.random.default_rng(1))
     assert np.abs((found * right[:, :8]).sum(axis=0)) == pytest.approx(np.ones(8), abs=1e-6)
     assert np.array_equal(found, right_singular_vectors(matrix, 8, np.random.default_rng(1)))
-
-
-def test_words_of_all_texts_weigh_nothing() -> None:
-    """A catalogue whose texts share no other has vectors of zeros."""
-    words = fit_words(["", "red fox", "red cat"], 4)
-    assert words is not None
-    assert not words.encode(["red fox", "red"]).any()
