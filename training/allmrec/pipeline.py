@@ -43,6 +43,7 @@ from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.stage import train_stage1
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.backbones.external import external_inputs
 from training.backbones.texts import item_text_vectors, item_words
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
@@ -313,7 +314,8 @@ class Pipeline:
 
     @cached_property
     def _backbone_run(self) -> StageRun:
-        return self._stage_run("backbone", self.recipe.backbone, {"data": self._data_fingerprint})
+        inputs = {"data": self._data_fingerprint, **external_inputs(self.recipe.backbone)}
+        return self._stage_run("backbone", self.recipe.backbone, inputs)
 
     @cached_property
     def _stage1_run(self) -> StageRun:

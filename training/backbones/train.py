@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from models.backbones import Backbone, backbone_config, create_backbone, load_backbone, save_backbone
+from models.backbones import BACKBONES, Backbone, backbone_config, create_backbone, load_backbone, save_backbone
 from models.backbones.hybrid import Hybrid, HybridConfig
 from training.backbones.config import BackboneTrainingConfig, Preset
+from training.backbones.external import ExternalSource, import_backbone
 from training.backbones.full_ranking import FullRanking
 from training.backbones.loss import WindowBatch, WindowLoss
 from training.backbones.race import race
@@ -25,7 +26,7 @@ PRESETS_FOLDER = "presets"
 
 
 def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: StageRun) -> Backbone:
-    """Run the stage, or load its result if it is done.
+    """Run the stage, or load its result if it is done. A backbone of the kind `external` is imported instead.
 
     Args:
         split: the data.
@@ -40,6 +41,12 @@ def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: St
     if run.is_done:
         return load_backbone(run.directory)
     run.start()
+    if config.is_external:
+        imported = import_backbone(split, ExternalSource.of(config.settings), config.device)
+        validation = FullRanking.of(split, Holdout.VALIDATION, config.validation_users).metrics(imported)
+        save_backbone(imported, run.directory)
+        run.finish({"validation": validation, "items": int(imported.placed.sum())})
+        return load_backbone(run.directory)
     trainer = BackboneTrainer(split, config, run)
     result = race(config.candidates, config.loop, trainer.train, run)
     for name, backbone in result.others.items():
@@ -86,9 +93,12 @@ class BackboneTrainer:
         return backbone, self._run.train(task, loop, f"backbone {name}", name)
 
     def create(self, preset: Preset) -> Backbone:
-        """A backbone with fresh weights, which has read the texts if it reads any."""
+        """A backbone with fresh weights, which has read the texts, or has room for all users, if it reads these."""
         catalogue, device = self._split.catalogue, self._config.device
-        config = backbone_config(preset.kind, {"num_items": len(catalogue), **preset.settings})
+        sizes = {"num_items": len(catalogue)}
+        if preset.kind in BACKBONES and BACKBONES[preset.kind][0].reads_users:
+            sizes["num_users"] = len(self._split)
+        config = backbone_config(preset.kind, sizes | preset.settings)
         if isinstance(config, HybridConfig):
             texts = item_text_vectors(catalogue, config, self._run.directory, device)
             config = config.model_copy(update={"text_size": texts.shape[1]})

@@ -118,6 +118,14 @@ class SequenceSplit:
         held_out = np.array([self.validation[user], self.test[user]])
         return np.concatenate([self.train[user], held_out[held_out != PADDING_ITEM]])
 
+    def training_frame(self) -> pl.DataFrame:
+        """What is learned from, one row an interaction: `user_id`, `item_id`, and `position` from 0, oldest first."""
+        flat = Sequences.of(self.train)
+        positions = np.arange(len(flat.items)) - np.repeat(flat.offsets[:-1], flat.lengths)
+        user_ids, item_ids = (np.asarray(ids, dtype=object) for ids in (self.user_ids, self.catalogue.item_ids))
+        columns = {"user_id": user_ids[flat.owners], "item_id": item_ids[flat.items], "position": positions}
+        return pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "position": pl.Int64})
+
     def negative_sampler(self, trained_only: bool = False) -> NegativeSampler:
         """A sampler of training negatives: items outside a user's training sequence.
 

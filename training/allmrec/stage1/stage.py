@@ -122,7 +122,7 @@ class Stage1:
         texts = catalogue_texts(split.catalogue, config.text_categories)
         self.tokens = self.encoder.tokenize(texts)
         self.trained = torch.from_numpy(split.catalogue.trained).to(config.device)
-        self.known = torch.ones_like(self.trained) if backbone.reads_texts else self.trained
+        self.known = backbone.places(self.trained)
         self.item_vectors = backbone.item_vectors.detach()
         self._examples()
 
@@ -139,7 +139,7 @@ class Stage1:
 
         self.candidates = draw_candidates(split, Holdout.VALIDATION, config.seed).at_most(config.validation_users)
         histories = [split.history(int(user), Holdout.VALIDATION) for user in self.candidates.users]
-        self.validation_users = represent_all(self.backbone, histories)
+        self.validation_users = represent_all(self.backbone, histories, users=1 + self.candidates.users)
 
     def _examples(self) -> None:
         """The chosen positions: whose they are, the positive, and what came before it as x_u."""
@@ -152,7 +152,8 @@ class Stage1:
             raise DataError("no training sequence has two items and lacks another: stage 1 has nothing to learn from")
         self.users = np.asarray([user for user, _ in places])
         self.positives = np.asarray([train[user][place] for user, place in places], dtype=np.int64)
-        self.representations = represent_all(self.backbone, [train[user][:place] for user, place in places])
+        histories = [train[user][:place] for user, place in places]
+        self.representations = represent_all(self.backbone, histories, users=1 + self.users)
         self.sampler = self.split.negative_sampler(trained_only=True)
 
     def train_heads(self, phase: str) -> Outcome:

@@ -125,5 +125,5 @@ def fit_projector(
 
 
 def _temperature(model: CatalogueModel, held_out: HeldOut) -> float:
-    users_E_D = model.user_vectors(held_out.users.histories)
+    users_E_D = model.user_vectors(held_out.users.histories, held_out.users.user_ids)
     return fit_temperature(candidate_logits(users_E_D, model.cf_vectors, held_out.candidates.items))
