@@ -15,8 +15,8 @@ import torch
 from models.backbones import BACKBONES, create_backbone
 from training.backbones.config import PRESETS
 from training.backbones.full_ranking import FullRanking
-from training.backbones.loss import WindowBatch, WindowLoss
-from training.backbones.windows import Windows
+from training.backbones.loss import WindowLoss
+from training.backbones.windows import WindowBatch, Windows
 from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
 from training.data.splits import Holdout, SequenceSplit
 

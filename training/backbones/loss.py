@@ -5,8 +5,6 @@ Axes: B windows of a batch, W their positions, M real positions of all of them, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -15,16 +13,8 @@ from models.catalogue import PADDING_ITEM
 from training.backbones.config import Preset
 from training.backbones.negatives import SharedNegatives
 from training.backbones.objectives import Objective, bce, full_softmax, sampled_softmax
-from training.backbones.windows import Windows
+from training.backbones.windows import WindowBatch, Windows
 from training.data.splits import SequenceSplit
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """Rows of the windows, and what seeds their negatives."""
-
-    rows: np.ndarray
-    seed: tuple[int, int, int]
 
 
 class WindowLoss:
@@ -53,11 +43,11 @@ class WindowLoss:
     def __call__(self, batch: WindowBatch) -> torch.Tensor:
         """The scalar loss."""
         rng = np.random.default_rng(batch.seed)
-        items_B_W = self.windows.items_of(batch.rows)
+        items_B_W = self.windows.items_of(batch.own)
         match self.preset.objective:
             case Objective.BCE:
                 users = np.repeat(self.windows.users[batch.rows], self.windows.lengths[batch.rows])
-                negatives_M = self._sampler.sample(users, 1, rng)[:, 0]
+                negatives_M = self._sampler.sample(users, 1, rng)[self.windows.positions_of(batch), 0]
                 table, places_B_W, negatives = self._gather(items_B_W, negatives_M)
                 return bce(*self._outputs(batch, places_B_W, table), negatives, table)
             case Objective.SAMPLED_SOFTMAX:
@@ -89,5 +79,5 @@ class WindowLoss:
         """Outputs (M, d) and targets (M,) at real positions; both places are of `table`, whose row 0 is padding."""
         inputs_B_T, targets_B_T = places_B_W[:, :-1], places_B_W[:, 1:]
         real_B_T = inputs_B_T != PADDING_ITEM
-        users_B = torch.from_numpy(1 + self.windows.users[batch.rows]).to(table.device)
+        users_B = torch.from_numpy(1 + self.windows.users[batch.own]).to(table.device)
         return self.backbone.outputs(inputs_B_T, table, users_B)[real_B_T], targets_B_T[real_B_T]

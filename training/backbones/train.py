@@ -11,10 +11,10 @@ from models.backbones.hybrid import Hybrid, HybridConfig
 from training.backbones.config import BackboneTrainingConfig, Preset
 from training.backbones.external import ExternalSource, import_backbone
 from training.backbones.full_ranking import FullRanking
-from training.backbones.loss import WindowBatch, WindowLoss
+from training.backbones.loss import WindowLoss
 from training.backbones.race import race
 from training.backbones.texts import item_text_vectors
-from training.backbones.windows import Windows
+from training.backbones.windows import WindowBatch, Windows
 from training.data.splits import Holdout, SequenceSplit
 from training.runs.context import RunContext
 from training.runs.loop import LoopConfig, Outcome, Task, epoch_rng, seed_everything
@@ -44,14 +44,18 @@ def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: St
     if config.is_external:
         imported = import_backbone(split, ExternalSource.of(config.settings), config.device)
         validation = FullRanking.of(split, Holdout.VALIDATION, config.validation_users).metrics(imported)
-        save_backbone(imported, run.directory)
+        run.alone(lambda: save_backbone(imported, run.directory))
         run.finish({"validation": validation, "items": int(imported.placed.sum())})
         return load_backbone(run.directory)
     trainer = BackboneTrainer(split, config, run)
     result = race(config.candidates, config.loop, trainer.train, run)
-    for name, backbone in result.others.items():
-        save_backbone(backbone, run.directory / PRESETS_FOLDER / name)
-    save_backbone(result.backbone, run.directory)
+
+    def save() -> None:
+        for name, backbone in result.others.items():
+            save_backbone(backbone, run.directory / PRESETS_FOLDER / name)
+        save_backbone(result.backbone, run.directory)
+
+    run.alone(save)
     run.write_curve(result.outcome.curve, result.chosen)
     run.finish(result.summary)
     return load_backbone(run.directory)
@@ -89,7 +93,7 @@ class BackboneTrainer:
         )
         loss = WindowLoss(backbone, windows, self._split, preset)
         validate = (lambda: self._validation.metrics(backbone)) if len(self._validation.positives) else None
-        task = Task(backbone, optimizer, batches, loss, validate)
+        task = Task(backbone, optimizer, batches, loss, validate, windows.part)
         return backbone, self._run.train(task, loop, f"backbone {name}", name)
 
     def create(self, preset: Preset) -> Backbone:

@@ -11,7 +11,7 @@ Axes: B positions of a batch, 2B their positive and negative items, D CF size, J
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,8 @@ def train_stage1(
             f" texts {validation['text_ndcg@10']:.4f}"
         )
     run.write_curve(curve, "stage 1")
-    stage.result().save(run.directory)
+    result = stage.result()
+    run.alone(lambda: result.save(run.directory))
     run.finish(metrics)
     return Aligned.load(run.directory, config)
 
@@ -104,10 +105,17 @@ def chosen_positions(sequences: Sequence[np.ndarray], limit: int, seed: int = 0)
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows of the examples, and what seeds their negatives."""
+    """Rows of the examples, what seeds their negatives, and which of them are computed here."""
 
     rows: np.ndarray
     seed: tuple[int, int, int]
+    mine: slice = slice(None)
+
+    def part(self, index: int, count: int) -> tuple[_Batch | None, float]:
+        """As `Task.part`."""
+        mine = slice(index, None, count)
+        rows = len(self.rows[mine])
+        return replace(self, mine=mine) if rows else None, rows / len(self.rows)
 
 
 class Stage1:
@@ -219,16 +227,18 @@ class Stage1:
             return [_Batch(order[at : at + batch_size], (self.config.seed, epoch, at)) for at in starts]
 
         def loss(batch: _Batch) -> torch.Tensor:
-            positives = self.positives[batch.rows]
-            negatives = self.sampler.sample(self.users[batch.rows], 1, np.random.default_rng(batch.seed))[:, 0]
+            rows = batch.rows[batch.mine]
+            positives = self.positives[rows]
+            drawn = self.sampler.sample(self.users[batch.rows], 1, np.random.default_rng(batch.seed))
+            negatives = drawn[batch.mine, 0]
             items_2B = np.concatenate([positives, negatives])
             return self.loss(
-                self.representations[torch.from_numpy(batch.rows).to(self.representations.device)],
+                self.representations[torch.from_numpy(rows).to(self.representations.device)],
                 self.item_vectors[torch.from_numpy(items_2B).to(self.item_vectors.device)],
                 texts_of(items_2B),
             )
 
-        return Task(module, optimizer, batches, loss)
+        return Task(module, optimizer, batches, loss, part=_Batch.part)
 
     def _looked_up(self, items_2B: np.ndarray) -> torch.Tensor:
         """Q (2B, d_T) of items as last encoded."""
