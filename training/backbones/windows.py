@@ -20,12 +20,18 @@ class WindowBatch:
     Attributes:
         rows: (B,) of the windows.
         seed: of their negatives, drawn for all of them whoever computes which.
-        mine: which of them are computed here; all if not given.
+        part: index and count of the parts that they are dealt out to, one of which is computed here.
     """
 
     rows: np.ndarray
     seed: tuple[int, int, int]
-    mine: slice = slice(None)
+    part: tuple[int, int] = (0, 1)
+
+    @property
+    def mine(self) -> slice:
+        """Which of the rows are computed here."""
+        index, count = self.part
+        return slice(index, None, count)
 
     @property
     def own(self) -> np.ndarray:
@@ -72,7 +78,7 @@ class Windows:
 
     def part(self, batch: WindowBatch, index: int, count: int) -> tuple[WindowBatch | None, float]:
         """As `Task.part`: every `count`-th window; a share of the loss is one of the positions."""
-        part = replace(batch, mine=slice(index, None, count))
+        part = replace(batch, part=(index, count))
         steps = self.lengths[part.own].sum()
         return part if steps else None, float(steps / self.lengths[batch.rows].sum())
 

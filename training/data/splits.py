@@ -99,6 +99,14 @@ class SequenceSplit:
         """The number of users U."""
         return len(self.user_ids)
 
+    def numbers_of(self, user_ids: Sequence[str]) -> np.ndarray:
+        """(n,) each user's number, 1..U, as backbones that read users have it; 0 for somebody else."""
+        return np.asarray([self._numbers.get(user_id, 0) for user_id in user_ids], dtype=np.int64)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {user_id: 1 + row for row, user_id in enumerate(self.user_ids)}
+
     def target(self, holdout: Holdout) -> np.ndarray:
         """(U,) the items to predict; padding for users who are not evaluated."""
         return self.test if holdout is Holdout.TEST else self.validation

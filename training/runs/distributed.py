@@ -1,6 +1,6 @@
 """Several processes that train one model: the one module that knows how many there are.
 
-`accelerate launch` starts them. All run the same program on the same data and a file system that they share. Of every
+`torchrun` starts them, or `accelerate launch` on GPUs. All run the same program on the same data and a file system that they share. Of every
 batch each computes its part, gradients are summed, and so all go the same way, which is that of one process. What
 cannot be shared, the first does alone: deciding, validating, writing, showing.
 """
@@ -53,9 +53,11 @@ class Processes:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         device = trained[0].device
         has = torch.tensor([float(parameter.grad is not None) for parameter in trained], device=device)
-        own = [parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad for parameter in trained]
+        own = [
+            parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad for parameter in trained
+        ]
         summed = self.sum(torch.cat([has, *(gradient.float().flatten() for gradient in own)]))
-        gradients = summed[len(trained) :].split([parameter.numel() for parameter in trained])
+        gradients = torch.split(summed[len(trained) :], [parameter.numel() for parameter in trained])
         for parameter, gradient, held in zip(trained, gradients, summed[: len(trained)].tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if held else None
 
@@ -107,7 +109,7 @@ class Processes:
 
 @cache
 def processes() -> Processes:
-    """Those that `accelerate launch` started, or this one."""
+    """Those that were launched together, or this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     from accelerate import Accelerator  # noqa: PLC0415 - an extra, and seconds to import

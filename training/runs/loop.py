@@ -239,6 +239,7 @@ class _Loop(Generic[Batch]):
         self.batches = self.task.batches(state.epoch)
         if self.config.validate_first and state.step == 0:
             self._validate()
+        self._look_at_clock()
         while (ended_by := self._ended()) is None:
             self._advance()
             self._step(self.batches[state.position])

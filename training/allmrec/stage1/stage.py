@@ -105,17 +105,23 @@ def chosen_positions(sequences: Sequence[np.ndarray], limit: int, seed: int = 0)
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows of the examples, what seeds their negatives, and which of them are computed here."""
+    """Rows of the examples, what seeds their negatives, and to how many they are dealt out, of which this is one."""
 
     rows: np.ndarray
     seed: tuple[int, int, int]
-    mine: slice = slice(None)
+    dealt: tuple[int, int] = (0, 1)
+
+    @property
+    def mine(self) -> slice:
+        """Which of the rows are computed here."""
+        index, count = self.dealt
+        return slice(index, None, count)
 
     def part(self, index: int, count: int) -> tuple[_Batch | None, float]:
         """As `Task.part`."""
-        mine = slice(index, None, count)
-        rows = len(self.rows[mine])
-        return replace(self, mine=mine) if rows else None, rows / len(self.rows)
+        part = replace(self, dealt=(index, count))
+        rows = len(self.rows[part.mine])
+        return part if rows else None, rows / len(self.rows)
 
 
 class Stage1:
