@@ -1,8 +1,8 @@
 """Several processes that train one model: the one module that knows how many there are.
 
-`torchrun` starts them, or `accelerate launch` on GPUs. All run the same program on the same data and a file system that they share. Of every
-batch each computes its part, gradients are summed, and so all go the same way, which is that of one process. What
-cannot be shared, the first does alone: deciding, validating, writing, showing.
+`torchrun` starts them, or `accelerate launch` on GPUs. All run the same program on the same data and a file system
+that they share. Of every batch each computes its part, gradients are summed, and so all go the same way, which is that
+of one process. What cannot be shared, the first does alone: deciding, validating, writing, showing.
 """
 
 from __future__ import annotations
