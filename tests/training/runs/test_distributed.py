@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from models.backbones import load_backbone, represent_all
+from tests.tiny import tiny_split
 from tests.training.runs.trained_together import main
 from training.runs.distributed import Processes, processes
 from training.runs.loop import LoopConfig, Task, TrainingError, train
@@ -52,10 +53,14 @@ def test_two_processes_have_the_loss_curve_of_one(stage: str, folders: dict[int,
     assert len({record["loss"] for record in curves[0] if "loss" in record}) > 1
 
 
-def test_two_processes_end_with_the_weights_of_one(folders: dict[int, Path]) -> None:
-    alone, together = (load_file(folders[count] / "bce" / "backbone.safetensors") for count in (1, 2))
-    for name, weight in alone.items():
-        torch.testing.assert_close(together[name], weight, atol=1e-5, rtol=1e-3)
+def test_two_processes_end_with_the_backbone_of_one(folders: dict[int, Path]) -> None:
+    """It says the same. Biases of keys differ: attention does not heed them, so their gradients are rounding alone."""
+    alone, together = (load_backbone(folders[count] / "bce") for count in (1, 2))
+    torch.testing.assert_close(together.item_vectors, alone.item_vectors, atol=1e-4, rtol=1e-3)
+    histories = tiny_split().train
+    torch.testing.assert_close(
+        represent_all(together, histories), represent_all(alone, histories), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_one_process_needs_nobody() -> None:
