@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from models.backbones import create_backbone
+from models.backbones import BACKBONES, create_backbone
 from training.backbones.config import PRESETS
 from training.backbones.full_ranking import FullRanking
-from training.backbones.loss import WindowBatch, WindowLoss
-from training.backbones.windows import Windows
+from training.backbones.loss import WindowLoss
+from training.backbones.windows import WindowBatch, Windows
 from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
 from training.data.splits import Holdout, SequenceSplit
 
@@ -51,7 +51,8 @@ def measure(
     texts = torch.randn(items + 1, TEXT_SIZE) / TEXT_SIZE**0.5
     for name in presets:
         preset = PRESETS[name]
-        backbone = create_backbone(preset.kind, {"num_items": items, **preset.settings})
+        sizes = {"num_items": items} | ({"num_users": len(split)} if BACKBONES[preset.kind][0].reads_users else {})
+        backbone = create_backbone(preset.kind, sizes | preset.settings)
         if backbone.reads_texts:
             backbone.read_texts(texts, torch.from_numpy(split.catalogue.trained))
         optimizer = torch.optim.Adam(backbone.parameters(), fused=True)

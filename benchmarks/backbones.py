@@ -57,7 +57,7 @@ def figures(backbone: Backbone, split: SequenceSplit, holdout: Holdout, seed: in
     """Of all, warm, cold and unseen items, as far as there are any."""
     candidates = draw_candidates(split, holdout, seed)
     ranking = FullRanking.of(split, holdout)
-    users_E_D = represent_all(backbone, ranking.histories)
+    users_E_D = represent_all(backbone, ranking.histories, users=1 + ranking.users)
     among = positive_ranks(candidate_logits(users_E_D, backbone.item_vectors, candidates.items))
     everywhere = ranking.ranks(backbone)
     found = {

@@ -64,7 +64,7 @@ class Questionnaire:
             for row in rng.integers(len(users), size=count):
                 ranked = (1 + rng.permutation(len(catalogue))[:candidates]).tolist()
                 history = histories.of(users[row]).tolist()
-                user_vector = self._model.user_vectors([history])[0]
+                user_vector = self._model.user_vectors([history], [users[row]])[0]
                 question = self._composer.recommend(user_vector, history, ranked)
                 body = {"user_id": users[row], "candidates": [catalogue.item_ids[item] for item in ranked]}
                 asked.append(Asked(question, self._shown(ranked), body))

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
-def write_tiny_encoder(directory: Path, words: list[str], size: int = 16, seed: int = 0) -> str:
+def write_tiny_encoder(directory: Path, words: list[str], size: int = 16, seed: int = 0, dropout: float = 0.1) -> str:
     """Write a two-layer BERT over `words` in sentence-transformers' format and return its path."""
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL[1]))
@@ -34,6 +34,8 @@ def write_tiny_encoder(directory: Path, words: list[str], size: int = 16, seed: 
         num_attention_heads=2,
         intermediate_size=2 * size,
         max_position_embeddings=32,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     raw = directory / "raw"
     BertModel(config).save_pretrained(raw)

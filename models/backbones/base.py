@@ -35,8 +35,9 @@ class BackboneConfig(Config):
 
 
 class Backbone(nn.Module, ABC):
-    """A sequential recommender whose logit for item i after a history is `x_u . E_i`.
+    """A recommender whose logit for item i after a history is `x_u . E_i`.
 
+    Most know users by their histories alone; one that `reads_users` has vectors of those that it was trained on.
     Histories are item numbers, padded with 0 on the left, latest item last. Padding never changes a result.
     """
 
@@ -44,6 +45,8 @@ class Backbone(nn.Module, ABC):
     """Its name in the registry."""
     reads_texts: ClassVar[bool] = False
     """Whether items have vectors by their texts, so that those without training interactions have some too."""
+    reads_users: ClassVar[bool] = False
+    """Whether who a user is changes x_u, and not the history alone."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -99,18 +102,33 @@ class Backbone(nn.Module, ABC):
         """
         return self
 
+    def places(self, trained_N: torch.Tensor) -> torch.Tensor:
+        """(N+1,) bool: the items whose vectors mean something; what the others are must be told by their texts.
+
+        Args:
+            trained_N: (N+1,) bool: the items with training interactions.
+        """
+        return torch.ones_like(trained_N) if self.reads_texts else trained_N
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The state dict to save: all that a frozen backbone needs."""
         return self.state_dict()
 
     @abstractmethod
-    def outputs(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
+    def outputs(
+        self,
+        history_B_T: torch.Tensor,
+        item_vectors: torch.Tensor | None = None,
+        users_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The user's vector after every position, from the items up to and including it.
 
         Args:
             history_B_T: int64, at most `max_length` long.
             item_vectors: (N'+1, d) a table to read items from instead of its own, such as one where cold items
                 have vectors decoded from their text.
+            users_B: int64, each user's number in training, 1..U, or 0 for somebody unknown: for backbones that read
+                users, such as NCF; all unknown if not given.
 
         Returns:
             (B, T, d), zeros at padding.
@@ -120,17 +138,16 @@ class Backbone(nn.Module, ABC):
         self,
         history_B_T: torch.Tensor,
         item_vectors: torch.Tensor | None = None,
-        users_B: torch.Tensor | None = None,  # noqa: ARG002 - a sequential backbone knows users by their histories
+        users_B: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """x_u: (B, d), the output after the last position; zeros for an empty history.
 
         Args:
             history_B_T: int64, any length; only the last `max_length` items are read.
             item_vectors: as in `outputs`.
-            users_B: int64, each user's number in training, 1..U, or 0 for somebody unknown: for backbones with a vector
-                a user, such as NCF; all unknown if not given.
+            users_B: as in `outputs`.
         """
-        return self.outputs(history_B_T[:, -self.max_length :], item_vectors)[:, -1]
+        return self.outputs(history_B_T[:, -self.max_length :], item_vectors, users_B)[:, -1]
 
 
 def pad_histories(histories: Sequence[np.ndarray], max_length: int) -> np.ndarray:

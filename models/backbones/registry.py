@@ -14,13 +14,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.backbones.base import Backbone, BackboneConfig
+from models.backbones.external import External, ExternalConfig
+from models.backbones.gru4rec import GRU4Rec, GRU4RecConfig
 from models.backbones.hybrid import Hybrid, HybridConfig
+from models.backbones.ncf import NCF, NCFConfig
+from models.backbones.nextitnet import NextItNet, NextItNetConfig
 from models.backbones.sasrec import SASRec, SASRecConfig
 from models.errors import ConfigError
 
 BACKBONES: dict[str, tuple[type[Backbone], type[BackboneConfig]]] = {
     SASRec.kind: (SASRec, SASRecConfig),
     Hybrid.kind: (Hybrid, HybridConfig),
+    GRU4Rec.kind: (GRU4Rec, GRU4RecConfig),
+    NextItNet.kind: (NextItNet, NextItNetConfig),
+    NCF.kind: (NCF, NCFConfig),
+    External.kind: (External, ExternalConfig),
 }
 
 CONFIG_FILE = "backbone.json"

@@ -54,7 +54,12 @@ class SASRec(Backbone):
         """E: (N+1, d), row 0 zeros."""
         return self.items.weight
 
-    def outputs(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
+    def outputs(
+        self,
+        history_B_T: torch.Tensor,
+        item_vectors: torch.Tensor | None = None,
+        users_B: torch.Tensor | None = None,  # noqa: ARG002 - it knows users by their histories
+    ) -> torch.Tensor:
         """As `Backbone.outputs`."""
         table = self.item_vectors if item_vectors is None else item_vectors
         embedded_B_T_D = functional.embedding(history_B_T, table, padding_idx=0) * self.embedding_size**0.5

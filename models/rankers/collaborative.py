@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -11,6 +13,8 @@ from models.catalogue import PADDING_ITEM
 from models.rankers.base import Audience, LocalRanker
 
 SCORED_ROWS = 4096
+NumbersOf = Callable[[Sequence[str]], np.ndarray]
+"""Of user ids (E,): each user's number in the backbone's training, 0 for somebody unknown."""
 
 
 class CollaborativeRanker(LocalRanker):
@@ -22,6 +26,7 @@ class CollaborativeRanker(LocalRanker):
         backbone: encodes histories.
         item_vectors: (N+1, d) what candidates are compared with; the backbone's own if not given.
         history_vectors: (N+1, d) what the backbone reads histories with; its own if not given.
+        numbers_of: who is known to a backbone that reads users; nobody if not given.
     """
 
     ranks_catalogue = True
@@ -33,23 +38,29 @@ class CollaborativeRanker(LocalRanker):
         backbone: Backbone,
         item_vectors: torch.Tensor | None = None,
         history_vectors: torch.Tensor | None = None,
+        numbers_of: NumbersOf | None = None,
     ) -> None:
         self.id, self.title = id, title
         self._backbone = backbone
         self._item_vectors = backbone.item_vectors.detach() if item_vectors is None else item_vectors
-        self._history_vectors = history_vectors
+        self._history_vectors, self._numbers_of = history_vectors, numbers_of
 
     def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        users_E_D = represent_all(self._backbone, users.histories, self._history_vectors)
+        users_E_D = self._represent(users)
         return candidate_logits(users_E_D, self._item_vectors, candidates_E_C)
 
     async def score_all(self, users: Audience, items: int) -> np.ndarray:
         """See `Ranker.score_all`: one product, where `score` would gather every item's vector for every user."""
-        users_E_D = represent_all(self._backbone, users.histories, self._history_vectors)
+        users_E_D = self._represent(users)
         logits_E_N = (users_E_D @ self._item_vectors[: items + 1].T).cpu().numpy()
         logits_E_N[:, PADDING_ITEM] = -np.inf
         return logits_E_N
+
+    def _represent(self, users: Audience) -> torch.Tensor:
+        """x_u (E, d)."""
+        numbers = None if self._numbers_of is None else self._numbers_of(users.user_ids)
+        return represent_all(self._backbone, users.histories, self._history_vectors, numbers)
 
 
 @torch.no_grad()

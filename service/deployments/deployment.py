@@ -60,8 +60,13 @@ class Deployment:
         return self.bundle.model.catalogue
 
     def recent(self, history: np.ndarray) -> np.ndarray:
-        """The part of a history that the backbone reads, which alone decides the user representation."""
+        """The part of a history that the backbone reads."""
         return history[-self.bundle.model.backbone.max_length :]
+
+    def known_to_backbone(self, user_id: str | None) -> str | None:
+        """The user, where who that is decides the representation, beside the history; else None."""
+        model = self.bundle.model
+        return user_id if model.backbone.reads_users and user_id in model.histories else None
 
     def prompted(self, history: np.ndarray) -> np.ndarray:
         """The part of a history that a prompt shows."""

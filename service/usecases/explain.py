@@ -140,7 +140,7 @@ class Explainer:
             history = await self._histories.of_known(deployment, user_id, patience)
             user_vector = None
             if len(history.items):
-                user_vector = await self._representations.of(deployment, history.items, patience)
+                user_vector = await self._representations.of(deployment, history.items, user_id, patience)
         genres = deployment.composer.genres
         if not genres:
             return GenreAnswer([], None, None, user_vector)

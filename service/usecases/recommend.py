@@ -117,7 +117,7 @@ class Recommender:
                     history = await self._histories.of(deployment, query.user_id, sent, patience)
                     user_vector = None
                     if len(history.items):
-                        user_vector = await self._representations.of(deployment, history.items, patience)
+                        user_vector = await self._representations.of(deployment, history.items, query.user_id, patience)
                 pool = self._pool(deployment, query, candidates, history)
                 if user_vector is None:
                     return self._by_popularity(deployment, query, pool, missing, "cold_user")

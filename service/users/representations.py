@@ -1,4 +1,4 @@
-"""x_u by history and bundle version: from this process, from the store, or computed."""
+"""x_u by history, bundle version and, where a backbone reads users, user: from this process, the store, or computed."""
 
 from __future__ import annotations
 
@@ -35,16 +35,24 @@ class Representations:
         self._metrics = metrics
         self._local: LRU[bytes, torch.Tensor] = LRU(size)
 
-    async def of(self, deployment: Deployment, history: np.ndarray, patience: float | None = None) -> torch.Tensor:
+    async def of(
+        self,
+        deployment: Deployment,
+        history: np.ndarray,
+        user_id: str | None = None,
+        patience: float | None = None,
+    ) -> torch.Tensor:
         """x_u (d,) float32 of a history of item numbers, oldest first.
 
         Args:
             deployment: whose backbone.
             history: item numbers.
+            user_id: whose it is; nobody known if not given.
             patience: seconds to wait for the cache at most.
         """
         recent = deployment.recent(history)
-        key = representation_key(recent, deployment.version)
+        user_id = deployment.known_to_backbone(user_id)
+        key = representation_key(recent, deployment.version, user_id)
         vector = self._local.get(key)
         self._count("local", "miss" if vector is None else "hit")
         if vector is not None:
@@ -52,7 +60,8 @@ class Representations:
         vector = await self._stored(key, deployment.bundle.manifest.user_size, patience)
         if vector is None:
             loop = asyncio.get_running_loop()
-            vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent])
+            users = None if user_id is None else [user_id]
+            vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent], users)
             vector = vectors[0].float()
             self._put(key, vector.cpu().numpy().astype("<f4").tobytes())
         else:
@@ -91,8 +100,10 @@ class Representations:
         self._metrics.user_cache.labels(tier, result).inc()
 
 
-def representation_key(history: np.ndarray, bundle_version: str) -> bytes:
-    """The cache key of a history under a bundle."""
+def representation_key(history: np.ndarray, bundle_version: str, user_id: str | None = None) -> bytes:
+    """The cache key of a history under a bundle, and of a user where the backbone reads who that is."""
     digest = hashlib.sha256(bundle_version.encode() + b"\0")
+    if user_id is not None:
+        digest.update(hashlib.sha256(user_id.encode()).digest())
     digest.update(np.asarray(history, dtype="<i8").tobytes())
     return digest.digest()

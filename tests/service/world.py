@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from models.alignment.projection import TokenProjector
-from models.backbones import create_backbone
+from models.backbones import BACKBONES, create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import LLMRecord, Origin
@@ -113,8 +113,8 @@ def make_llm(directory: Path) -> Path:
     return directory
 
 
-def make_contents(token_size: int, seed: int = 0) -> CatalogueModel:
-    """Thirty items in four genres, six of them cold, and twenty users; all networks random."""
+def make_contents(token_size: int, seed: int = 0, kind: str = "sasrec") -> CatalogueModel:
+    """Thirty items in four genres, six of them cold, and twenty users; all networks random, the backbone of a kind."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     titles = [f"{a} {b}" for a in WORDS for b in WORDS if a != b][:ITEMS]
@@ -128,7 +128,10 @@ def make_contents(token_size: int, seed: int = 0) -> CatalogueModel:
     )
     histories = [random.permutation(WARM)[:length] + 1 for length in [10, *random.integers(1, 12, 19)]]
     config = {"num_items": ITEMS, "embedding_size": USER_SIZE, "max_length": 10}
-    backbone = create_backbone("sasrec", config).eval()
+    sizes = {"num_users": len(histories)} if BACKBONES[kind][0].reads_users else {}
+    backbone = create_backbone(kind, config | sizes).eval()
+    for weight in backbone.parameters() if sizes else ():
+        torch.nn.init.normal_(weight)
     cf_vectors = backbone.item_vectors.detach().clone()
     cf_vectors[WARM + 1 :] = torch.randn(ITEMS - WARM, USER_SIZE) * cf_vectors[1:WARM].std()
     joint = torch.randn(ITEMS + 1, JOINT_SIZE)
@@ -156,11 +159,11 @@ def make_signals(catalogue: Catalogue, histories: list[np.ndarray]) -> SignalTab
     return build_signals(split, torch.randn(len(catalogue) + 1, 6).numpy(), SignalsConfig(neighbours=5))
 
 
-def make_world(directory: Path) -> World:
-    """Write LLM and bundle into `directory`."""
-    llm_path = make_llm(directory / "llm")
+def make_world(directory: Path, kind: str = "sasrec", llm_path: Path | None = None) -> World:
+    """Write a bundle with a kind of backbone, and an LLM unless there is one, into `directory`."""
+    llm_path = llm_path or make_llm(directory / "llm")
     llm = load_llm(str(llm_path))
-    contents = make_contents(llm.token_size)
+    contents = make_contents(llm.token_size, kind=kind)
     home = directory / "bundles" / "tiny"
     write_bundle(
         home,

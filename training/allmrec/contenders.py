@@ -109,7 +109,9 @@ class Contenders:
         if self._blends is not None:
             signals = by_id(self._signals())
             return BlendRanker("blend", "Blend", self._blends.blend, signals, model.catalogue.interactions)
-        return CollaborativeRanker("index", "Bundle index", model.backbone, model.cf_vectors, model.cf_vectors)
+        numbers_of = model.histories.numbers_of
+        read = model.cf_vectors
+        return CollaborativeRanker("index", "Bundle index", model.backbone, read, read, numbers_of)
 
     def _collaborative(self) -> list[Ranker]:
         """The backbone, with the vectors that it was trained with, and stage 1's vectors in its place.
@@ -119,11 +121,11 @@ class Contenders:
         model, placement = self._model, self._aligned.placement
         backbone, device = model.backbone, model.cf_vectors.device
         by_item, by_text = placement.decoded_item.to(device), placement.decoded_text.to(device)
-        read = model.cf_vectors
+        read, numbers_of = model.cf_vectors, model.histories.numbers_of
         return [
-            CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone),
-            CollaborativeRanker("stage1_item", "Stage 1 (item encoder)", backbone, by_item, read),
-            CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read),
+            CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone, numbers_of=numbers_of),
+            CollaborativeRanker("stage1_item", "Stage 1 (item encoder)", backbone, by_item, read, numbers_of),
+            CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read, numbers_of),
         ]
 
     def _signals(self) -> Sequence[Ranker]:
@@ -156,10 +158,11 @@ class Contenders:
 
     def _retrievers(self) -> list[Retriever]:
         model, backbone = self._model, self._model.backbone
+        numbers_of = model.histories.numbers_of
         own = ItemIndex.build(backbone.item_vectors.detach().cpu().numpy())
         served = [] if self._finder is None else [FinderRetriever("served", "As served", model, self._finder)]
         return [
-            IndexRetriever(backbone.kind, type(backbone).__name__, backbone, own),
-            IndexRetriever("index", "Bundle index", backbone, model.index, model.cf_vectors),
+            IndexRetriever(backbone.kind, type(backbone).__name__, backbone, own, numbers_of=numbers_of),
+            IndexRetriever("index", "Bundle index", backbone, model.index, model.cf_vectors, numbers_of),
             *served,
         ]

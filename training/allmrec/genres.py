@@ -100,16 +100,17 @@ def fit_genres(
         prompt: says how much of a history is shown.
         config: how.
     """
-    histories = [items for items in split.train[::2] if len(items)]
+    histories, user_ids = split.train[::2], split.user_ids[::2]
     favorites = favorite_genres(model.catalogue, histories)
-    rows = np.flatnonzero(favorites >= 0)
+    rows = np.flatnonzero(favorites >= 0).tolist()
     start_G_2J = model.joint_genre
-    if not len(rows):
+    if not rows:
         return start_G_2J
-    histories = [histories[row] for row in rows]
+    histories, user_ids = [histories[row] for row in rows], [user_ids[row] for row in rows]
     targets_E = torch.from_numpy(favorites[rows]).to(start_G_2J.device)
     reader = GenreReader(model, interface)
-    users_E_Y1 = reader.users(model.user_vectors(histories).clone(), [prompt.shown(items) for items in histories])
+    users_E_D = model.user_vectors(histories, user_ids).clone()
+    users_E_Y1 = reader.users(users_E_D, [prompt.shown(items) for items in histories])
     genres_G_2J = start_G_2J.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([genres_G_2J], lr=config.learning_rate)
     for _ in range(config.steps):
@@ -126,11 +127,13 @@ class GenreQuiz:
     """Users whose favourite genres were not learned from, and what is known of them.
 
     Attributes:
+        user_ids: of E users.
         histories: E arrays of item numbers, before the test item.
         favorites: (E,) the genre that most items of each history have.
         taught: the favourites that `fit_genres` saw.
     """
 
+    user_ids: list[str]
     histories: list[np.ndarray]
     favorites: np.ndarray
     taught: np.ndarray
@@ -142,8 +145,9 @@ class GenreQuiz:
         others = np.random.default_rng(seed).permutation(np.arange(1, len(split), 2))[:users]
         histories = [split.history(int(user), Holdout.TEST) for user in others]
         favorites = favorite_genres(split.catalogue, histories)
-        histories = [history for history, favorite in zip(histories, favorites, strict=True) if favorite >= 0]
-        return cls(histories, favorites[favorites >= 0], taught[taught >= 0])
+        asked = np.flatnonzero(favorites >= 0)
+        user_ids = [split.user_ids[others[row]] for row in asked]
+        return cls(user_ids, [histories[row] for row in asked], favorites[asked], taught[taught >= 0])
 
     @property
     def is_empty(self) -> bool:
@@ -175,7 +179,7 @@ async def genre_agreement(
     if len(model.catalogue.genres) < 2 or quiz.is_empty:
         return {}
     shown = [composer.template.config.shown(history) for history in quiz.histories]
-    users_E_D = model.user_vectors(quiz.histories)
+    users_E_D = model.user_vectors(quiz.histories, quiz.user_ids)
     guesses = {
         MOST_COMMON: np.full(len(quiz.favorites), np.bincount(quiz.taught).argmax()),
         COUNTING: favorite_genres(model.catalogue, shown),

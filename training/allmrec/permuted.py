@@ -55,14 +55,13 @@ def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray, t
         order: whose text each item gets.
         texts: makes q (N+1, d_T) of a backbone that reads texts; without it such a backbone keeps them.
     """
-    rows, backbone, known = torch.from_numpy(order), aligned.backbone, torch.from_numpy(trained)
+    rows, backbone = torch.from_numpy(order), aligned.backbone
+    known = backbone.places(torch.from_numpy(trained))
     item_vectors = aligned.placement.cf_vectors
     if backbone.reads_texts and texts is not None:
         q_N_T = texts()
-        backbone, known = backbone.with_texts(q_N_T, q_N_T[rows]), torch.ones_like(known)
+        backbone = backbone.with_texts(q_N_T, q_N_T[rows])
         item_vectors = backbone.item_vectors.detach().cpu()
-    elif backbone.reads_texts:
-        known = torch.ones_like(known)
     text_vectors = aligned.text_vectors[rows]
     placement = place(aligned.alignment, text_vectors, item_vectors, known)
     tables = {name: table.clone() for name, table in vars(placement).items()}

@@ -43,11 +43,12 @@ from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.stage import train_stage1
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.backbones.external import external_inputs
 from training.backbones.texts import item_text_vectors, item_words
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
-from training.data.importing.importer import ImportConfig, prepare
+from training.data.importing.importer import Import, ImportConfig, prepare
 from training.data.importing.report import run_import
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.evaluate import EvaluationReport, Occasion, evaluate
@@ -55,6 +56,7 @@ from training.evaluation.held_out import HeldOut
 from training.evaluation.methods import Method
 from training.evaluation.report import JSON_FILE, MARKDOWN_FILE, table, write_report
 from training.runs.context import RunContext
+from training.runs.distributed import processes
 from training.runs.stage_run import StageRun
 
 STEPS = ("backbone", "stage1", "stage2", "blend", "export", "evaluation")
@@ -85,7 +87,7 @@ class Pipeline:
         fitted: Pipeline | None = None,
     ) -> None:
         self.recipe, self.directory, self._by_time, self._fitted = recipe, directory, by_time, fitted
-        self._source, self._console = source, console
+        self._source, self._console = source, console if processes().is_first else Console(quiet=True)
 
     @cached_property
     def dataset_path(self) -> Path:
@@ -102,11 +104,14 @@ class Pipeline:
         run = StageRun(self.directory / "data", config, 0, changes, self._console)
         with self._step("import", run.is_done):
             if not run.is_done:
-                run.start()
-                dataset = run_import(planned, self._console)
-                dataset.save(run.directory / "dataset")
-                run.finish(dataset.info.model_dump(mode="json"))
+                run.alone(lambda: self._import(planned, run))
         return run.directory / "dataset"
+
+    def _import(self, planned: Import, run: StageRun) -> None:
+        run.start()
+        dataset = run_import(planned, self._console)
+        dataset.save(run.directory / "dataset")
+        run.finish(dataset.info.model_dump(mode="json"))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -168,8 +173,9 @@ class Pipeline:
 
     @cached_property
     def blends(self) -> Blends:
-        """What signals and the LLM are worth, and how they are weighed."""
+        """What signals and the LLM are worth, and how they are weighed; from here on nothing is trained together."""
         model, run = self.model, self._blend_run
+        processes().go_on_alone()
         with self._step("blend", run.is_done):
             if not run.is_done:
                 run.start()
@@ -318,7 +324,8 @@ class Pipeline:
 
     @cached_property
     def _backbone_run(self) -> StageRun:
-        return self._stage_run("backbone", self.recipe.backbone, {"data": self._data_fingerprint})
+        inputs = {"data": self._data_fingerprint, **external_inputs(self.recipe.backbone)}
+        return self._stage_run("backbone", self.recipe.backbone, inputs)
 
     @cached_property
     def _stage1_run(self) -> StageRun:

@@ -73,7 +73,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         name: of a shipped recipe, or the path of a TOML file.
         overrides: `stage.key=value` settings in TOML's notation that go before the file's. Keys of a stage's `loop`
-            may leave `loop` out: `stage2.minutes=5`.
+            may leave `loop` out: `stage2.minutes=5`. `backbone.kind` puts a backbone of one's own in the place of the
+            recipe's presets.
 
     Raises:
         ConfigError: there is no such recipe, or a key or value in it is wrong; names file and key.
@@ -85,6 +86,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
     for override in overrides:
         _override(content, override)
+    _choose_backbone(content, overrides)
     seed = content.get("seed", 0)
     for stage in STAGES:
         section = content.setdefault(stage, {})
@@ -116,6 +118,13 @@ def _override(content: dict[str, Any], override: str) -> None:
     if len(names) == 2 and "loop" in own and names[1] not in own and names[1] in LoopConfig.model_fields:
         names.insert(1, "loop")
     put_setting(content, names, value)
+
+
+def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Who sets the kind of backbone, and no presets, wants that one instead of the recipe's presets."""
+    chosen = {".".join(parse_setting(override)[0]) for override in overrides}
+    if "backbone.kind" in chosen and "backbone.presets" not in chosen:
+        content["backbone"].pop("presets", None)
 
 
 def _explain(error: ErrorDetails) -> str:

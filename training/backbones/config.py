@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from models.backbones.external import External
 from models.config import Config
 from training.backbones.objectives import Objective
 from training.runs.loop import LoopConfig
@@ -16,7 +17,8 @@ class Preset(Config):
 
     Attributes:
         kind: a name in the backbone registry.
-        settings: the backbone's own fields, such as `embedding_size` or `dropout`.
+        settings: the backbone's own fields, such as `embedding_size` or `dropout`; of the kind `external` those of
+            `training.backbones.external.ExternalSource`.
         objective: the training objective.
         negatives: shared negatives of `sampled_softmax`.
         popularity_share: of the shared negatives drawn by popularity^0.75; the others are uniform.
@@ -64,6 +66,21 @@ PRESETS: dict[str, Preset] = {
         negatives=512,
         learning_rate=2e-3,
     ),
+    "gru4rec_softmax": Preset(
+        kind="gru4rec",
+        settings={"embedding_size": 64, "dropout": 0.4},
+        objective=Objective.SOFTMAX,
+        learning_rate=2e-3,
+    ),
+    "nextitnet_softmax": Preset(
+        kind="nextitnet",
+        settings={"embedding_size": 64, "dropout": 0.4},
+        objective=Objective.SOFTMAX,
+        learning_rate=2e-3,
+    ),
+    "ncf_softmax": Preset(
+        kind="ncf", settings={"embedding_size": 64, "dropout": 0.4}, objective=Objective.SOFTMAX, learning_rate=2e-3
+    ),
     "hybrid_bce": Preset(
         kind="hybrid",
         settings={"embedding_size": 64, "dropout": 0.2, "word_directions": 256},
@@ -102,6 +119,11 @@ class BackboneTrainingConfig(Preset):
         if self.presets and own:
             raise ValueError(f"presets have their own '{own[0]}': give presets = [] to train a backbone of your own")
         return self
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the backbone is imported, not trained."""
+        return not self.presets and self.kind == External.kind
 
     @property
     def candidates(self) -> dict[str, Preset]:

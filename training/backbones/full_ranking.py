@@ -26,11 +26,13 @@ class FullRanking:
     """Held-out items, to be found among all items that their users do not know.
 
     Attributes:
+        users: (E,) their rows in the split.
         histories: of E users, before the held-out item.
         positives: (E,) the held-out items.
         groups: name to (E,) mask by the positive, as in `training.evaluation.held_out`.
     """
 
+    users: np.ndarray
     histories: Sequences
     positives: np.ndarray
     groups: Mapping[str, np.ndarray]
@@ -44,7 +46,8 @@ class FullRanking:
         positives = split.target(holdout)[rows]
         masks = {"warm": split.warm_items, "cold": split.cold_items, "unseen": ~split.catalogue.trained}
         groups = {"overall": np.ones(len(rows), dtype=bool)} | {name: mask[positives] for name, mask in masks.items()}
-        return cls(Sequences.of(split.history(int(row), holdout) for row in rows), positives, groups)
+        histories = Sequences.of(split.history(int(row), holdout) for row in rows)
+        return cls(rows, histories, positives, groups)
 
     def metrics(self, backbone: Backbone) -> dict[str, float]:
         """NDCG@10 and Recall@100 of all users, and NDCG@10 of those whose item is cold."""
@@ -58,7 +61,7 @@ class FullRanking:
     def ranks(self, backbone: Backbone) -> np.ndarray:
         """(E,) of the positives, 1 being best; ties, and what is not a number, count against them."""
         table = backbone.item_vectors
-        users_E_D = represent_all(backbone, self.histories, table)
+        users_E_D = represent_all(backbone, self.histories, table, 1 + self.users)
         batch = max(1, MOST_SCORES // len(table))
         parts = [
             self._ranks(users_E_D[start : start + batch], table, start)

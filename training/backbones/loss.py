@@ -5,8 +5,6 @@ Axes: B windows of a batch, W their positions, M real positions of all of them, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -15,16 +13,8 @@ from models.catalogue import PADDING_ITEM
 from training.backbones.config import Preset
 from training.backbones.negatives import SharedNegatives
 from training.backbones.objectives import Objective, bce, full_softmax, sampled_softmax
-from training.backbones.windows import Windows
+from training.backbones.windows import WindowBatch, Windows
 from training.data.splits import SequenceSplit
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """Rows of the windows, and what seeds their negatives."""
-
-    rows: np.ndarray
-    seed: tuple[int, int, int]
 
 
 class WindowLoss:
@@ -53,22 +43,22 @@ class WindowLoss:
     def __call__(self, batch: WindowBatch) -> torch.Tensor:
         """The scalar loss."""
         rng = np.random.default_rng(batch.seed)
-        items_B_W = self.windows.items_of(batch.rows)
+        items_B_W = self.windows.items_of(batch.own)
         match self.preset.objective:
             case Objective.BCE:
                 users = np.repeat(self.windows.users[batch.rows], self.windows.lengths[batch.rows])
-                negatives_M = self._sampler.sample(users, 1, rng)[:, 0]
+                negatives_M = self._sampler.sample(users, 1, rng)[self.windows.positions_of(batch), 0]
                 table, places_B_W, negatives = self._gather(items_B_W, negatives_M)
-                return bce(*self._outputs(places_B_W, table), negatives, table)
+                return bce(*self._outputs(batch, places_B_W, table), negatives, table)
             case Objective.SAMPLED_SOFTMAX:
                 negatives_K, log_expected = self._shared.draw(self.preset.negatives, rng)
                 table, places_B_W, negatives = self._gather(items_B_W, negatives_K)
                 log_expected_K = torch.from_numpy(log_expected).to(table.device)
-                return sampled_softmax(*self._outputs(places_B_W, table), negatives, log_expected_K, table)
+                return sampled_softmax(*self._outputs(batch, places_B_W, table), negatives, log_expected_K, table)
             case Objective.SOFTMAX:
                 table = self._table(np.concatenate([[PADDING_ITEM], self._choices]))
                 places_B_W = torch.from_numpy(self._places[items_B_W]).to(table.device)
-                outputs_M_D, targets_M = self._outputs(places_B_W, table)
+                outputs_M_D, targets_M = self._outputs(batch, places_B_W, table)
                 return full_softmax(outputs_M_D, targets_M - 1, table[1:])
 
     def _gather(
@@ -83,8 +73,11 @@ class WindowLoss:
     def _table(self, items: np.ndarray) -> torch.Tensor:
         return self.backbone.vectors_of(torch.from_numpy(items).to(self.backbone.device))
 
-    def _outputs(self, places_B_W: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _outputs(
+        self, batch: WindowBatch, places_B_W: torch.Tensor, table: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs (M, d) and targets (M,) at real positions; both places are of `table`, whose row 0 is padding."""
         inputs_B_T, targets_B_T = places_B_W[:, :-1], places_B_W[:, 1:]
         real_B_T = inputs_B_T != PADDING_ITEM
-        return self.backbone.outputs(inputs_B_T, table)[real_B_T], targets_B_T[real_B_T]
+        users_B = torch.from_numpy(1 + self.windows.users[batch.own]).to(table.device)
+        return self.backbone.outputs(inputs_B_T, table, users_B)[real_B_T], targets_B_T[real_B_T]

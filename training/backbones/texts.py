@@ -17,6 +17,7 @@ from models.backbones.hybrid import HybridConfig
 from models.catalogue import Catalogue
 from models.files import written_atomically
 from training.backbones.words import fit_words
+from training.runs.distributed import processes
 
 TENSOR = "text_vectors"
 
@@ -52,13 +53,18 @@ def sentence_vectors(texts: Sequence[str], encoder: str, max_tokens: int, direct
         ConfigError: the text encoder cannot be loaded.
     """
     path = directory / f"texts-{_digest([encoder, max_tokens, list(texts)])}.safetensors"
-    if not path.is_file():
+
+    def encode() -> None:
+        if path.is_file():
+            return
         model = TextEncoder(encoder, max_tokens, device)
         vectors = model.encode(model.tokenize(texts)).cpu()
         vectors[0] = 0.0
         directory.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as partial:
             save_file({TENSOR: vectors}, partial)
+
+    processes().alone(encode)
     return load_file(path)[TENSOR]
 
 
@@ -74,12 +80,13 @@ def item_words(catalogue: Catalogue, config: HybridConfig, directory: Path) -> W
         return None
     texts = catalogue_texts(catalogue, config.text_categories)
     folder = directory / f"words-{_digest([config.word_directions, texts])}"
-    if (known := WordEncoder.load(folder)) is not None:
-        return known
-    words = fit_words(texts, config.word_directions)
-    if words is not None:
-        words.save(folder)
-    return words
+
+    def fit() -> None:
+        if WordEncoder.load(folder) is None and (words := fit_words(texts, config.word_directions)) is not None:
+            words.save(folder)
+
+    processes().alone(fit)
+    return WordEncoder.load(folder)
 
 
 def _digest(identity: list[Any]) -> str:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from models.backbones import Backbone, backbone_config, create_backbone, load_backbone, save_backbone
+from models.backbones import BACKBONES, Backbone, backbone_config, create_backbone, load_backbone, save_backbone
 from models.backbones.hybrid import Hybrid, HybridConfig
 from training.backbones.config import BackboneTrainingConfig, Preset
+from training.backbones.external import ExternalSource, import_backbone
 from training.backbones.full_ranking import FullRanking
-from training.backbones.loss import WindowBatch, WindowLoss
+from training.backbones.loss import WindowLoss
 from training.backbones.race import race
 from training.backbones.texts import item_text_vectors
-from training.backbones.windows import Windows
+from training.backbones.windows import WindowBatch, Windows
 from training.data.splits import Holdout, SequenceSplit
 from training.runs.context import RunContext
 from training.runs.loop import LoopConfig, Outcome, Task, epoch_rng, seed_everything
@@ -25,7 +26,7 @@ PRESETS_FOLDER = "presets"
 
 
 def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: StageRun) -> Backbone:
-    """Run the stage, or load its result if it is done.
+    """Run the stage, or load its result if it is done. A backbone of the kind `external` is imported instead.
 
     Args:
         split: the data.
@@ -40,11 +41,21 @@ def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: St
     if run.is_done:
         return load_backbone(run.directory)
     run.start()
+    if config.is_external:
+        imported = import_backbone(split, ExternalSource.of(config.settings), config.device)
+        validation = FullRanking.of(split, Holdout.VALIDATION, config.validation_users).metrics(imported)
+        run.alone(lambda: save_backbone(imported, run.directory))
+        run.finish({"validation": validation, "items": int(imported.placed.sum())})
+        return load_backbone(run.directory)
     trainer = BackboneTrainer(split, config, run)
     result = race(config.candidates, config.loop, trainer.train, run)
-    for name, backbone in result.others.items():
-        save_backbone(backbone, run.directory / PRESETS_FOLDER / name)
-    save_backbone(result.backbone, run.directory)
+
+    def save() -> None:
+        for name, backbone in result.others.items():
+            save_backbone(backbone, run.directory / PRESETS_FOLDER / name)
+        save_backbone(result.backbone, run.directory)
+
+    run.alone(save)
     run.write_curve(result.outcome.curve, result.chosen)
     run.finish(result.summary)
     return load_backbone(run.directory)
@@ -82,13 +93,16 @@ class BackboneTrainer:
         )
         loss = WindowLoss(backbone, windows, self._split, preset)
         validate = (lambda: self._validation.metrics(backbone)) if len(self._validation.positives) else None
-        task = Task(backbone, optimizer, batches, loss, validate)
+        task = Task(backbone, optimizer, batches, loss, validate, windows.part)
         return backbone, self._run.train(task, loop, f"backbone {name}", name)
 
     def create(self, preset: Preset) -> Backbone:
-        """A backbone with fresh weights, which has read the texts if it reads any."""
+        """A backbone with fresh weights, which has read the texts, or has room for all users, if it reads these."""
         catalogue, device = self._split.catalogue, self._config.device
-        config = backbone_config(preset.kind, {"num_items": len(catalogue), **preset.settings})
+        sizes = {"num_items": len(catalogue)}
+        if preset.kind in BACKBONES and BACKBONES[preset.kind][0].reads_users:
+            sizes["num_users"] = len(self._split)
+        config = backbone_config(preset.kind, sizes | preset.settings)
         if isinstance(config, HybridConfig):
             texts = item_text_vectors(catalogue, config, self._run.directory, device)
             config = config.model_copy(update={"text_size": texts.shape[1]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +11,32 @@ from models.catalogue import PADDING_ITEM
 from training.data.sequences import Sequences
 
 POOL_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of one step.
+
+    Attributes:
+        rows: (B,) of the windows.
+        seed: of their negatives, drawn for all of them whoever computes which.
+        part: index and count of the parts that they are dealt out to, one of which is computed here.
+    """
+
+    rows: np.ndarray
+    seed: tuple[int, int, int]
+    part: tuple[int, int] = (0, 1)
+
+    @property
+    def mine(self) -> slice:
+        """Which of the rows are computed here."""
+        index, count = self.part
+        return slice(index, None, count)
+
+    @property
+    def own(self) -> np.ndarray:
+        """The rows that are computed here."""
+        return self.rows[self.mine]
 
 
 class Windows:
@@ -48,6 +75,18 @@ class Windows:
         places_B_T = self._stops[rows][:, None] + np.arange(-width, 0)
         real_B_T = np.arange(-width, 0) >= -lengths[:, None]
         return np.where(real_B_T, self._sequences.items[np.maximum(places_B_T, 0)], PADDING_ITEM)
+
+    def part(self, batch: WindowBatch, index: int, count: int) -> tuple[WindowBatch | None, float]:
+        """As `Task.part`: every `count`-th window; a share of the loss is one of the positions."""
+        part = replace(batch, part=(index, count))
+        steps = self.lengths[part.own].sum()
+        return part if steps else None, float(steps / self.lengths[batch.rows].sum())
+
+    def positions_of(self, batch: WindowBatch) -> np.ndarray:
+        """(M,) bool: which of the positions of all of a batch's windows are computed here."""
+        mine_B = np.zeros(len(batch.rows), dtype=bool)
+        mine_B[batch.mine] = True
+        return np.repeat(mine_B, self.lengths[batch.rows])
 
     @property
     def distinct_items(self) -> np.ndarray:

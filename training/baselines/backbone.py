@@ -21,6 +21,7 @@ def backbone(bench: Bench) -> Fitted:
             generator = torch.Generator().manual_seed(bench.recipe.seed)
             vectors = torch.randn(len(shop.catalogue) + 1, trained.embedding_size, generator=generator)
             vectors = vectors.to(trained.device)
-        return CollaborativeRanker("backbone", type(trained).__name__, trained, vectors, vectors)
+        numbers_of = None if shop.foreign else bench.split.numbers_of
+        return CollaborativeRanker("backbone", type(trained).__name__, trained, vectors, vectors, numbers_of)
 
     return ranker

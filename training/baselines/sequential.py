@@ -9,8 +9,8 @@ import torch
 from models.backbones import Backbone
 from training.backbones.config import Preset
 from training.backbones.full_ranking import FullRanking
-from training.backbones.loss import WindowBatch, WindowLoss
-from training.backbones.windows import Windows
+from training.backbones.loss import WindowLoss
+from training.backbones.windows import WindowBatch, Windows
 from training.data.splits import Holdout, SequenceSplit
 from training.runs.context import RunContext
 from training.runs.loop import LoopConfig, Outcome, Task, epoch_rng
@@ -48,4 +48,5 @@ def train_windows(
     parameters = groups or [{"params": list(network.parameters())}]
     optimizer = torch.optim.Adam(parameters, lr=preset.learning_rate, betas=preset.betas)
     loss = WindowLoss(network, windows, split, preset)
-    return run.train(Task(network, optimizer, batches, loss, lambda: validation.metrics(network)), loop, phase, phase)
+    task = Task(network, optimizer, batches, loss, lambda: validation.metrics(network), windows.part)
+    return run.train(task, loop, phase, phase)

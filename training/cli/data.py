@@ -1,4 +1,4 @@
-"""`allmrec-train import`, `allmrec-train inspect` and `allmrec-train demo`."""
+"""`allmrec-train import`, `inspect`, `training-part` and `demo`."""
 
 from __future__ import annotations
 
@@ -143,6 +143,18 @@ def inspect(
     path = picture or Path(f"{dataset.resolve().name}.png")
     draw(loaded, path)
     console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def training_part(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+) -> None:
+    """Write what backbones learn from, without what is held out: for another library, to import its vectors."""
+    from training.data.splits import SequenceSplit  # noqa: PLC0415 - it needs torch
+
+    frame = SequenceSplit.from_dataset(Dataset.load(dataset)).training_frame()
+    frame.write_parquet(out)
+    console.print(f"{out}: {len(frame):,} interactions of {frame['user_id'].n_unique():,} users", highlight=False)
 
 
 @app.command()

@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 app.command("import")(data.import_)
 app.command("inspect")(data.inspect)
+app.command("training-part")(data.training_part)
 app.command("demo")(data.demo)
 app.command("fit")(catalogue.fit)
 app.command("backbone")(catalogue.backbone)

@@ -99,6 +99,14 @@ class SequenceSplit:
         """The number of users U."""
         return len(self.user_ids)
 
+    def numbers_of(self, user_ids: Sequence[str]) -> np.ndarray:
+        """(n,) each user's number, 1..U, as backbones that read users have it; 0 for somebody else."""
+        return np.asarray([self._numbers.get(user_id, 0) for user_id in user_ids], dtype=np.int64)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {user_id: 1 + row for row, user_id in enumerate(self.user_ids)}
+
     def target(self, holdout: Holdout) -> np.ndarray:
         """(U,) the items to predict; padding for users who are not evaluated."""
         return self.test if holdout is Holdout.TEST else self.validation
@@ -117,6 +125,14 @@ class SequenceSplit:
         """Everything `user` has interacted with, oldest first: what serving starts from."""
         held_out = np.array([self.validation[user], self.test[user]])
         return np.concatenate([self.train[user], held_out[held_out != PADDING_ITEM]])
+
+    def training_frame(self) -> pl.DataFrame:
+        """What is learned from, one row an interaction: `user_id`, `item_id`, and `position` from 0, oldest first."""
+        flat = Sequences.of(self.train)
+        positions = np.arange(len(flat.items)) - np.repeat(flat.offsets[:-1], flat.lengths)
+        user_ids, item_ids = (np.asarray(ids, dtype=object) for ids in (self.user_ids, self.catalogue.item_ids))
+        columns = {"user_id": user_ids[flat.owners], "item_id": item_ids[flat.items], "position": positions}
+        return pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "position": pl.Int64})
 
     def negative_sampler(self, trained_only: bool = False) -> NegativeSampler:
         """A sampler of training negatives: items outside a user's training sequence.

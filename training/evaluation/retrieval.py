@@ -14,6 +14,7 @@ import torch
 from models.backbones import Backbone, represent_all
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
+from models.rankers.collaborative import NumbersOf
 from models.recommending.retrieve import Finder, Pool
 from training.evaluation.held_out import HeldOut
 
@@ -50,6 +51,7 @@ class IndexRetriever(Retriever):
         backbone: encodes histories.
         index: over item vectors.
         history_vectors: (N+1, d) what the backbone reads histories with; its own if not given.
+        numbers_of: who is known to a backbone that reads users; nobody if not given.
     """
 
     id: str
@@ -57,10 +59,13 @@ class IndexRetriever(Retriever):
     backbone: Backbone
     index: ItemIndex
     history_vectors: torch.Tensor | None = None
+    numbers_of: NumbersOf | None = None
 
     def ranks(self, held_out: HeldOut) -> np.ndarray:
         """See `Retriever.ranks`."""
-        users_E_D = represent_all(self.backbone, held_out.users.histories, self.history_vectors)
+        users = held_out.users
+        numbers = None if self.numbers_of is None else self.numbers_of(users.user_ids)
+        users_E_D = represent_all(self.backbone, users.histories, self.history_vectors, numbers)
         return retrieval_ranks(self.index, users_E_D.cpu().numpy(), held_out)
 
 

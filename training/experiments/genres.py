@@ -130,7 +130,7 @@ def _asked(name: str, bench: Bench, quiz: GenreQuiz) -> GenreAnswers:
 
 
 async def _answers(llm: LanguageModel, composer: PromptComposer, quiz: GenreQuiz, injection: Injection) -> GenreAnswers:
-    users_E_D: torch.Tensor = composer.model.user_vectors(quiz.histories)
+    users_E_D: torch.Tensor = composer.model.user_vectors(quiz.histories, quiz.user_ids)
     chosen, written = [""] * len(quiz.histories), [""] * len(quiz.histories)
     async with in_process(llm) as engine:
 

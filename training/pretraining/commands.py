@@ -49,10 +49,10 @@ def make_lm(out: Path, settings: PretrainConfig, start_from: str | None, new_tok
     inputs = {"tokenizer": tokenizer.backend_tokenizer.to_str(), "start": start.fingerprint if start else ""}
     run = StageRun(out, settings, settings.seed, inputs, console)
     if run.is_done:
-        console.print(f"{out}: done already", highlight=False)
+        run.console.print(f"{out}: done already", highlight=False)
         return
     metrics = pretrain(settings, tokenizer, run, start.model.state_dict() if start else None)
-    console.print(table(metrics))
+    run.console.print(table(metrics))
 
 
 def _check(start: LanguageModel | None, settings: PretrainConfig) -> None:

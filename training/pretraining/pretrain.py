@@ -49,8 +49,9 @@ def pretrain(
         initialise_idle_attention(model, config.seed)
     factory = PromptFactory(tokenizer, interface, config.architecture.context_length, config.seed, config.titles)
     outcome = run.train(_task(model, factory, config), config.loop, "pretrain-lm")
-    save(model, tokenizer, interface, run.directory / "llm")
-    metrics = measure(model, draw(factory, config.mixture, config.validation_prompts, config.seed + 2))
+    run.alone(lambda: save(model, tokenizer, interface, run.directory / "llm"))
+    fresh = draw(factory, config.mixture, config.validation_prompts, config.seed + 2)
+    metrics = run.alone(lambda: measure(model, fresh))
     run.write_curve(outcome.curve, "pretrain-lm")
     prompts = int(outcome.epochs * config.prompts_per_epoch)
     run.finish({"steps": outcome.steps, "prompts": prompts, "minutes": outcome.minutes, "fresh": metrics})
@@ -89,7 +90,14 @@ def _task(model: Any, factory: PromptFactory, config: PretrainConfig) -> Task[li
         batches,
         loss=lambda examples: objective(collate(examples)),
         validate=lambda: _validation_metrics(measure(model, validation)),
+        part=_part,
     )
+
+
+def _part(examples: list[Example], index: int, count: int) -> tuple[list[Example] | None, float]:
+    """As `Task.part`: every `count`-th."""
+    part = examples[index::count]
+    return part or None, len(part) / len(examples)
 
 
 def _validation_metrics(measures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

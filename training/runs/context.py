@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.runs.distributed import Value, processes
 from training.runs.loop import Batch, LoopConfig, Outcome, Task, train
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -32,6 +33,8 @@ class RunContext:
 
     def __init__(self, directory: Path, console: Console | None = None) -> None:
         self.directory = directory
+        if not processes().is_first:
+            console = Console(quiet=True)
         self.console = console or Console(stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
 
     def train(self, task: Task[Batch], loop: LoopConfig, label: str, phase: str = "") -> Outcome:
@@ -45,6 +48,10 @@ class RunContext:
         """
         name = f"{phase.replace(' ', '_')}.{CHECKPOINT_FILE}" if phase else CHECKPOINT_FILE
         return train(task, loop, self.directory / name, label, self.console)
+
+    def alone(self, work: Callable[[], Value]) -> Value:
+        """What `work` returns, done once: by the first process, where there are several. All that writes is such."""
+        return processes().alone(work)
 
     def say(self, text: str, style: str | None = None) -> None:
         """Print a line."""

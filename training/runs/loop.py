@@ -29,6 +29,7 @@ from models.config import Config
 from models.errors import ServerError
 from models.files import written_atomically
 from models.precision import has_bfloat16
+from training.runs.distributed import processes
 
 Batch = TypeVar("Batch")
 READ_EVERY = 20
@@ -93,6 +94,8 @@ class Task(Generic[Batch]):
             makes tensors of one when its turn comes, so that skipping to where a run was interrupted is free.
         loss: a batch to its scalar loss.
         validate: metrics of the module as it is; called in eval mode without gradients.
+        part: of a batch what process `index` of `count` computes (None for nothing), and its share of the loss: the
+            shares' sum is 1, and the parts' losses times their shares add up to the loss of the batch.
     """
 
     module: nn.Module
@@ -100,6 +103,7 @@ class Task(Generic[Batch]):
     batches: Callable[[int], Sequence[Batch]]
     loss: Callable[[Batch], torch.Tensor]
     validate: Callable[[], dict[str, float]] | None = None
+    part: Callable[[Batch, int, int], tuple[Batch | None, float]] | None = None
 
 
 @dataclass
@@ -196,9 +200,11 @@ def train(
 
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; everything is saved, the same call goes on from there.
-        TrainingError: the loss is not finite, or the monitored metric is missing.
+        TrainingError: the loss is not finite, the monitored metric is missing, or there are several processes and
+            batches of the task have no parts.
     """
-    with _Display(console or Console(stderr=True), label) as display, _Signals() as signals:
+    shown = (console or Console(stderr=True)) if processes().is_first else Console(quiet=True)
+    with _Display(shown, label) as display, _Signals() as signals:
         return _Loop(task, config, checkpoint, display, signals).run()
 
 
@@ -209,6 +215,8 @@ class _Loop(Generic[Batch]):
         self.task, self.config, self.checkpoint = task, config, checkpoint
         self.display, self.signals = display, signals
         self.state = _State()
+        self.processes = processes()
+        self.received = 0
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.unread: list[tuple[int, torch.Tensor]] = []
         self.batches: Sequence[Batch] = []
@@ -219,25 +227,31 @@ class _Loop(Generic[Batch]):
 
     def run(self) -> Outcome:
         state = self.state
+        if self.processes.count > 1:
+            # Processes start with the same weights and go on with other dropout.
+            torch.manual_seed(torch.initial_seed() + self.processes.index)
         if self.checkpoint.is_file():
             self._restore()
             self.display.line(f"resumed at step {state.step}")
-        self.started = self.saved = time.monotonic()
+        self._look_at_clock()
+        self.started = self.saved = self.now
         self.seconds_before = state.seconds
         self.batches = self.task.batches(state.epoch)
         if self.config.validate_first and state.step == 0:
             self._validate()
+        self._look_at_clock()
         while (ended_by := self._ended()) is None:
             self._advance()
             self._step(self.batches[state.position])
             state.position += 1
+            self._look_at_clock()
             self._log()
             if self.task.validate and self._epochs() - state.validated >= self.config.validate_every - 1e-9:
                 self._validate()
-            if self.signals.received:
+            if self.received:
                 self._save()
                 self._leave_if_interrupted()
-            if time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes:
+            if self.now - self.saved > 60 * self.config.checkpoint_minutes:
                 self._save()
         if self.task.validate and state.validated < self._epochs():
             self._validate()
@@ -257,9 +271,15 @@ class _Loop(Generic[Batch]):
         )
 
     def _leave_if_interrupted(self) -> None:
-        if self.signals.received:
+        if self.received:
             self.display.line(f"interrupted; saved at step {self.state.step}. The same command goes on from here.")
-            raise Interrupted(128 + self.signals.received)
+            raise Interrupted(128 + self.received)
+
+    def _look_at_clock(self) -> None:
+        """Take up the time, and whether a signal arrived: those of the first process, for all to decide alike."""
+        seen = torch.tensor([time.monotonic(), float(self.signals.received)], dtype=torch.float64)
+        self.now, received = self.processes.sum(seen * self.processes.is_first).tolist()
+        self.received = int(received)
 
     def _advance(self) -> None:
         """Go to the next epoch where one has ended."""
@@ -276,22 +296,37 @@ class _Loop(Generic[Batch]):
         for group in self.task.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.task.module.train()
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
-            loss = self.task.loss(batch)
-        self.unread.append((self.state.step, loss.detach()))
+        loss = self._loss(batch)
+        self.unread.append((self.state.step, torch.zeros((), device=self.device) if loss is None else loss.detach()))
         if self.device == "cpu" or len(self.unread) >= READ_EVERY:
             self._read_losses()
         self.task.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.sum_gradients(self.task.module.parameters())
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip_norm)
         self.task.optimizer.step()
         self.state.step += 1
 
+    def _loss(self, batch: Batch) -> torch.Tensor | None:
+        """What this process has of the loss of `batch`; None where it has no part in it."""
+        part: Batch | None = batch
+        share = 1.0
+        if self.processes.count > 1:
+            if self.task.part is None:
+                raise TrainingError(f"{self.display.label}: it cannot be trained by several processes: start one")
+            part, share = self.task.part(batch, self.processes.index, self.processes.count)
+        if part is None:
+            return None
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
+            loss = self.task.loss(part)
+        return loss if share == 1.0 else loss * share
+
     def _read_losses(self) -> None:
         """Bring the losses of the last steps over from the device, which waits for it."""
         unread, self.unread = self.unread, []
-        values = torch.stack([loss for _, loss in unread]).tolist() if unread else []
+        values = self.processes.sum(torch.stack([loss for _, loss in unread])).tolist() if unread else []
         for (step, _), value in zip(unread, values, strict=True):
             if not math.isfinite(value):
                 raise TrainingError(
@@ -307,7 +342,8 @@ class _Loop(Generic[Batch]):
         self._read_losses()
         self.task.module.eval()
         with torch.no_grad():
-            metrics = validate()
+            metrics = self.processes.alone(validate)
+        self._look_at_clock()
         if self.config.monitor not in metrics:
             raise TrainingError(f"monitor '{self.config.monitor}' is not among {sorted(metrics)}")
         state.validated = self._epochs()
@@ -335,7 +371,7 @@ class _Loop(Generic[Batch]):
         return {"step": self.state.step, "epoch": self._epochs(), "minutes": self._seconds() / 60}
 
     def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + self.now - self.started
 
     def _epochs(self) -> float:
         return self.state.epoch + self.state.position / max(1, len(self.batches))
@@ -358,17 +394,22 @@ class _Loop(Generic[Batch]):
     def _save(self) -> None:
         self._read_losses()
         self.state.seconds = self._seconds()
+        first, *others = self.processes.gather(torch.get_rng_state())
         content = {
             "state": asdict(self.state),
             "weights": self.task.module.state_dict(),
             "best_weights": self.best_weights,
             "optimizer": self.task.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": first,
+            "others_random": others,
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        self.processes.alone(lambda: self._write(content))
+        self.saved = self.now
+
+    def _write(self, content: dict[str, Any]) -> None:
         with written_atomically(self.checkpoint) as partial:
             torch.save(content, partial)
-        self.saved = time.monotonic()
 
     def _restore(self) -> None:
         content: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -376,7 +417,9 @@ class _Loop(Generic[Batch]):
         self.task.module.load_state_dict(content["weights"])
         self.best_weights = content["best_weights"]
         self.task.optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["random"])
+        states = [content["random"], *content.get("others_random", ())]
+        if self.processes.index < len(states):
+            torch.set_rng_state(states[self.processes.index])
         if content["cuda_random"]:
             torch.cuda.set_rng_state_all(content["cuda_random"])
 

@@ -71,6 +71,9 @@ class StageRun(RunContext):
     @property
     def is_done(self) -> bool:
         """Whether this stage ended with this config and these inputs, and its files are as it left them."""
+        return self.alone(self._is_done)
+
+    def _is_done(self) -> bool:
         done = _read_json(self.directory / DONE_FILE)
         if done is None or done.get("fingerprint") != self.fingerprint:
             return False
@@ -87,6 +90,9 @@ class StageRun(RunContext):
 
     def start(self) -> None:
         """Record config and environment, and make way for a new result."""
+        self.alone(self._start)
+
+    def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / DONE_FILE).unlink(missing_ok=True)
         previous = _read_json(self.directory / "config.json")
@@ -104,8 +110,12 @@ class StageRun(RunContext):
 
     def write_curve(self, curve: Sequence[Mapping[str, float]], title: str) -> None:
         """Write a training curve as `curve.json` and plot it as `curve.png`."""
-        self.write_json("curve.json", list(curve))
-        plot_curve(curve, title, self.directory / "curve.png")
+
+        def write() -> None:
+            self.write_json("curve.json", list(curve))
+            plot_curve(curve, title, self.directory / "curve.png")
+
+        self.alone(write)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -114,6 +124,9 @@ class StageRun(RunContext):
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`, drop the checkpoints and mark the stage as done."""
+        self.alone(lambda: self._finish(metrics))
+
+    def _finish(self, metrics: Mapping[str, Any]) -> None:
         self.write_json(METRICS_FILE, metrics)
         self._drop_checkpoints()
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())

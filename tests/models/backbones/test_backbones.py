@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
@@ -23,18 +24,39 @@ from models.backbones.sasrec import SASRec, SASRecConfig
 from models.errors import ConfigError
 
 NUM_ITEMS = 12
+NUM_USERS = 3
 
 
-@pytest.fixture(params=[*sorted(BACKBONES), "hybrid with its texts"])
+class Reader(torch.nn.Module):
+    """A program of somebody else: the mean of a history and its last item."""
+
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        return vectors.sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1) + torch.tanh(vectors[:, -1])
+
+
+def with_program(backbone: Backbone) -> Backbone:
+    """The same, with a program instead of vectors of users."""
+    stored = io.BytesIO()
+    torch.jit.save(torch.jit.script(Reader()), stored)
+    program = torch.frombuffer(bytearray(stored.getvalue()), dtype=torch.uint8)
+    made = create_backbone("external", {**vars(backbone.config), "num_users": 0, "program_size": len(program)})
+    made.load_state_dict({**backbone.state_dict(), "users.weight": torch.zeros(1, 6), "program": program})
+    return made
+
+
+@pytest.fixture(params=[*sorted(BACKBONES), "hybrid with its texts", "external with a program"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
     kind, *texts = request.param.split(" with ")
-    made = create_backbone(kind, {"num_items": NUM_ITEMS, "embedding_size": 6, "max_length": 5})
+    sizes = {"num_users": NUM_USERS} if BACKBONES[kind][0].reads_users else {}
+    made = create_backbone(kind, {"num_items": NUM_ITEMS, "embedding_size": 6, "max_length": 5, **sizes})
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     with torch.no_grad():
         made.item_vectors[0] = 0.0
-    if texts:
+    if kind == "external" and texts:
+        made = with_program(made)
+    elif texts:
         made.read_texts(torch.randn(NUM_ITEMS + 1, 384) / 20, torch.arange(NUM_ITEMS + 1) < 9)
     return made.eval().requires_grad_(False)
 
@@ -128,6 +150,30 @@ def test_texts_have_a_place_where_they_are_read(backbone: Backbone) -> None:
         assert placed.any(dim=1).tolist() == [False, True]
     else:
         assert placed is None
+
+
+def test_a_user_is_the_history_unless_the_backbone_reads_users(backbone: Backbone) -> None:
+    """User 2 stands apart from a stranger of the same history, and needs one, only where users are read.
+
+    A program knows everybody by the history.
+    """
+    histories = torch.tensor([[0, 0, 0], [0, 3, 4], [5, 3, 4]])
+    strangers, known = backbone.represent(histories), backbone.represent(histories, users_B=torch.tensor([2, 2, 2]))
+    torch.testing.assert_close(backbone.represent(histories, users_B=torch.zeros(3, dtype=torch.int64)), strangers)
+    assert not known[0].any()
+    reads_users = backbone.reads_users and getattr(backbone.config, "num_users", 0) > 0
+    assert torch.allclose(known, strangers) is not reads_users
+    everyone = represent_all(backbone, [np.array([3]), np.array([7, 8])], users=np.array([2, 0]))
+    torch.testing.assert_close(everyone[0], backbone.represent(torch.tensor([[3]]), users_B=torch.tensor([2]))[0])
+    torch.testing.assert_close(everyone[1], backbone.represent(torch.tensor([[7, 8]]))[0])
+
+
+def test_places_are_of_trained_items_or_of_all(backbone: Backbone) -> None:
+    """Items without training interactions have a vector that means something only by their texts."""
+    trained = torch.arange(NUM_ITEMS + 1) % 2 == 1
+    placed = backbone.places(trained)
+    everywhere = backbone.reads_texts or backbone.kind == "external"
+    assert placed[1:].all() if everywhere else torch.equal(placed, trained)
 
 
 def test_saved_and_loaded_is_the_same(backbone: Backbone, tmp_path: object) -> None:

@@ -191,6 +191,33 @@ def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     assert report.reference == "hybrid"
 
 
+@pytest.mark.parametrize("kind", ["gru4rec", "nextitnet"])
+def test_other_networks_become_bundles(kind: str, ground: Path, tmp_path: Path) -> None:
+    """By the setting alone, through both stages."""
+    arguments = ("--recipe", ground / "recipe.toml", "--out", tmp_path / "run", "--bundle", tmp_path / "bundle")
+    result = allmrec_train("export", ground / "shop", *arguments, "--set", f"backbone.kind={kind}")
+    assert result.exit_code == 0, result.output
+    assert load_bundle(tmp_path / "bundle").manifest.backbone.kind == kind
+
+
+def test_ncf_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
+    """Users are known by who they are, in the bundle and in the evaluation, whatever their history.
+
+    But for those that the step with the best weights took for strangers: a tenth of thirty.
+    """
+    result = run_fit(ground, tmp_path, "backbone.kind=ncf")
+    assert result.exit_code == 0, result.output
+    model = load_bundle(tmp_path / "bundle").model
+    users = model.histories.user_ids()
+    here, there = (model.user_vectors([history] * len(users), users) for history in ([1, 2], [3]))
+    assert torch.isclose(here, there).all(dim=1).float().mean() > 0.7
+    assert not torch.isclose(here[1:], here[:1]).all(dim=1).all()
+    strangers = model.user_vectors([[1, 2], [3]])
+    assert not torch.allclose(strangers[0], strangers[1])
+    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert report.reference == "ncf"
+
+
 def test_results_are_of_several_seeds_and_go_on(ground: Path, tmp_path: Path) -> None:
     """Two seeds now, and later a third only; every seed has candidates of its own, and the table says how many."""
     arguments = ("results", ground / "shop", "--recipe", ground / "recipe.toml", "--runs", tmp_path, "--out", tmp_path)

@@ -40,6 +40,8 @@ def test_presets_are_chosen_among_by_name() -> None:
     assert len(load_recipe("default").backbone.candidates) > 2
     one = load_recipe("default", ["backbone.presets=['hybrid_bce']"]).backbone
     assert one.candidates == {"hybrid_bce": PRESETS["hybrid_bce"]}
+    kind = load_recipe("default", ["backbone.kind=gru4rec", "backbone.learning_rate=3e-3"]).backbone
+    assert [preset.kind for preset in kind.candidates.values()] == ["gru4rec"]
     own = load_recipe("default", ["backbone.presets=[]", "backbone.learning_rate=3e-3"]).backbone
     assert {name: preset.learning_rate for name, preset in own.candidates.items()} == {"sasrec": 3e-3}
 

@@ -24,8 +24,18 @@ from training.runs.stage_run import StageRun
 
 COLOURS = ["red", "blue", "green", "black", "white", "pink", "grey", "brown"]
 OF_A_COLOUR, NEW = 8, 2
-EXPECTED = {"sasrec": {"warm": 0.7}, "hybrid": {"warm": 0.7, "unseen": 0.12}}
-"""Hit@1 among 20 of test items, where chance is .05. SASRec has nothing to say of unseen items."""
+EXPECTED = {
+    "sasrec": {"warm": 0.7},
+    "hybrid": {"warm": 0.7, "unseen": 0.12},
+    "gru4rec": {"warm": 0.7},
+    "nextitnet": {"warm": 0.7},
+    "ncf": {"warm": 0.5},
+}
+"""Hit@1 among 20 of test items, where chance is .05. Those without texts have nothing to say of unseen items.
+
+Other items of the colour bound it to .84: of the 59 that a user did not take 19 are drawn, one of them as good. NCF has
+two pairs a user to learn a vector from.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,7 @@ def split() -> SequenceSplit:
     return SequenceSplit([str(user) for user in range(400)], catalogue, [i[:3] for i in taken], validation, test)
 
 
-@pytest.mark.parametrize("kind", sorted(BACKBONES))
+@pytest.mark.parametrize("kind", sorted(set(BACKBONES) - {"external"}))
 def test_it_finds_what_it_should(kind: str, split: SequenceSplit, tmp_path: Path) -> None:
     """Warm items by who takes them, and, with texts, items that nobody has taken yet."""
     texts = {"text_encoder": write_tiny_encoder(tmp_path, ["title", ":", *COLOURS])} if kind == "hybrid" else {}
@@ -59,7 +69,7 @@ def test_it_finds_what_it_should(kind: str, split: SequenceSplit, tmp_path: Path
     )
     backbone = train_backbone(split, config, StageRun(tmp_path / "run", config, 0, {}, Console(quiet=True)))
     ranking, candidates = FullRanking.of(split, Holdout.TEST), draw_candidates(split, Holdout.TEST)
-    users = represent_all(backbone, ranking.histories)
+    users = represent_all(backbone, ranking.histories, users=1 + ranking.users)
     hits = hit_at(positive_ranks(candidate_logits(users, backbone.item_vectors, candidates.items)), 1)
     found = {group: float(np.mean(hits[ranking.groups[group]])) for group in EXPECTED[kind]}
     assert {group: share for group, share in found.items() if share < EXPECTED[kind][group]} == {}, found

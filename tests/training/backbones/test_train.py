@@ -12,10 +12,10 @@ from models.backbones import create_backbone, represent_all
 from models.catalogue import Catalogue
 from models.rankers.collaborative import candidate_logits
 from training.backbones.config import BackboneTrainingConfig, Preset
-from training.backbones.loss import WindowBatch, WindowLoss
+from training.backbones.loss import WindowLoss
 from training.backbones.objectives import Objective
 from training.backbones.train import train_backbone
-from training.backbones.windows import Windows
+from training.backbones.windows import WindowBatch, Windows
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import Candidates, draw_candidates
 from training.evaluation.metrics import mean_metrics

@@ -11,7 +11,7 @@ Axes: B positions of a batch, 2B their positive and negative items, D CF size, J
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,8 @@ def train_stage1(
             f" texts {validation['text_ndcg@10']:.4f}"
         )
     run.write_curve(curve, "stage 1")
-    stage.result().save(run.directory)
+    result = stage.result()
+    run.alone(lambda: result.save(run.directory))
     run.finish(metrics)
     return Aligned.load(run.directory, config)
 
@@ -104,10 +105,23 @@ def chosen_positions(sequences: Sequence[np.ndarray], limit: int, seed: int = 0)
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows of the examples, and what seeds their negatives."""
+    """Rows of the examples, what seeds their negatives, and to how many they are dealt out, of which this is one."""
 
     rows: np.ndarray
     seed: tuple[int, int, int]
+    dealt: tuple[int, int] = (0, 1)
+
+    @property
+    def mine(self) -> slice:
+        """Which of the rows are computed here."""
+        index, count = self.dealt
+        return slice(index, None, count)
+
+    def part(self, index: int, count: int) -> tuple[_Batch | None, float]:
+        """As `Task.part`."""
+        part = replace(self, dealt=(index, count))
+        rows = len(self.rows[part.mine])
+        return part if rows else None, rows / len(self.rows)
 
 
 class Stage1:
@@ -122,7 +136,7 @@ class Stage1:
         texts = catalogue_texts(split.catalogue, config.text_categories)
         self.tokens = self.encoder.tokenize(texts)
         self.trained = torch.from_numpy(split.catalogue.trained).to(config.device)
-        self.known = torch.ones_like(self.trained) if backbone.reads_texts else self.trained
+        self.known = backbone.places(self.trained)
         self.item_vectors = backbone.item_vectors.detach()
         self._examples()
 
@@ -139,7 +153,7 @@ class Stage1:
 
         self.candidates = draw_candidates(split, Holdout.VALIDATION, config.seed).at_most(config.validation_users)
         histories = [split.history(int(user), Holdout.VALIDATION) for user in self.candidates.users]
-        self.validation_users = represent_all(self.backbone, histories)
+        self.validation_users = represent_all(self.backbone, histories, users=1 + self.candidates.users)
 
     def _examples(self) -> None:
         """The chosen positions: whose they are, the positive, and what came before it as x_u."""
@@ -152,7 +166,8 @@ class Stage1:
             raise DataError("no training sequence has two items and lacks another: stage 1 has nothing to learn from")
         self.users = np.asarray([user for user, _ in places])
         self.positives = np.asarray([train[user][place] for user, place in places], dtype=np.int64)
-        self.representations = represent_all(self.backbone, [train[user][:place] for user, place in places])
+        histories = [train[user][:place] for user, place in places]
+        self.representations = represent_all(self.backbone, histories, users=1 + self.users)
         self.sampler = self.split.negative_sampler(trained_only=True)
 
     def train_heads(self, phase: str) -> Outcome:
@@ -218,16 +233,18 @@ class Stage1:
             return [_Batch(order[at : at + batch_size], (self.config.seed, epoch, at)) for at in starts]
 
         def loss(batch: _Batch) -> torch.Tensor:
-            positives = self.positives[batch.rows]
-            negatives = self.sampler.sample(self.users[batch.rows], 1, np.random.default_rng(batch.seed))[:, 0]
+            rows = batch.rows[batch.mine]
+            positives = self.positives[rows]
+            drawn = self.sampler.sample(self.users[batch.rows], 1, np.random.default_rng(batch.seed))
+            negatives = drawn[batch.mine, 0]
             items_2B = np.concatenate([positives, negatives])
             return self.loss(
-                self.representations[torch.from_numpy(batch.rows).to(self.representations.device)],
+                self.representations[torch.from_numpy(rows).to(self.representations.device)],
                 self.item_vectors[torch.from_numpy(items_2B).to(self.item_vectors.device)],
                 texts_of(items_2B),
             )
 
-        return Task(module, optimizer, batches, loss)
+        return Task(module, optimizer, batches, loss, part=_Batch.part)
 
     def _looked_up(self, items_2B: np.ndarray) -> torch.Tensor:
         """Q (2B, d_T) of items as last encoded."""

@@ -156,7 +156,7 @@ class InterfaceApproach:
         if not len(held_out):
             return 0.0, 0.0
         model, texts, items_E_C = inputs.model, inputs.texts, held_out.candidates.items
-        users_E_D = model.user_vectors(held_out.users.histories)
+        users_E_D = model.user_vectors(held_out.users.histories, held_out.users.user_ids)
         shown = [inputs.prompt.shown(history) for history in held_out.users.histories]
         cf_logits = [
             candidate_logits(users_E_D, vectors, items_E_C) / temperature
@@ -173,7 +173,8 @@ def sample_users(inputs: Stage2Inputs, seed: int) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(inputs.split))[:WARM_USERS]
     sequences = (inputs.split.train[user] for user in chosen)
-    return inputs.model.user_vectors([items[: rng.integers(1, len(items) + 1)] for items in sequences])
+    histories = [items[: rng.integers(1, len(items) + 1)] for items in sequences]
+    return inputs.model.user_vectors(histories, [inputs.split.user_ids[user] for user in chosen])
 
 
 def _trained(model: CatalogueModel) -> torch.Tensor:

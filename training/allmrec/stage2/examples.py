@@ -74,6 +74,11 @@ class Examples:
         """How many."""
         return len(self.users)
 
+    def part(self, index: int, count: int) -> tuple[Examples | None, float]:
+        """As `Task.part`: every `count`-th."""
+        part = self.take(np.arange(index, len(self), count))
+        return part if len(part) else None, len(part) / len(self)
+
     def take(self, rows: np.ndarray) -> Examples:
         """Some of them."""
         return Examples(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})

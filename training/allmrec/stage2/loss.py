@@ -35,7 +35,7 @@ class Stage2Loss:
     """
 
     def __init__(self, inputs: Stage2Inputs, composer: PromptComposer, config: Stage2Config, teach: Teacher) -> None:
-        self._train, self._model, self._llm = inputs.split.train, inputs.model, inputs.llm
+        self._split, self._model, self._llm = inputs.split, inputs.model, inputs.llm
         self._template, self._titles = composer.template, composer.titles
         self._config, self._teach = config, teach
         llm, model = inputs.llm, inputs.model
@@ -47,14 +47,14 @@ class Stage2Loss:
     def __call__(self, batch: Examples) -> torch.Tensor:
         """The mean loss of `batch`."""
         candidates = [items[items != PADDING_ITEM] for items in batch.items]
-        histories = [self._train[user][:end] for user, end in zip(batch.users, batch.ends, strict=True)]
+        histories = [self._split.train[user][:end] for user, end in zip(batch.users, batch.ends, strict=True)]
         shown = [self._template.config.shown(history) for history in histories]
         layouts = [
             self._template.recommend(self._titles.of(history), self._titles.of(items), self._config.injection)
             for history, items in zip(shown, candidates, strict=True)
         ]
         tries = [ChoiceTrie(layout.choices, self._template.end_token) for layout in layouts]
-        users_B_D = self._model.user_vectors(histories)
+        users_B_D = self._model.user_vectors(histories, [self._split.user_ids[user] for user in batch.users])
         limit = self._config.examples.history_items
         shown_rows = [
             self._rows(items, flags[limit - len(items) : limit])

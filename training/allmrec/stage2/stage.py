@@ -24,7 +24,7 @@ from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.config import Stage2Config
-from training.allmrec.stage2.examples import ExampleSampler
+from training.allmrec.stage2.examples import Examples, ExampleSampler
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.allmrec.stage2.loss import Stage2Loss
 from training.allmrec.stage2.warm_start import fit_temperature
@@ -59,10 +59,7 @@ def train_stage2(inputs: Stage2Inputs, config: Stage2Config, run: StageRun) -> C
         run.start()
         seed_everything(config.seed)
         model, start, outcome = fit_projector(inputs, config, run)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in model.projector.state_dict().items()}
-        save_file(weights, run.directory / PROJECTOR_FILE)
-        genres = approach_of(inputs.llm).genres(inputs, model, config)
-        save_file({"joint_genre": genres.cpu().contiguous()}, run.directory / GENRES_FILE)
+        run.alone(lambda: _save(inputs, model, config, run))
         run.write_curve(outcome.curve, "stage 2")
         run.finish({"start": start, **outcome.summary})
     device = inputs.model.cf_vectors.device
@@ -81,6 +78,13 @@ def with_random_joint(model: CatalogueModel, seed: int) -> CatalogueModel:
     drawn_N_2J[PADDING_ITEM] = 0.0
     drawn_N_2J = drawn_N_2J.to(model.joint_item)
     return replace(model, joint_item=drawn_N_2J, joint_text=drawn_N_2J)
+
+
+def _save(inputs: Stage2Inputs, model: CatalogueModel, config: Stage2Config, run: StageRun) -> None:
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.projector.state_dict().items()}
+    save_file(weights, run.directory / PROJECTOR_FILE)
+    genres = approach_of(inputs.llm).genres(inputs, model, config)
+    save_file({"joint_genre": genres.cpu().contiguous()}, run.directory / GENRES_FILE)
 
 
 def new_projector(inputs: Stage2Inputs) -> TokenProjector:
@@ -118,12 +122,13 @@ def fit_projector(
         return model, start, Outcome()
     projector = model.projector.requires_grad_(True)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0)
-    task = Task(projector, optimizer, sampler.batches, loss, validate if config.chosen is None else None)
+    validated = validate if config.chosen is None else None
+    task = Task(projector, optimizer, sampler.batches, loss, validated, Examples.part)
     outcome = run.train(task, config.loop, "stage 2")
     projector.requires_grad_(False)
     return model, start, outcome
 
 
 def _temperature(model: CatalogueModel, held_out: HeldOut) -> float:
-    users_E_D = model.user_vectors(held_out.users.histories)
+    users_E_D = model.user_vectors(held_out.users.histories, held_out.users.user_ids)
     return fit_temperature(candidate_logits(users_E_D, model.cf_vectors, held_out.candidates.items))

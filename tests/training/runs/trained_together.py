@@ -1,0 +1,77 @@
+"""What the test of several processes runs in each: every stage that trains, on worlds of a few users, in seconds.
+
+`python -m tests.training.runs.trained_together FOLDER` leaves the stages in folders there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from models.bundle.catalogue_model import CatalogueModel
+from models.domain import DOMAINS
+from models.llm.loading import load_tokenizer
+from models.prompts.template import PromptConfig
+from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from tests.tiny_encoder import write_tiny_encoder
+from tests.training.pretraining.conftest import small
+from training.allmrec.stage1.config import Stage1Config
+from training.allmrec.stage1.stage import train_stage1
+from training.allmrec.stage2.config import Stage2Config
+from training.allmrec.stage2.examples import ExampleConfig
+from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
+from training.allmrec.stage2.stage import train_stage2
+from training.backbones.config import BackboneTrainingConfig
+from training.backbones.train import train_backbone
+from training.pretraining.pretrain import pretrain
+from training.runs.distributed import processes
+from training.runs.loop import LoopConfig
+from training.runs.stage_run import StageRun
+
+CONSOLE = Console(quiet=True)
+
+
+def main(folder: Path) -> None:
+    """Train everything."""
+    torch.set_num_threads(1)
+    split = tiny_split()
+    for objective in ("bce", "sampled_softmax", "softmax"):
+        settings = {"embedding_size": 8, "max_length": 10, "dropout": 0.0}
+        backbone = BackboneTrainingConfig(
+            settings=settings, objective=objective, negatives=9, batch_size=7, loop=LoopConfig(epochs=2)
+        )
+        run = StageRun(folder / objective, backbone, 0, {}, CONSOLE)
+        trained = train_backbone(split, backbone, run)
+
+    encoder = processes().alone(lambda: str(write_tiny_encoder(folder, ["title", *map(str, range(31))], dropout=0.0)))
+    heads = LoopConfig(max_steps=4)
+    stage1 = Stage1Config(text_encoder=encoder, joint_size=12, heads=heads, loop=heads, refit=heads)
+    run = StageRun(folder / "stage1", stage1, 0, {}, CONSOLE)
+    train_stage1(split, trained, stage1, run)
+
+    train_on_prompts(folder)
+    together = len(processes().gather(0))
+    processes().alone(lambda: (folder / "processes").write_text(str(together)))
+
+
+def train_on_prompts(folder: Path) -> None:
+    """Stage 2 and pre-training."""
+    split, llm = tiny_split(), tiny_llm(interface=True)
+    model: CatalogueModel = tiny_contents(split)
+    texts = ItemTexts(torch.randn(31, 6, generator=torch.Generator().manual_seed(0)), model.cf_vectors)
+    inputs = Stage2Inputs(split, model, texts, llm, PromptConfig(domain=DOMAINS["movie"], history_items=5))
+    examples = ExampleConfig(candidates=5, history_items=5, batch_tokens=1500)
+    stage2 = Stage2Config(examples=examples, validation_users=5, loop=LoopConfig(max_steps=4))
+    run = StageRun(folder / "stage2", stage2, 0, {}, CONSOLE)
+    train_stage2(inputs, stage2, run)
+
+    pretraining = small()
+    run = StageRun(folder / "pretrain", pretraining, 0, {}, CONSOLE)
+    pretrain(pretraining, load_tokenizer("embedded"), run)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
