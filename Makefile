@@ -28,7 +28,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz
+.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz families
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -67,6 +67,9 @@ overload: $(VENV)/.test $(BUNDLE)
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.service.api.fuzzing --requests 20000
+
+families: $(VENV)/.test
+	$(BIN)/python -m tests.models.engines.families
 
 clean:
 	rm -rf data/demo runs/demo bundles/demo
