@@ -36,7 +36,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz soak chaos
+.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz soak chaos families
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -81,6 +81,9 @@ soak: $(VENV)/.test $(BUNDLE)
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.service.endurance.chaos --faults $(FAULTS) --seed $(SEED)
+
+families: $(VENV)/.test
+	$(BIN)/python -m tests.models.engines.families
 
 clean:
 	rm -rf data/demo runs/demo bundles/demo

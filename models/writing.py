@@ -53,7 +53,7 @@ async def write(engine: LLMEngine, draft: Draft, max_tokens: int) -> AsyncGenera
     Every quote asks the engine anew, once to choose and once to go on; without a prefix cache that is a prefill each.
 
     Args:
-        engine: the LLM. Its tokenizer keeps spaces where a text begins, as byte-level BPE such as OPT's does.
+        engine: the LLM.
         draft: what to write.
         max_tokens: most tokens outside quotes. A sentence that needs more stays without its end.
 
@@ -84,7 +84,8 @@ async def write(engine: LLMEngine, draft: Draft, max_tokens: int) -> AsyncGenera
 
 
 async def _likeliest(engine: LLMEngine, prompt: Prompt, quotables: Sequence[Quotable]) -> int:
-    trie = ChoiceTrie([quotable.tokens for quotable in quotables], _close(engine)[-1])
+    *closing, last = _close(engine)
+    trie = ChoiceTrie([[*quotable.tokens, *closing] for quotable in quotables], last)
     return int(trie.log_probs(await engine.score(prompt, trie)).argmax())
 
 

@@ -18,7 +18,8 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
 from models.histories import UserHistories
-from models.llm.loading import LanguageModel, fingerprint
+from models.llm.checkpoint import fingerprint
+from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
@@ -67,7 +68,7 @@ def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
         name="tiny",
         model=model,
         tokenizer=fast,
-        fingerprint=fingerprint(config, model.get_input_embeddings().weight),
+        fingerprint=fingerprint(config.to_dict(), model.state_dict().items()),
         interface=convention if interface else None,
     )
 

@@ -24,7 +24,7 @@ class LLMEngine(Protocol):
         tokenizer: the LLM's fast tokenizer.
         token_size: d_tok.
         context_length: in tokens.
-        fingerprint: the LLM's identity, see `models.llm.loading.fingerprint`. Known after `start`.
+        fingerprint: the LLM's identity, see `models.llm.checkpoint.fingerprint`. Known after `start`.
         depth: how many requests keep it busy: those it works on and those it takes next. More only wait.
     """
 

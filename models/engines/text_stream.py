@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.prompts.titles import decode_plain
+
 
 class TextStream:
     """Decodes a continuation token by token.
@@ -29,7 +31,7 @@ class TextStream:
             self.ended = True
             return ""
         self._token_ids.append(token_id)
-        text: str = self._tokenizer.decode(self._token_ids, skip_special_tokens=True)
+        text = decode_plain(self._tokenizer, self._token_ids)
         end = min((text.find(mark) + len(mark) for mark in self._stop if mark in text), default=None)
         if end is None and text.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""

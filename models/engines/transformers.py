@@ -30,6 +30,7 @@ from models.config import Config
 from models.engines.base import LLMEngine, check_prompt, warm_up_question
 from models.engines.text_stream import TextStream
 from models.errors import EngineError, OverloadedError
+from models.llm.families import context_length_of, token_size_of
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.scoring.choices import ChoiceTrie
@@ -92,8 +93,8 @@ class TransformersEngine:
         self.config = config
         self.tokenizer = load_tokenizer(config.llm) if llm is None else llm.tokenizer
         llm_config = load_config(config.llm) if llm is None else llm.model.config
-        self.token_size = int(getattr(llm_config, "word_embed_proj_dim", llm_config.hidden_size))
-        self.context_length = int(llm_config.max_position_embeddings)
+        self.token_size = token_size_of(llm_config)
+        self.context_length = context_length_of(llm_config)
         self.fingerprint = "" if llm is None else llm.fingerprint
         self._llm = llm
         cores = available_cores()

@@ -27,14 +27,9 @@ from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
 from models.engines.text_stream import TextStream
 from models.errors import EngineError, OverloadedError
-from models.llm.loading import (
-    EMBEDDED,
-    fingerprint,
-    load_config,
-    load_embedding_table,
-    load_tokenizer,
-    resolve,
-)
+from models.llm.checkpoint import fingerprint_checkpoint
+from models.llm.families import check_family, context_length_of, token_size_of
+from models.llm.loading import EMBEDDED, load_config, load_tokenizer, resolve
 from models.llm.token_interface import INTERFACE_FILE
 from models.prompts.layout import Prompt
 from models.scoring.choices import Branch, ChoiceTrie
@@ -96,10 +91,10 @@ class VLLMEngine:
     def __init__(self, config: VLLMEngineConfig) -> None:
         self.config = config
         self.tokenizer = load_tokenizer(config.llm)
-        self._llm_config = load_config(config.llm)
-        hidden_size = self._llm_config.hidden_size
-        self.token_size = int(getattr(self._llm_config, "word_embed_proj_dim", hidden_size))
-        longest = int(self._llm_config.max_position_embeddings)
+        llm_config = load_config(config.llm)
+        check_family(config.llm, llm_config)
+        self.token_size = token_size_of(llm_config)
+        longest = context_length_of(llm_config)
         self.context_length = min(longest, config.max_model_len or longest)
         self.fingerprint = ""
         self.depth = 2 * max(1, min(config.max_batch_requests, config.max_batch_tokens // USUAL_TOKENS))
@@ -118,14 +113,13 @@ class VLLMEngine:
         """Start vLLM's processes, warm them up and watch over them.
 
         Raises:
-            ConfigError: the LLM's embedding table cannot be read.
+            ConfigError: the LLM's weights cannot be read.
             EngineError: vLLM does not start.
         """
         if self.config.load_format == "dummy":
             self.fingerprint = "dummy"
         else:
-            table = await asyncio.to_thread(load_embedding_table, self.config.llm)
-            self.fingerprint = fingerprint(self._llm_config, table)
+            self.fingerprint = await asyncio.to_thread(fingerprint_checkpoint, resolve(self.config.llm))
         await self._launch()
         self._supervisor = asyncio.create_task(self._supervise(), name="vllm-supervisor")
 

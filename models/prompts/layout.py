@@ -67,7 +67,8 @@ class PromptLayout:
         soft_positions: (S,) int64, increasing.
         slot_kinds: (S,) int64, `Slot` values.
         slot_ordinals: (S,) int64: which history entry or candidate, as numbered by the caller; 0 for the user.
-        choices: the C candidates' tokens as they stand in the prompt, to be scored as continuations.
+        choices: the C candidates' tokens as they stand in the prompt, to be scored as continuations. Of a closing
+            quote of several tokens, each has all but the last.
     """
 
     token_ids: np.ndarray

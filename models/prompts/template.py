@@ -51,7 +51,7 @@ class PromptTemplate:
         context_length: the LLM's context in tokens; prompt and longest choice stay within it.
 
     Attributes:
-        end_token: the closing quote, which ends every choice.
+        end_token: the last token of the closing quote, which ends every choice.
     """
 
     def __init__(self, tokenizer: Any, config: PromptConfig, context_length: int) -> None:
@@ -180,7 +180,7 @@ class PromptTemplate:
         builder.text(answer)
         builder.text(self._open_quote)
         builder.text(given)
-        return builder.layout(shown_candidates)
+        return builder.layout([[*title, *self._close_quote[:-1]] for title in shown_candidates])
 
     def _titles(self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int) -> None:
         for position, title in enumerate(titles):
@@ -209,7 +209,7 @@ class PromptTemplate:
 
         def candidate_cost(title_tokens: int) -> int:
             longest = max((min(len(title), title_tokens) for title in candidates), default=0)
-            return cost(candidates, title_tokens) + longest + 1
+            return cost(candidates, title_tokens) + longest + len(self._close_quote)
 
         title_tokens = self.config.max_title_tokens
         spare = budget - candidate_cost(title_tokens)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from models.prompts.anchor import anchor_of, tokenise
+
 
 class TitleTokens:
     """Titles tokenised once.
@@ -38,8 +40,33 @@ def as_quoted(title: str) -> str:
 
 
 def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokenise `texts` as plain characters: a text that spells a special token does not become one."""
+    """Tokenise `texts` as plain characters in the middle of a text.
+
+    Their tokens, one after the other, are the texts one after the other: no tokenizer adds a space before each. A text
+    that spells a special token does not become one.
+    """
     if not texts:
         return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-    return [list(ids) for ids in encoded["input_ids"]]
+    anchor = anchor_of(tokenizer)
+    start = len(anchor.tokens)
+    encoded = tokenise(tokenizer, [anchor.text + text for text in texts])
+    special = set(tokenizer.all_special_ids)
+    result = []
+    for text, ids in zip(texts, encoded, strict=True):
+        # What begins with the anchor itself may melt into it.
+        plain = ids[start:] if tuple(ids[:start]) == anchor.tokens else tokenise(tokenizer, [text])[0]
+        forged = next((token for token in tokenizer.all_special_tokens if token in text), None)
+        if forged is not None and special.intersection(plain):
+            # Some tokenizers have special tokens among their words, too; half of one is none.
+            cut = text.index(forged) + 1
+            plain = [token for half in encode_plain(tokenizer, [text[:cut], text[cut:]]) for token in half]
+        result.append(plain)
+    return result
+
+
+def decode_plain(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The text of tokens in the middle of a text, the space before its first word included; no special tokens."""
+    anchor = anchor_of(tokenizer)
+    tokens = [*anchor.tokens, *token_ids]
+    text: str = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text[len(anchor.text) :]

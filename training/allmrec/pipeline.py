@@ -148,7 +148,7 @@ class Pipeline:
         if self._fitted is not None:
             return self._fitted.llm
         config = self.recipe.stage2
-        return load_llm(config.llm, config.device, getattr(torch, config.dtype))
+        return load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -15,7 +15,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from models.llm.loading import fingerprint, load_config, load_embedding_table, load_tokenizer
+from models.llm.checkpoint import fingerprint_checkpoint
+from models.llm.loading import load_tokenizer, resolve
 from training.llm2rec.config import (
     VARIANTS,
     ContrastiveConfig,
@@ -148,6 +149,6 @@ class LLM2Rec:
 
     @cached_property
     def _inputs(self) -> dict[str, str]:
-        llm = fingerprint(load_config(self.config.llm), load_embedding_table(self.config.llm))
+        llm = fingerprint_checkpoint(resolve(self.config.llm))
         cuts = f"{self.config.max_title_tokens} {self.config.max_text_tokens}"
         return {"llm": llm, "corpus": self.corpus.fingerprint, "cuts": cuts}

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from models.llm.families import attention_of, without_noise
+
 VOCABULARY = 96
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -87,8 +89,34 @@ EXACT: dict[str, dict[str, Any]] = {
 """By model type, and what distinguishes the case where a type has several."""
 
 
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "bloom": ({}, "ALiBi counts places"),
+    "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4}, "ALiBi counts places"),
+    "falcon, alibi": ({"alibi": True}, "ALiBi counts places"),
+    "gpt_neo": ({"attention_types": [[["global", "local"], 1]], "num_layers": 2}, "local layers count places"),
+    "mamba": ({}, "other than attention: linear_attention"),
+    "jamba": (MOE, "other than attention: linear_attention"),
+    "qwen3_next": (MOE, "other than attention: linear_attention"),
+    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "other than attention: conv"),
+    "falcon_h1": ({}, "other than attention: hybrid"),
+    "rwkv": ({}, "recurrent"),
+    "recurrent_gemma": ({}, "recurrent"),
+    "gemma3n_text": ({}, "look up token ids"),
+    "gemma4_text": ({}, "look up token ids"),
+    "llama4_text": (MOE | {"attention_chunk_size": 8}, "cannot be asked about a tree"),
+    "t5": ({}, "reads its prompt by another network"),
+}
+"""With the reason that is given."""
+
+
+def tiny_config(case: str, settings: dict[str, Any]) -> Any:
+    """The config of (case, settings) of a table above."""
+    return without_noise(AutoConfig.for_model(case.partition(",")[0], **(SIZES | settings)))
+
+
 def tiny(case: str, settings: dict[str, Any], seed: int = 0) -> Any:
     """A random causal LM in eval mode: (case, settings) of a table above."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(case.partition(",")[0], **(SIZES | settings))
-    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    config = tiny_config(case, settings)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention_of(config))
+    return model.eval().requires_grad_(False)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from models.llm.families import UnsupportedLLMError, check_family
 from models.llm.forward import embed_tokens
 from models.llm.head import head_of
+from models.llm.self_test import check_exact, packing_error
 from models.scoring.choices import ChoiceTrie
 from models.scoring.packing import PackedBatch, child_logits, hidden_states, pack
-from tests.models.scoring.families import EXACT, VOCABULARY, tiny
+from tests.models.scoring.families import EXACT, MOE, REFUSED, VOCABULARY, tiny, tiny_config
 
 END = 3
 LENGTHS = (40, 21)
@@ -54,7 +58,7 @@ def asked(request: pytest.FixtureRequest) -> Asked:
 
 @torch.no_grad()
 def test_a_family_is_exact(asked: Asked):
-    """The children's logits, all logits and their normaliser, from one packed pass, are those of plain passes."""
+    """Its children's logits, all logits and their normaliser, from one packed pass, are those of plain passes."""
     model, batch = asked.model, asked.batch
     hidden_B_L_H = hidden_states(model, batch, asked.soft_S_H)
     nodes_M_H = hidden_B_L_H[batch.node_rows, batch.node_columns]
@@ -66,3 +70,62 @@ def test_a_family_is_exact(asked: Asked):
     torch.testing.assert_close(head_of(model).all_logits(nodes_M_H), plain_M_V, atol=EXACTLY, rtol=0)
     normaliser_M = head_of(model).log_normaliser(nodes_M_H)
     torch.testing.assert_close(normaliser_M, plain_M_V.logsumexp(dim=1), atol=EXACTLY, rtol=0)
+
+
+def admit(case: str, settings: dict[str, Any]) -> None:
+    """What loading does about a family."""
+    check_family("tiny", tiny_config(case, settings))
+    check_exact("tiny", tiny(case, settings))
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_an_exact_family_is_admitted(case: str):
+    admit(case, EXACT[case])
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_another_family_is_refused_with_the_reason(case: str):
+    """By its config, and if that tells nothing, by trying."""
+    settings, reason = REFUSED[case]
+    with pytest.raises(UnsupportedLLMError, match=rf"'tiny' \({case.partition(',')[0]}\) .*{reason}"):
+        admit(case, settings)
+
+
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        ("mpt", REFUSED["mpt"][0]),
+        ("gpt_neo", {**REFUSED["gpt_neo"][0], "window_size": 6}),
+        ("jamba", MOE),
+    ],
+)
+def test_the_self_test_finds_what_nobody_knew_of(case: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """Families known to differ, as if they were not: positions by place, windows by place, states."""
+    model = tiny(case, settings)
+    monkeypatch.setattr(type(model), "_is_stateful", False)
+    assert packing_error(model) > 1e-2
+    with pytest.raises(UnsupportedLLMError, match="differ by"):
+        check_exact("tiny", model)
+
+
+def test_a_cap_on_attention_is_kept():
+    """Gemma 2 with a cap so low that leaving it out, as fused kernels do, would show."""
+    capped = tiny("gemma2", EXACT["gemma2"] | {"attn_logit_softcapping": 0.1})
+    fused = tiny("gemma2", EXACT["gemma2"] | {"attn_logit_softcapping": 0.1})
+    fused.set_attn_implementation("sdpa")
+    tokens = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert (capped(tokens).logits - fused(tokens).logits).abs().max() > 0.1
+    assert capped.config._attn_implementation == "eager"
+
+
+def test_the_docs_name_what_is_tested():
+    """`docs/llms.md` lists every exact type, and every refused one with its reason."""
+    text = (Path(__file__).parents[3] / "docs" / "llms.md").read_text(encoding="utf-8")
+    exact, refused = (text.partition(f"<!-- {part}:")[2].partition("\n## ")[0] for part in ("exact", "refused"))
+    assert {case.partition(",")[0] for case in EXACT} == set(re.findall(r"`(\w+)`", exact)) - {"gemma3"}
+    assert {case.partition(",")[0] for case in REFUSED} == set(re.findall(r"`(\w+)`", refused))
+    for case, (_, reason) in REFUSED.items():
+        kind = case.partition(",")[0]
+        row = next(line for line in refused.splitlines() if f"`{kind}`" in line)
+        assert reason.partition(":")[0] in row

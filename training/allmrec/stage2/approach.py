@@ -14,6 +14,7 @@ import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.composer import PromptComposer
+from models.llm.forward import embed_tokens
 from models.llm.law import series_table
 from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
@@ -40,6 +41,8 @@ from training.evaluation.held_out import HeldOut
 
 WARM_USERS = 20_000
 WEIGHT_USERS = 5_000
+EMBEDDINGS = 4_096
+"""Whose length is measured; of all it could fill the memory twice."""
 
 
 class Approach(Protocol):
@@ -72,7 +75,7 @@ class PlainApproach:
     def start(self, inputs: Stage2Inputs, config: Stage2Config, temperature: float) -> dict[str, float]:  # noqa: ARG002
         """See `Approach.start`."""
         model = inputs.model
-        embeddings = inputs.llm.model.get_input_embeddings().weight
+        embeddings = _usual_embeddings(inputs.llm)
         plain_start(model.projector, embeddings, sample_users(inputs, config.seed), model.joint_item[_trained(model)])
         return {}
 
@@ -175,6 +178,13 @@ def sample_users(inputs: Stage2Inputs, seed: int) -> torch.Tensor:
     sequences = (inputs.split.train[user] for user in chosen)
     histories = [items[: rng.integers(1, len(items) + 1)] for items in sequences]
     return inputs.model.user_vectors(histories, [inputs.split.user_ids[user] for user in chosen])
+
+
+def _usual_embeddings(llm: LanguageModel) -> torch.Tensor:
+    """(n, H) what stands for some tokens in the LLM's input: scaled, where its family scales them."""
+    table = llm.model.get_input_embeddings().weight
+    some = torch.linspace(0, len(table) - 1, min(len(table), EMBEDDINGS), device=table.device).long()
+    return embed_tokens(llm.model, some)
 
 
 def _trained(model: CatalogueModel) -> torch.Tensor:

@@ -50,8 +50,12 @@ class Stage2Config(Config):
         llm: "embedded", a hub name or a path.
         device: where the LLM and the projections run.
         dtype: of the LLM's weights.
+        load_in_8bit: the LLM's matrices as LLM.int8(), on a GPU with bitsandbytes.
         training_dtype: of the LLM's forward and backward pass in training; "auto" is bfloat16 where hardware has it.
-            Validation keeps to `dtype`.
+            float32 weights are cast as they are used; weights of another `dtype` are used as they are. Validation
+            keeps to `dtype`.
+        gradient_checkpointing: keep the LLM's activations at the borders of its layers only and compute the others
+            anew for the backward pass: less memory, a third more time.
         examples: what the prompts contain.
         injection: which tokens are injected: all, or those of an ablation of the paper's Table 9.
         random_joint: joint embeddings are random numbers, likewise.
@@ -71,7 +75,9 @@ class Stage2Config(Config):
     llm: str = EMBEDDED
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    load_in_8bit: bool = False
     training_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gradient_checkpointing: bool = False
     examples: ExampleConfig = ExampleConfig()
     injection: Injection = Injection.ALL
     random_joint: bool = False

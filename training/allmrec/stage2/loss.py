@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +10,15 @@ from torch import nn
 
 from models.catalogue import PADDING_ITEM
 from models.composer import PromptComposer
+from models.llm.head import head_of
 from models.precision import training_dtype
 from models.prompts.layout import PromptLayout
 from models.scoring.choices import ChoiceTrie
-from models.scoring.opt_inference import OPTScorer
-from models.scoring.opt_training import PackedReader
-from models.scoring.packing import PackedBatch, hidden_states, node_logits, pack
+from models.scoring.packing import PackedBatch, node_logits, pack
 from training.allmrec.stage2.config import Loss, Stage2Config
 from training.allmrec.stage2.examples import Examples
 from training.allmrec.stage2.inputs import Stage2Inputs
+from training.allmrec.stage2.reader import FrozenReader
 from training.allmrec.stage2.teachers import Teacher
 
 
@@ -39,7 +37,8 @@ class Stage2Loss:
         self._template, self._titles = composer.template, composer.titles
         self._config, self._teach = config, teach
         llm, model = inputs.llm, inputs.model
-        self._reader = _Reader(llm.model, training_dtype(config.training_dtype, llm.model.device))
+        dtype = training_dtype(config.training_dtype, llm.model.device)
+        self._reader = FrozenReader(llm.model, dtype, config.gradient_checkpointing)
         # Item i by its text is row i + N + 1.
         self._joint = torch.cat([model.joint_item, model.joint_text])
         self._text_offset = len(model.joint_item)
@@ -133,26 +132,8 @@ class Stage2Loss:
         ]
         targets = torch.tensor([token for title in titles for token in title], device=soft_S_H.device)
         hidden_O_H = self._reader(batch, soft_S_H, *torch.tensor([rows, columns], device=soft_S_H.device))
-        head = self._llm.model.get_output_embeddings()
-        logits = head(hidden_O_H.to(head.weight.dtype))
-        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / len(layouts)
-
-
-class _Reader:
-    """The frozen LLM's last hidden states at given positions, for training: in its own precision, and fast on a CPU."""
-
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        self._model = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
-        fast = model.device.type == "cpu" and OPTScorer.supports(model)
-        self._packed = PackedReader(self._model) if fast else None
-
-    def __call__(
-        self, batch: PackedBatch, soft_S_H: torch.Tensor, rows_O: torch.Tensor, columns_O: torch.Tensor
-    ) -> torch.Tensor:
-        """(N, D') at packed positions `rows_O`, `columns_O`."""
-        if self._packed is not None:
-            return self._packed(batch, soft_S_H, rows_O, columns_O)
-        return hidden_states(self._model, batch, soft_S_H)[rows_O, columns_O]
+        logits_O_V = head_of(self._llm.model).all_logits(hidden_O_H)
+        return nn.functional.cross_entropy(logits_O_V, targets, reduction="sum") / len(layouts)
 
 
 def node_masses(tries: Sequence[ChoiceTrie], wanted: Sequence[np.ndarray], shape: Sequence[int]) -> torch.Tensor:

@@ -1,0 +1,55 @@
+"""What stands before a piece of text, so that it is tokenised as in the middle of one.
+
+Many tokenizers, those of the SentencePiece kind, put a space before what they take for the beginning of a text. Pieces
+of a prompt, tokenised one by one, would then read `" The Lion "` for `"The Lion"`. So a piece is tokenised behind an
+anchor, whose tokens are taken away again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+from weakref import WeakKeyDictionary
+
+CANDIDATES = ("", "\n", '"', ".", "a")
+PIECES = (" This user has", ' "', "Ab c", '"', ",", ' "', "2001", '"', ". It is", ' "', "(x)", '"')
+"""Of a prompt as all are."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Text before a piece, and the tokens that it is by itself."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+_ANCHORS: WeakKeyDictionary[Any, Anchor] = WeakKeyDictionary()
+
+
+def anchor_of(tokenizer: Any) -> Anchor:
+    """The first anchor behind which the pieces of a prompt add up to its text; none if nothing does."""
+    anchor = _ANCHORS.get(tokenizer)
+    if anchor is None:
+        found = (Anchor(text, tuple(tokenise(tokenizer, [text])[0] if text else ())) for text in CANDIDATES)
+        anchor = next((anchor for anchor in found if _adds_up(tokenizer, anchor)), Anchor("", ()))
+        _ANCHORS[tokenizer] = anchor
+    return anchor
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenise `texts` as they are: without special tokens, neither around them nor for their spelling."""
+    return [
+        list(ids) for ids in tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ]
+
+
+def _adds_up(tokenizer: Any, anchor: Anchor) -> bool:
+    encoded = tokenise(tokenizer, [anchor.text + piece for piece in PIECES])
+    start = len(anchor.tokens)
+    if any(tuple(ids[:start]) != anchor.tokens for ids in encoded):
+        return False
+    tokens = [*anchor.tokens, *chain.from_iterable(ids[start:] for ids in encoded)]
+    return bool(tokenizer.decode(tokens, clean_up_tokenization_spaces=False) == anchor.text + "".join(PIECES))
