@@ -6,9 +6,9 @@ Its LLM knows nothing, so tests say what the service does with an LLM's answers,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from models.histories import UserHistories
 from models.llm.loading import load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.prompts.template import PromptConfig
-from models.scoring.choices import ChoiceTrie
+from models.rankers.of_model import TITLES
+from models.scoring.choices import Branching
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
 from tests.tiny import tiny_blends
@@ -156,11 +157,13 @@ def make_signals(catalogue: Catalogue, histories: list[np.ndarray]) -> SignalTab
     return build_signals(split, torch.randn(len(catalogue) + 1, 6).numpy(), SignalsConfig(neighbours=5))
 
 
-def make_world(directory: Path) -> World:
-    """Write LLM and bundle into `directory`."""
+def make_world(directory: Path, llm_signals: Sequence[str] = ("allmrec",)) -> World:
+    """Write LLM and bundle into `directory`; the blend with the LLM weighs `llm_signals`."""
     llm_path = make_llm(directory / "llm")
     llm = load_llm(str(llm_path))
     contents = make_contents(llm.token_size)
+    if TITLES in llm_signals:
+        contents = replace(contents, title_log_probs=np.linspace(-1.0, -9.0, ITEMS + 1, dtype=np.float32))
     home = directory / "bundles" / "tiny"
     write_bundle(
         home,
@@ -170,7 +173,7 @@ def make_world(directory: Path) -> World:
             prompt=PromptConfig(domain=DOMAINS["movie"]),
             llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
             text_encoder="none",
-            blends=tiny_blends(),
+            blends=tiny_blends(llm=llm_signals),
             metrics={},
         ),
         lambda folder: folder.mkdir(),
@@ -210,7 +213,7 @@ class FakeEngine:
     async def close(self) -> None:
         """Nothing to free."""
 
-    async def score(self, _: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
+    async def score(self, _: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
         """Falling logits, after `seconds`, or `failure`."""
         await self._work()
         return [-np.arange(len(branch.children), dtype=np.float32) for branch in trie.branches]
