@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from models.bundle.catalogue_model import CatalogueModel
-from models.prompts.layout import Injection, Prompt, PromptLayout, Slot
+from models.prompts.layout import Injection, Prompt, PromptLayout
 from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
 from models.prompts.title_list import TitleList
@@ -202,7 +202,7 @@ class PromptComposer:
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
         table = self.model.joint_item
         prompt = self._fill(layout, user_vector, table[list(history)], self.model.joint_genre[row : row + 1])
-        told = [history[place] for place in layout.slot_ordinals[layout.slot_kinds == Slot.HISTORY]]
+        told = history[len(history) - layout.shown :]
         items = {as_quoted(self.model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 

@@ -186,7 +186,7 @@ class PromptTemplate:
         builder.text(answer)
         builder.text(self._open_quote)
         builder.text(given)
-        return builder.layout(shown_candidates)
+        return builder.layout(shown_candidates, len(shown_history))
 
     def _titles(self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int) -> None:
         for position, title in enumerate(titles):
@@ -248,6 +248,6 @@ class _Builder:
         self._slots.append((len(self._tokens), int(kind), ordinal))
         self._tokens.append(self._filler)
 
-    def layout(self, choices: list[list[int]]) -> PromptLayout:
+    def layout(self, choices: list[list[int]], shown: int) -> PromptLayout:
         positions, kinds, ordinals = np.asarray(self._slots, dtype=np.int64).reshape(-1, 3).T
-        return PromptLayout(np.asarray(self._tokens, dtype=np.int64), positions, kinds, ordinals, choices)
+        return PromptLayout(np.asarray(self._tokens, dtype=np.int64), positions, kinds, ordinals, choices, shown)

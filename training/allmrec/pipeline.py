@@ -141,7 +141,7 @@ class Pipeline:
             domain=DOMAINS[self.dataset.info.domain],
             history_items=examples.history_items,
             max_title_tokens=examples.max_title_tokens,
-            injection=Injection.ALL if self._injects else Injection.NONE,
+            injection=self.recipe.stage2.injection if self._injects else Injection.NONE,
             title_list=self.recipe.blend.title_list,
         )
 
@@ -193,8 +193,8 @@ class Pipeline:
             return Blends.model_validate_json((run.directory / BLENDS_FILE).read_text(encoding="utf-8"))
 
     @cached_property
-    def served_model(self) -> CatalogueModel:
-        """What the bundle will hold: with what the LLM once said of each title, if the blend wants to know."""
+    def evaluated_model(self) -> CatalogueModel:
+        """The model with what the LLM once said of each title, if the blend wants to know."""
         _ = self.blends
         return self._with_titles(self.model, self._blend_run)
 
@@ -288,7 +288,7 @@ class Pipeline:
         others: list[Ranker] = []
         for name, fit in methods.items():
             others += fit(self.split, RunContext(run.directory / name, self._console))
-        contenders = self._contenders(self.served_model, self.blends)
+        contenders = self._contenders(self.evaluated_model, self.blends)
         everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
         validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
         report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
@@ -363,19 +363,22 @@ class Pipeline:
         inputs = {"stage1": self._stage1_run.output, **self.llm.identity}
         return self._stage_run("stage2", self.recipe.stage2, inputs)
 
+    @property
+    def _trained(self) -> dict[str, str]:
+        """Fingerprints of the last stage that trains, and of the LLM."""
+        if self._injects:
+            return {"stage2": self._stage2_run.output}
+        return {"stage1": self._stage1_run.output, **self.llm.identity}
+
     @cached_property
     def _blend_run(self) -> StageRun:
         others = {"signals": self.recipe.signals, "retrieval": self.recipe.retrieval}
         inputs = {name: config.model_dump_json() for name, config in others.items()}
-        if self._injects:
-            inputs |= {"stage2": self._stage2_run.output}
-        else:
-            inputs |= {"stage1": self._stage1_run.output, **self.llm.identity}
-        return self._stage_run("blend", self.recipe.blend, inputs)
+        return self._stage_run("blend", self.recipe.blend, {**inputs, **self._trained})
 
     def _export_run(self, home: Path) -> StageRun:
-        served = self.served._stage2_run.output
-        inputs = {"blend": self._blend_run.output, "served": served, "home": str(home.resolve())}
+        served = {f"served {name}": output for name, output in self.served._trained.items()}
+        inputs = {"blend": self._blend_run.output, "home": str(home.resolve()), **served}
         return StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
 
     def _evaluation_run(self, methods: Sequence[str] | Mapping[str, Method]) -> StageRun:
