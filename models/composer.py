@@ -8,18 +8,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from models.bundle.catalogue_model import CatalogueModel
-from models.prompts.layout import Injection, Prompt, PromptLayout, Slot
+from models.prompts.layout import Injection, Prompt, PromptLayout
 from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
+from models.prompts.title_list import TitleList
 from models.prompts.titles import TitleTokens, as_quoted
-from models.scoring.choices import ChoiceTrie
+from models.scoring.choices import Branching, ChoiceTrie
+from models.scoring.likelihood import ContinuationTree
 from models.writing import Draft, Quotable
+
+
+class Asked(Protocol):
+    """What is asked of an LLM about K candidates.
+
+    Attributes:
+        prompt: ready for an engine.
+        trie: what an engine is to score behind it.
+    """
+
+    @property
+    def prompt(self) -> Prompt: ...  # noqa: D102
+
+    @property
+    def trie(self) -> Branching: ...  # noqa: D102
+
+    def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
+        """(K,) log-probabilities of the candidates in the caller's order, from what an engine scored."""
+
+
+@dataclass(frozen=True)
+class TitleQuestion:
+    """How likely are K titles as what follows a list?
+
+    Attributes:
+        prompt: the list, ready for an engine.
+        trie: of the titles.
+    """
+
+    prompt: Prompt
+    trie: ContinuationTree
+
+    def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Asked.log_probs`; these do not sum to one."""
+        return self.trie.log_probs(branch_logits)
 
 
 @dataclass(frozen=True)
@@ -63,7 +101,9 @@ class PromptComposer:
 
     def __init__(self, model: CatalogueModel, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
         self.model = model
+        self._tokenizer = tokenizer
         self.template = PromptTemplate(tokenizer, config, context_length)
+        self._list = TitleList(tokenizer, config.title_list, config.domain, context_length)
         self.titles = TitleTokens(tokenizer, model.catalogue.titles, config.max_title_tokens)
         self.genres = list(model.catalogue.genres)
         self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
@@ -76,7 +116,7 @@ class PromptComposer:
         history: Sequence[int],
         candidates: Sequence[int] | np.ndarray,
         *,
-        injection: Injection = Injection.ALL,
+        injection: Injection | None = None,
         text_only: bool = False,
         order: np.ndarray | None = None,
     ) -> Question:
@@ -86,7 +126,7 @@ class PromptComposer:
             user_vector: (d,) x_u.
             history: item numbers, oldest first.
             candidates: K item numbers.
-            injection: the method, or an ablation of it.
+            injection: the method, or an ablation of it; as the bundle has it if not given.
             text_only: inject q_i for every item, the "A-LLMRec (text encoder)" variant.
             order: (K,) positions of `candidates` as the prompt lists them; if not given, a random order that
                 depends only on which items they are.
@@ -102,9 +142,41 @@ class PromptComposer:
         prompt = self._fill(layout, user_vector, table[list(history)], table[listed])
         return Question(prompt, self._trie(layout), self.model.cf_logits(user_vector, listed), order)
 
+    def title_likelihood(self, history: Sequence[int], candidates: Sequence[int] | np.ndarray) -> TitleQuestion:
+        """How likely do the titles of `candidates` follow those of a history?
+
+        Args:
+            history: item numbers, oldest first.
+            candidates: K item numbers, one at least.
+        """
+        return self._titles_after(self._list.after(self._list_titles.of(history)), candidates)
+
+    def title_prior(self, items: Sequence[int] | np.ndarray) -> TitleQuestion:
+        """How likely are the titles of `items` in a list of anything? A constant of each item."""
+        return self._titles_after(self._list.alone, items)
+
+    @cached_property
+    def _list_titles(self) -> TitleTokens:
+        """With one token more than lists show, which tells that a title is cut."""
+        return TitleTokens(self._tokenizer, self.model.catalogue.titles, self._list.config.max_title_tokens + 1)
+
+    @cached_property
+    def _list_vocabulary(self) -> np.ndarray | None:
+        """(V',) the tokens that titles are made of; None for all of the LLM's."""
+        if self._list.config.vocabulary == "whole":
+            return None
+        titles = (self._list.continuation(self._list_titles[item]) for item in range(1, len(self._list_titles)))
+        return np.asarray(sorted(set().union(*titles)), dtype=np.int64)
+
+    def _titles_after(self, token_ids: np.ndarray, items: Sequence[int] | np.ndarray) -> TitleQuestion:
+        prompt = Prompt(token_ids, np.zeros(0, dtype=np.int64), torch.zeros(0, self.model.projector.token_size))
+        titles = self._list_titles.of(np.asarray(items).tolist())
+        continuations = [self._list.continuation(title) for title in titles]
+        return TitleQuestion(prompt, ContinuationTree(continuations, self._list_vocabulary))
+
     @torch.inference_mode()
     def favorite_genre(
-        self, user_vector: torch.Tensor, history: Sequence[int], *, injection: Injection = Injection.ALL
+        self, user_vector: torch.Tensor, history: Sequence[int], *, injection: Injection | None = None
     ) -> Question:
         """Which of `genres` does this user like best?"""
         genres = [self._genre_tokens[row] for row in range(len(self.genres))]
@@ -130,7 +202,7 @@ class PromptComposer:
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
         table = self.model.joint_item
         prompt = self._fill(layout, user_vector, table[list(history)], self.model.joint_genre[row : row + 1])
-        told = [history[place] for place in layout.slot_ordinals[layout.slot_kinds == Slot.HISTORY]]
+        told = history[len(history) - layout.shown :]
         items = {as_quoted(self.model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 

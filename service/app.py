@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from starlette.middleware import Middleware
 
 from models.bundle.store import load_bundle
-from models.composer import Question
+from models.composer import Asked
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import AllmrecError, ConfigError, PromptTooLongError
@@ -244,15 +244,15 @@ async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> No
     Raises:
         ConfigError: the window is too large for the LLM.
     """
-    items = deployment.catalogue.by_popularity[:window].tolist()
+    items = np.asarray(deployment.catalogue.by_popularity[:window], dtype=np.int64)
 
-    def compose() -> Question:
+    def compose() -> list[Asked]:
         user_vector = deployment.model.user_vectors([items])[0]
         deployment.model.index.search(user_vector.cpu().numpy()[None], len(items))
-        return deployment.composer.recommend(user_vector, deployment.prompted(np.asarray(items)).tolist(), items)
+        return deployment.questions(user_vector, items, items)
 
     try:
-        question = await asyncio.to_thread(compose)
+        questions = await asyncio.to_thread(compose)
     except PromptTooLongError as error:
         raise ConfigError(f"window {window} is too large (ALLMREC_WINDOW): {error}") from error
-    await llm_gate.warm_up(question)
+    await llm_gate.warm_up(questions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import structlog
 
-from models.composer import Question
+from models.composer import Asked
 from models.engines.base import LLMEngine
 from models.errors import OverloadedError
 from models.writing import Draft, write
@@ -64,20 +64,26 @@ class LLMGate:
         lanes = self._lanes.values()
         return sum(lane.waiting + lane.under_way for lane in lanes), max(lane.age for lane in lanes)
 
-    async def warm_up(self, question: Question) -> None:
+    async def warm_up(self, questions: Sequence[Asked]) -> None:
         """Ask once to have it fast, and once more to know how fast."""
-        await self._engine.score(question.prompt, question.trie)
+        await self._answer(questions, None)
         started = self._clock()
-        await self._engine.score(question.prompt, question.trie)
+        await self._answer(questions, None)
         now = self._clock()
         for work in ("recommend", "genres"):
             self._lanes[work].pace.took(now - started, now)
 
-    async def choose(self, compose: Callable[[], Question], seconds: float, work: Work = "recommend") -> np.ndarray:
-        """The (K,) log-probabilities of the choices of a question.
+    async def choose(self, compose: Callable[[], Asked], seconds: float, work: Work = "recommend") -> np.ndarray:
+        """The (K,) log-probabilities of the choices of a question; as `ask`."""
+        return (await self.ask(lambda: [compose()], seconds, work))[0]
+
+    async def ask(
+        self, compose: Callable[[], Sequence[Asked]], seconds: float, work: Work = "recommend"
+    ) -> list[np.ndarray]:
+        """The (K,) log-probabilities of the candidates of each question.
 
         Args:
-            compose: makes the question; runs in the executor.
+            compose: makes the questions, about the same candidates; runs in the executor.
             seconds: time for all of it.
             work: what it is for.
 
@@ -89,15 +95,24 @@ class LLMGate:
         try:
             async with asyncio.timeout(seconds), lane.place(due) as place:
                 with self._metrics.stage("prompt"):
-                    question = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
+                    questions = await asyncio.get_running_loop().run_in_executor(self._executor, compose)
                 with self._metrics.stage("score"):
                     await lane.turn(place)
-                    logits = await self._engine.score(question.prompt, question.trie, due)
-            log_probs = question.log_probs(logits)
+                    answers = await self._answer(questions, due)
         except Exception as error:
             raise self._fallback(error) from error
-        self._metrics.candidates_scored.inc(len(log_probs))
-        return log_probs
+        self._metrics.candidates_scored.inc(len(answers[0]))
+        return answers
+
+    async def _answer(self, questions: Sequence[Asked], due: float | None) -> list[np.ndarray]:
+        """All of them at once: an engine with several workers takes the time of the longest."""
+        asked = [asyncio.ensure_future(self._engine.score(one.prompt, one.trie, due)) for one in questions]
+        try:
+            scored = await asyncio.gather(*asked)
+        finally:
+            for one in asked:
+                one.cancel()
+        return [question.log_probs(logits) for question, logits in zip(questions, scored, strict=True)]
 
     async def write(self, compose: Callable[[], Draft], max_tokens: int, seconds: float) -> AsyncGenerator[str, None]:
         """What the LLM makes of a draft, piece by piece, see `models.writing`. Closing the iterator frees the LLM.

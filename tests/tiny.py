@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -21,6 +23,7 @@ from models.histories import UserHistories
 from models.llm.checkpoint import fingerprint
 from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
+from models.rankers.of_model import WAYS
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
 
@@ -138,22 +141,22 @@ def tiny_contents(
     )
 
 
-def tiny_blends(certain: bool = True) -> Blends:
-    """A blend of CF and words, and one with the LLM beside them, whose lift is certain or not."""
+def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blends:
+    """A blend of CF and words, and one with the LLM's signals beside them, whose lift is certain or not."""
     low = 0.01 if certain else -0.01
     lift = Lift(ndcg=(0.02, low, 0.03), log_likelihood=(0.02, low, 0.03))
     signals = [
         SignalWeight(
             id=name,
             title=name,
-            centred=name == "allmrec",
+            centred=name in WAYS,
             mean=0.0,
             scale=1.0,
             weight=1.0,
             scarcity_weight=0.5,
             lift=lift,
         )
-        for name in ("cf", "words_best", "allmrec")
+        for name in ("cf", "words_best", *llm)
     ]
     without = Blend(signals=tuple(signals[:2]), cold_below=2.0, unseen_bias=-0.5)
     return Blends(blend=without, llm=without.model_copy(update={"signals": tuple(signals)}), llm_lift=lift)

@@ -35,6 +35,7 @@ class CatalogueModel:
         alignment: stage-1 weights by name.
         signals: what signals without an LLM are computed from.
         words: what the backbone reads of texts beside sentence vectors, so that new items can be placed.
+        title_log_probs: (N+1,) float32 log P(title) by the bundle's LLM; (0,) where it was not asked for.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
@@ -50,6 +51,7 @@ class CatalogueModel:
     alignment: dict[str, torch.Tensor]
     signals: SignalTables
     words: WordEncoder | None = None
+    title_log_probs: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
     def seen(self, user_id: str) -> np.ndarray:

@@ -190,6 +190,7 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
         "joint_item": model.joint_item,
         "joint_text": model.joint_text,
         "joint_genre": model.joint_genre,
+        "title_log_probs": torch.from_numpy(model.title_log_probs),
     }
     _save_tensors(tables, directory / "tables.safetensors")
     model.index.save(directory / "items.faiss")
@@ -220,6 +221,7 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         alignment=load_file(directory / "alignment.safetensors", device=device),
         signals=SignalTables.load(directory / "signals.safetensors"),
         words=WordEncoder.load(directory),
+        title_log_probs=tables["title_log_probs"].cpu().numpy(),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
 

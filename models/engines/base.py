@@ -10,7 +10,7 @@ import torch
 
 from models.errors import ClientError
 from models.prompts.layout import Prompt
-from models.scoring.choices import ChoiceTrie
+from models.scoring.choices import Branching, ChoiceTrie
 
 
 class InvalidPromptError(ClientError):
@@ -44,12 +44,12 @@ class LLMEngine(Protocol):
     async def close(self) -> None:
         """Stop serving and free the LLM. Waiting requests fail with `EngineError`."""
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
-        """The (C,) logits of every branch's children, for `ChoiceTrie.log_probs`. Cancelling the call frees its work.
+    async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
+        """The (C,) logits of every branch's children, for `log_probs` of `trie`. Cancelling the call frees its work.
 
         Args:
             prompt: what precedes the choices.
-            trie: the choices.
+            trie: the choices (`ChoiceTrie`), or strings whose likelihood is asked for (`ContinuationTree`).
             due: when the answer is needed, in seconds of `time.perf_counter`. It is not begun after that, and kept out
                 of batches that would take longer. None: whenever it comes.
 
@@ -67,7 +67,7 @@ class LLMEngine(Protocol):
         """
 
 
-def check_prompt(prompt: Prompt, trie: ChoiceTrie | None, token_size: int, context_length: int) -> None:
+def check_prompt(prompt: Prompt, trie: Branching | None, token_size: int, context_length: int) -> None:
     """Refuse what no engine can run.
 
     Raises:

@@ -33,7 +33,7 @@ from models.errors import EngineError, OverloadedError
 from models.llm.families import context_length_of, token_size_of
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.prompts.layout import Prompt
-from models.scoring.choices import ChoiceTrie
+from models.scoring.choices import Branching
 from models.scoring.score import score_prompts
 from models.threads import available_cores
 
@@ -76,9 +76,14 @@ class TransformersEngineConfig(Config):
 @dataclass(eq=False)
 class _Request:
     prompt: Prompt
-    trie: ChoiceTrie
+    trie: Branching
     result: asyncio.Future[list[np.ndarray]]
     due: float = math.inf
+
+    @property
+    def tokens(self) -> int:
+        """What it adds to a forward pass. A few branching paths do not count, whole titles do."""
+        return len(self.prompt.token_ids) + (len(self.trie.branches) if self.trie.normalised else 0)
 
 
 class TransformersEngine:
@@ -101,7 +106,7 @@ class TransformersEngine:
         self._idle = config.workers or (cores if config.device == "cpu" else 1)
         in_a_batch = 1 if config.device == "cpu" else max(1, config.max_batch_tokens // USUAL_TOKENS)
         self.depth = 2 * self._idle * in_a_batch
-        self._token_seconds = 0.0
+        self._token_seconds = {False: 0.0, True: 0.0}
         self._workers = ThreadPoolExecutor(
             self._idle,
             "llm",
@@ -140,7 +145,7 @@ class TransformersEngine:
                 request.result.set_exception(EngineError("the LLM engine was closed"))
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
+    async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
         self._require_running()
         check_prompt(prompt, trie, self.token_size, self.context_length)
@@ -208,8 +213,10 @@ class TransformersEngine:
                 if not request.result.done():
                     request.result.set_exception(failure)
         else:
-            seconds = (time.perf_counter() - started) / (len(batch) * max(len(prompt.token_ids) for prompt in prompts))
-            self._token_seconds += (seconds - self._token_seconds) * (PACE_WEIGHT if self._token_seconds else 1)
+            seconds = (time.perf_counter() - started) / (len(batch) * max(request.tokens for request in batch))
+            kind = batch[0].trie.normalised
+            known = self._token_seconds[kind]
+            self._token_seconds[kind] += (seconds - known) * (PACE_WEIGHT if known else 1)
             for request, result in zip(batch, results, strict=True):
                 if not request.result.done():
                     request.result.set_result(result)
@@ -218,8 +225,8 @@ class TransformersEngine:
             self._changed.set()
 
     def _next_batch(self) -> list[_Request]:
-        """The longest run of waiting requests that is within budget, done by the tightest deadline in it, and leaves
-        idle workers some. First come, first served; who left is skipped, whose time is over is told.
+        """The longest run of waiting requests of one kind that is within budget, done by the tightest deadline in it,
+        and leaves idle workers some. First come, first served; who left is skipped, whose time is over is told.
         """
         now = time.perf_counter()
         share = math.ceil(len(self._waiting) / self._idle)
@@ -235,9 +242,12 @@ class TransformersEngine:
                 continue
             if len(batch) == share:
                 break
-            longest, due = max(longest, len(request.prompt.token_ids)), min(due, request.due)
-            tokens = longest * (len(batch) + 1)
-            if batch and (tokens > self.config.max_batch_tokens or now + tokens * self._token_seconds > due):
+            longest, due = max(longest, request.tokens), min(due, request.due)
+            tokens, kind = longest * (len(batch) + 1), request.trie.normalised
+            late = now + tokens * self._token_seconds[kind] > due
+            alone = kind and self.config.device == "cpu"  # whole titles keep a core busy, company only pads them
+            other = bool(batch) and kind is not batch[0].trie.normalised
+            if batch and (alone or other or tokens > self.config.max_batch_tokens or late):
                 break
             batch.append(self._waiting.popleft())
         return batch

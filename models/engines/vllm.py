@@ -26,13 +26,13 @@ from pydantic import Field
 from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
 from models.engines.text_stream import TextStream
-from models.errors import EngineError, OverloadedError
+from models.errors import ConfigError, EngineError, OverloadedError
 from models.llm.checkpoint import fingerprint_checkpoint
 from models.llm.families import check_family, context_length_of, token_size_of
 from models.llm.loading import EMBEDDED, load_config, load_tokenizer, resolve
 from models.llm.token_interface import INTERFACE_FILE
 from models.prompts.layout import Prompt
-from models.scoring.choices import Branch, ChoiceTrie
+from models.scoring.choices import Branch, Branching
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -130,9 +130,18 @@ class VLLMEngine:
             await asyncio.wait([self._supervisor])
         await self._shut_down()
 
-    async def score(self, prompt: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:
-        """See `LLMEngine.score`. The numbers are log-probabilities over the whole vocabulary."""
+    async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
+        """See `LLMEngine.score`. The numbers are log-probabilities over the whole vocabulary.
+
+        Raises:
+            ConfigError: they are asked for over another one.
+        """
         llm = self._running_llm()
+        if trie.vocabulary is not None:
+            raise ConfigError(
+                "vLLM normalises over the LLM's whole vocabulary only: fit the blend with"
+                " blend.title_list.vocabulary='whole', or serve with ALLMREC_ENGINE=transformers"
+            )
         check_prompt(prompt, trie, self.token_size, self.context_length)
         if due is not None and time.perf_counter() >= due:
             raise OverloadedError("the request was due before the LLM got it")
@@ -162,7 +171,7 @@ class VLLMEngine:
                     if text.ended:
                         break
 
-    async def _score(self, llm: AsyncLLM, prompt: Prompt, trie: ChoiceTrie) -> list[np.ndarray]:
+    async def _score(self, llm: AsyncLLM, prompt: Prompt, trie: Branching) -> list[np.ndarray]:
         nodes = [asyncio.ensure_future(self._score_branch(llm, prompt, branch)) for branch in trie.branches]
         try:
             return list(await asyncio.gather(*nodes))

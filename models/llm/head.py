@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 BLOCK_LOGITS = 2**24
@@ -50,6 +51,16 @@ class Head:
     def all_logits(self, hidden_M_H: torch.Tensor) -> torch.Tensor:
         """(M, V) the logits, in fp32, of the whole vocabulary."""
         return self._finished(self._output(hidden_M_H.to(self._output.weight.dtype)).float())
+
+    def logits_of(self, hidden_M_H: torch.Tensor, tokens_C: torch.Tensor) -> torch.Tensor:
+        """(M, C) the logits, in fp32, of the same tokens (C,) at each of M places."""
+        bias = self._output.bias
+        products = functional.linear(
+            hidden_M_H.to(self._output.weight.dtype),
+            self._output.weight[tokens_C],
+            None if bias is None else bias[tokens_C],
+        )
+        return self._finished(products.float())
 
     def log_normaliser(self, hidden_M_H: torch.Tensor) -> torch.Tensor:
         """(M,) the logarithm of the summed exponentials of all logits, a few places at a time.

@@ -67,6 +67,7 @@ class PromptLayout:
         soft_positions: (S,) int64, increasing.
         slot_kinds: (S,) int64, `Slot` values.
         slot_ordinals: (S,) int64: which history entry or candidate, as numbered by the caller; 0 for the user.
+        shown: of how many of the latest history items the titles are there.
         choices: the C candidates' tokens as they stand in the prompt, to be scored as continuations. Of a closing
             quote of several tokens, each has all but the last.
     """
@@ -76,6 +77,7 @@ class PromptLayout:
     slot_kinds: np.ndarray
     slot_ordinals: np.ndarray
     choices: list[list[int]]
+    shown: int = 0
 
     def fill(self, soft_tokens: torch.Tensor) -> Prompt:
         """Put `soft_tokens` (S, d_tok) into the slots."""

@@ -16,6 +16,7 @@ from models.config import Config
 from models.domain import Domain
 from models.errors import PromptTooLongError
 from models.prompts.layout import Injection, PromptLayout, Slot, TokenIds
+from models.prompts.title_list import TitleListConfig
 from models.prompts.titles import encode_plain
 
 EXPLANATION_TOKENS = 32
@@ -31,11 +32,15 @@ class PromptConfig(Config):
         domain: the wording.
         history_items: how many of the latest history items are shown.
         max_title_tokens: longer titles are cut to this many tokens.
+        injection: what is injected; none where stage 2 was skipped.
+        title_list: the prompt that asks how likely a title follows.
     """
 
     domain: Domain = Domain()
     history_items: int = 10
     max_title_tokens: int = 16
+    injection: Injection = Injection.ALL
+    title_list: TitleListConfig = TitleListConfig()
 
     def shown(self, history: Shown) -> Shown:
         """The part of a history, oldest first, that a prompt shows if it has the room."""
@@ -98,14 +103,14 @@ class PromptTemplate:
         self,
         history: Sequence[TokenIds],
         candidates: Sequence[TokenIds],
-        injection: Injection = Injection.ALL,
+        injection: Injection | None = None,
     ) -> PromptLayout:
         """The recommendation prompt (Figure 3).
 
         Args:
             history: titles of past items, oldest first; only the last `config.history_items` are shown.
             candidates: titles of the items to rank.
-            injection: which slots the prompt has.
+            injection: which slots the prompt has; those of the config if not given.
 
         A prompt over the context drops its oldest history first, then shortens titles; never candidates.
 
@@ -118,7 +123,7 @@ class PromptTemplate:
         self,
         history: Sequence[TokenIds],
         genres: Sequence[TokenIds],
-        injection: Injection = Injection.ALL,
+        injection: Injection | None = None,
     ) -> PromptLayout:
         """The genre prompt (Figure 5): the genres are the choices, each with a slot for its token.
 
@@ -131,7 +136,7 @@ class PromptTemplate:
         self,
         history: Sequence[TokenIds],
         genre: TokenIds,
-        injection: Injection = Injection.ALL,
+        injection: Injection | None = None,
     ) -> PromptLayout:
         """The prompt whose free continuation explains a favourite genre from the history that speaks for it.
 
@@ -154,11 +159,12 @@ class PromptTemplate:
         candidates: Sequence[TokenIds],
         request: TokenIds,
         answer: TokenIds,
-        injection: Injection,
+        injection: Injection | None,
         given: TokenIds = (),
         room: int = 0,
     ) -> PromptLayout:
         """Title lists between `request` and `answer`; `given` is what the answer begins with, `room` what it needs."""
+        injection = injection or self.config.injection
         first = len(history) - len(self.config.shown(history))
         shown, title_tokens = self._fit(history[first:], candidates, [request, answer, given], room)
         first = len(history) - shown
@@ -180,7 +186,8 @@ class PromptTemplate:
         builder.text(answer)
         builder.text(self._open_quote)
         builder.text(given)
-        return builder.layout([[*title, *self._close_quote[:-1]] for title in shown_candidates])
+        choices = [[*title, *self._close_quote[:-1]] for title in shown_candidates]
+        return builder.layout(choices, len(shown_history))
 
     def _titles(self, builder: _Builder, titles: Sequence[TokenIds], kind: Slot | None, first_ordinal: int) -> None:
         for position, title in enumerate(titles):
@@ -242,6 +249,6 @@ class _Builder:
         self._slots.append((len(self._tokens), int(kind), ordinal))
         self._tokens.append(self._filler)
 
-    def layout(self, choices: list[list[int]]) -> PromptLayout:
+    def layout(self, choices: list[list[int]], shown: int) -> PromptLayout:
         positions, kinds, ordinals = np.asarray(self._slots, dtype=np.int64).reshape(-1, 3).T
-        return PromptLayout(np.asarray(self._tokens, dtype=np.int64), positions, kinds, ordinals, choices)
+        return PromptLayout(np.asarray(self._tokens, dtype=np.int64), positions, kinds, ordinals, choices, shown)

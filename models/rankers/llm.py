@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from models.composer import PromptComposer, Question
+from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
 from models.prompts.layout import Injection
 from models.rankers.base import Audience, Ranker
@@ -24,7 +24,7 @@ class LLMRanker(Ranker):
         title: for people.
         engine: scores the prompts; started.
         composer: builds the prompts.
-        injection: the method, or an ablation of it.
+        injection: the method, or an ablation of it; as the bundle has it if not given.
         text_only: inject q_i for every item ("A-LLMRec (text encoder)").
         reads: id of the ranker that reads the same tokens exactly.
     """
@@ -38,7 +38,7 @@ class LLMRanker(Ranker):
         engine: LLMEngine,
         composer: PromptComposer,
         *,
-        injection: Injection = Injection.ALL,
+        injection: Injection | None = None,
         text_only: bool = False,
         reads: str | None = None,
     ) -> None:
@@ -67,8 +67,8 @@ class LLMRanker(Ranker):
         return logits_E_C
 
 
-async def answer(engine: LLMEngine, question: Question) -> np.ndarray:
-    """(K,) log-probabilities of the choices of a question."""
+async def answer(engine: LLMEngine, question: Asked) -> np.ndarray:
+    """(K,) log-probabilities of the candidates of a question."""
     return question.log_probs(await engine.score(question.prompt, question.trie))
 
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
 from models.bundle.catalogue_model import CatalogueModel
-from models.composer import PromptComposer
+from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
-from models.rankers.base import Audience, LocalRanker
+from models.rankers.base import Audience, LocalRanker, Ranker
 from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
 from models.rankers.signals import signal_rankers
+from models.rankers.title_likelihood import TitleLikelihoodRanker, TitlePriorRanker
 
-LLM_SIGNAL = "allmrec"
-"""The one ranker whose scores need the LLM."""
+CHOICES = "allmrec"
+"""A-LLMRec: the LLM reads injected tokens and chooses among the candidates that its prompt lists."""
+TITLES = TitleLikelihoodRanker.id
+"""The LLM says how likely each title follows those of the history."""
+
+Asks = Callable[[PromptComposer, torch.Tensor, np.ndarray, np.ndarray], Asked]
+"""Makes the question about a user (d,) with a history (T,), oldest first, and candidates (C,)."""
+
+
+def _choice(composer: PromptComposer, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Asked:
+    return composer.recommend(user_vector, composer.template.config.shown(history).tolist(), items)
+
+
+def _titles(composer: PromptComposer, _: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Asked:
+    return composer.title_likelihood(history.tolist(), items)
+
+
+WAYS: dict[str, Asks] = {CHOICES: _choice, TITLES: _titles}
+"""How an LLM can be asked about candidates, by the id of the signal that its answer is."""
 
 
 class ModelRanker(LocalRanker):
@@ -46,6 +66,15 @@ def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     return [ModelRanker(model), *signal_rankers(model.signals)]
 
 
-def llm_signal(engine: LLMEngine, composer: PromptComposer) -> LLMRanker:
-    """The LLM's."""
-    return LLMRanker(LLM_SIGNAL, "A-LLMRec", engine, composer)
+def constants_of(model: CatalogueModel) -> list[LocalRanker]:
+    """What an LLM once said of each item, whoever asks: beside its answers these cost nothing."""
+    return [TitlePriorRanker(model.title_log_probs)] if len(model.title_log_probs) else []
+
+
+def llm_signals(engine: LLMEngine, composer: PromptComposer, ways: Sequence[str]) -> list[Ranker]:
+    """The LLM's, by the `ways` in which it is asked, ids of `WAYS`."""
+    makers: dict[str, Callable[[], list[Ranker]]] = {
+        CHOICES: lambda: [LLMRanker(CHOICES, "A-LLMRec", engine, composer)],
+        TITLES: lambda: [TitleLikelihoodRanker(engine, composer), *constants_of(composer.model)],
+    }
+    return [ranker for way in ways for ranker in makers[way]()]

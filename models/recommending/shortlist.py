@@ -7,6 +7,7 @@ Axes: C items in question, W of them in the LLM's window.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.rankers.base import Audience, LocalRanker
-from models.rankers.of_model import LLM_SIGNAL, signals_of
+from models.rankers.of_model import WAYS, constants_of, signals_of
 from models.recommending.merge import merge_window
 from models.recommending.retrieve import Pool
 from models.recommending.sources import Sources
@@ -51,13 +52,18 @@ class ListRanker:
     Args:
         model: of the catalogue.
         blends: what each signal weighs.
+
+    Attributes:
+        ways: in which the LLM is asked, ids of `models.rankers.of_model.WAYS`: those that the blend with it weighs.
     """
 
     def __init__(self, model: CatalogueModel, blends: Blends) -> None:
         self._blends, self._interactions = blends, model.catalogue.interactions
         self._sources = Sources(model, blends.retrieval)
         weighed = {signal.id for blend in (blends.blend, blends.llm) for signal in blend.signals}
-        self._signals: list[LocalRanker] = [signal for signal in signals_of(model) if signal.id in weighed]
+        local = [*signals_of(model), *constants_of(model)]
+        self._signals: list[LocalRanker] = [signal for signal in local if signal.id in weighed]
+        self.ways = [signal.id for signal in blends.llm.signals if signal.id in WAYS]
 
     @torch.inference_mode()
     def shortlist(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Shortlist:
@@ -90,15 +96,15 @@ class ListRanker:
         """See `Finder.find`: the items of `retrieve`."""
         return self.retrieve(pool, user_vector, history).items
 
-    def with_llm(self, shortlist: Shortlist, log_probs_W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def with_llm(self, shortlist: Shortlist, answers: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The order (C,) as positions of `shortlist`, best first, and the scores (C,) in that order.
 
         Args:
             shortlist: of which the LLM ranked the first W.
-            log_probs_W: what it said of them.
+            answers: what it said of them (W,), by each of `ways`.
         """
-        window = len(log_probs_W)
-        scores = {name: values[:window] for name, values in shortlist.scores.items()} | {LLM_SIGNAL: log_probs_W}
+        window = len(next(iter(answers.values())))
+        scores = {name: values[:window] for name, values in shortlist.scores.items()} | dict(answers)
         interactions_W = self._interactions[shortlist.items[:window]]
         logits_W = self._blends.llm.logits(_rows(scores), interactions_W[None])[0]
         return merge_window(shortlist.logits, logits_W)

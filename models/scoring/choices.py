@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -28,6 +29,20 @@ class Branch:
     children: np.ndarray
 
 
+class Branching(Protocol):
+    """What an LLM is asked of a prompt: how likely tokens are at some places behind it.
+
+    Attributes:
+        normalised: whether log-probabilities are asked for, or logits of any zero.
+        vocabulary: (V',) int64 the tokens over which log-probabilities are; None: over the LLM's whole vocabulary.
+        branches: the places with the tokens that may follow there, parents before children.
+    """
+
+    normalised: ClassVar[bool]
+    vocabulary: np.ndarray | None
+    branches: list[Branch]
+
+
 class ChoiceTrie:
     """The token trie of C choices.
 
@@ -43,6 +58,9 @@ class ChoiceTrie:
     Raises:
         ValueError: there is no choice.
     """
+
+    normalised: ClassVar[bool] = False
+    vocabulary: np.ndarray | None = None
 
     def __init__(self, choices: Sequence[Sequence[int]], end_token: int) -> None:
         if not choices:

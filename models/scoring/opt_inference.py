@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
 from models.prompts.layout import Prompt
-from models.scoring.choices import ChoiceTrie
+from models.scoring.choices import Branching
 from models.scoring.packing import tree_of
 
 QUERY_BLOCK = 128
@@ -71,7 +71,7 @@ class OPTScorer:
         )
 
     @torch.inference_mode()
-    def node_states(self, prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie]) -> torch.Tensor:
+    def node_states(self, prompts: Sequence[Prompt], tries: Sequence[Branching]) -> torch.Tensor:
         """The last hidden states (M, H) of all branching nodes of B prompts."""
         device = self._model.device
         token_ids, positions, segments = _lay_out(prompts, tries, device)
@@ -90,7 +90,7 @@ class OPTScorer:
 
 
 def _lay_out(
-    prompts: Sequence[Prompt], tries: Sequence[ChoiceTrie], device: torch.device
+    prompts: Sequence[Prompt], tries: Sequence[Branching], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, list[_Segment]]:
     token_ids, positions, segments = [], [], []
     start = nodes = 0

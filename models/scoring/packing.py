@@ -19,7 +19,7 @@ import torch
 
 from models.llm.forward import decoder_states, embed_tokens
 from models.llm.head import head_of
-from models.scoring.choices import ChoiceTrie
+from models.scoring.choices import Branching
 
 NO_CHILD = -1
 
@@ -63,7 +63,7 @@ class PackedBatch:
 def pack(
     token_ids: Sequence[np.ndarray],
     soft_positions: Sequence[np.ndarray],
-    tries: Sequence[ChoiceTrie],
+    tries: Sequence[Branching],
 ) -> PackedBatch:
     """Pack B prompts (each (L,) ids with (S,) slots) with the branching paths of their tries."""
     trees = [tree_of(trie) for trie in tries]
@@ -127,7 +127,7 @@ def node_logits(model: Any, hidden_M_H: torch.Tensor, children_M_C: torch.Tensor
     return logits_M_C.masked_fill(children_M_C == NO_CHILD, -torch.inf)
 
 
-def children_of(tries: Sequence[ChoiceTrie]) -> torch.Tensor:
+def children_of(tries: Sequence[Branching]) -> torch.Tensor:
     """(M, C) token ids of the children of all branching nodes, NO_CHILD beyond a node's own."""
     branches = [branch for trie in tries for branch in trie.branches]
     widest = max((len(branch.children) for branch in branches), default=1)
@@ -137,7 +137,7 @@ def children_of(tries: Sequence[ChoiceTrie]) -> torch.Tensor:
     return torch.from_numpy(children)
 
 
-def split_nodes(logits_M_C: torch.Tensor, tries: Sequence[ChoiceTrie]) -> list[list[np.ndarray]]:
+def split_nodes(logits_M_C: torch.Tensor, tries: Sequence[Branching]) -> list[list[np.ndarray]]:
     """Per prompt and branch the (C,) logits, as `ChoiceTrie.log_probs` takes them."""
     values = logits_M_C.detach().float().cpu().numpy()
     start, result = 0, []
@@ -165,7 +165,7 @@ class Tree:
     nodes: np.ndarray
 
 
-def tree_of(trie: ChoiceTrie) -> Tree:
+def tree_of(trie: Branching) -> Tree:
     """The tokens on the way to the branching nodes of `trie`, shallow ones first."""
     prefixes = {b.path[:end] for b in trie.branches for end in range(1, len(b.path) + 1)}
     paths = sorted(prefixes, key=lambda path: (len(path), path))

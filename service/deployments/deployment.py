@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.store import Bundle
 from models.catalogue import Catalogue
-from models.composer import PromptComposer
+from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
+from models.rankers.of_model import WAYS
 from models.recommending.shortlist import ListRanker
 
 SAMPLE_HISTORY = 5
@@ -67,6 +69,10 @@ class Deployment:
         """The user, where who that is decides the representation, beside the history; else None."""
         model = self.bundle.model
         return user_id if model.backbone.reads_users and user_id in model.histories else None
+
+    def questions(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> list[Asked]:
+        """What the LLM is asked of a user (d,) and candidates (W,), in each way that the blend weighs."""
+        return [WAYS[way](self.composer, user_vector, history, items) for way in self.lists.ways]
 
     def prompted(self, history: np.ndarray) -> np.ndarray:
         """The part of a history that a prompt shows."""

@@ -145,17 +145,18 @@ class Recommender:
         fallback: Fallback | None = None
         order, scores, by_llm = np.arange(len(shortlist)), softmax(shortlist.logits), 0
         if self._config.ranker == "llm":
-            shown = deployment.prompted(history).tolist()
             try:
-                log_probs = await self._llm.choose(
-                    lambda: deployment.composer.recommend(user_vector, shown, window),
+                answers = await self._llm.ask(
+                    lambda: deployment.questions(user_vector, history, window),
                     deadline.remaining(self._config.reserve_ms),
                 )
             except FallbackError as error:
                 fallback = self._fell_back(error.reason)
             else:
                 by_llm = len(window)
-                order, scores = deployment.lists.with_llm(shortlist, log_probs)
+                order, scores = deployment.lists.with_llm(
+                    shortlist, dict(zip(deployment.lists.ways, answers, strict=True))
+                )
         ranked = [
             RankedItem(int(item), float(score), "llm" if place < by_llm else "blend")
             for place, (item, score) in enumerate(zip(shortlist.items[order], scores, strict=True))

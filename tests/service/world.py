@@ -6,9 +6,9 @@ Its LLM knows nothing, so tests say what the service does with an LLM's answers,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from models.histories import UserHistories
 from models.llm.loading import load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.prompts.template import PromptConfig
-from models.scoring.choices import ChoiceTrie
+from models.rankers.of_model import TITLES
+from models.scoring.choices import Branching
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
 from tests.tiny import tiny_blends
@@ -159,11 +160,15 @@ def make_signals(catalogue: Catalogue, histories: list[np.ndarray]) -> SignalTab
     return build_signals(split, torch.randn(len(catalogue) + 1, 6).numpy(), SignalsConfig(neighbours=5))
 
 
-def make_world(directory: Path, kind: str = "sasrec", llm_path: Path | None = None) -> World:
-    """Write a bundle with a kind of backbone, and an LLM unless there is one, into `directory`."""
+def make_world(
+    directory: Path, kind: str = "sasrec", llm_path: Path | None = None, llm_signals: Sequence[str] = ("allmrec",)
+) -> World:
+    """Write a bundle with a kind of backbone, and an LLM unless there is one; the blend weighs `llm_signals`."""
     llm_path = llm_path or make_llm(directory / "llm")
     llm = load_llm(str(llm_path))
     contents = make_contents(llm.token_size, kind=kind)
+    if TITLES in llm_signals:
+        contents = replace(contents, title_log_probs=np.linspace(-1.0, -9.0, ITEMS + 1, dtype=np.float32))
     home = directory / "bundles" / "tiny"
     write_bundle(
         home,
@@ -173,7 +178,7 @@ def make_world(directory: Path, kind: str = "sasrec", llm_path: Path | None = No
             prompt=PromptConfig(domain=DOMAINS["movie"]),
             llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
             text_encoder="none",
-            blends=tiny_blends(),
+            blends=tiny_blends(llm=llm_signals),
             metrics={},
         ),
         lambda folder: folder.mkdir(),
@@ -213,7 +218,7 @@ class FakeEngine:
     async def close(self) -> None:
         """Nothing to free."""
 
-    async def score(self, _: Prompt, trie: ChoiceTrie, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
+    async def score(self, _: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
         """Falling logits, after `seconds`, or `failure`."""
         await self._work()
         return [-np.arange(len(branch.children), dtype=np.float32) for branch in trie.branches]

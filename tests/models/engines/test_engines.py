@@ -18,6 +18,7 @@ from models.llm.loading import load_llm
 from models.prompts.layout import Prompt
 from models.prompts.titles import encode_plain
 from models.scoring.choices import ChoiceTrie
+from models.scoring.likelihood import ContinuationTree
 from models.writing import Draft, Quotable, write
 from tests.models.engines.hosting import CONTEXT, END, TOKEN_SIZE, Hosted, Reference, log_probs, make_prompt
 
@@ -82,6 +83,31 @@ def test_scores_a_node_with_many_children(hosted: Hosted, reference: Reference):
     prompt = make_prompt(33)
     expected = reference.log_probs(prompt, choices)
     assert hosted.log_probs(prompt, choices) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("length", "slots"), [(1, 1), (40, 3), (97, 0)])
+def test_likelihoods_equal_plain_loops(hosted: Hosted, reference: Reference, length: int, slots: int):
+    """Whole strings over the whole vocabulary, token by token; strings may begin others and be equal."""
+    prompt, strings = make_prompt(length, slots, seed=length), [[*choice, END] for choice in SHARED_STARTS] + [[10, 11]]
+    tree = ContinuationTree(strings)
+    found = tree.token_log_probs(hosted.run(hosted.engine.score(prompt, tree)))
+    for string, values in zip(strings, found, strict=True):
+        assert values == pytest.approx(reference.token_log_probs(prompt, string), abs=1e-3)
+
+
+def test_likelihoods_and_choices_at_once_change_nothing(hosted: Hosted, reference: Reference):
+    """Each kind of question gets its own kind of answer, whatever waits beside it."""
+    engine, prompt = hosted.engine, make_prompt(60, seed=8)
+    tree, trie = ContinuationTree(SHARED_STARTS), ChoiceTrie(SHARED_STARTS, END)
+
+    async def together():
+        return await asyncio.gather(*(engine.score(prompt, asked) for asked in [tree, trie] * 6))
+
+    results = hosted.run(together())
+    expected = [reference.token_log_probs(prompt, string).sum() for string in SHARED_STARTS]
+    for likelihoods, choices in zip(results[::2], results[1::2], strict=True):
+        assert tree.log_probs(likelihoods) == pytest.approx(expected, abs=1e-3)
+        assert trie.log_probs(choices) == pytest.approx(reference.log_probs(prompt, SHARED_STARTS), abs=1e-3)
 
 
 def test_one_choice_needs_no_llm(hosted: Hosted):

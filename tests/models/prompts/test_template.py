@@ -164,3 +164,12 @@ def test_an_explanation_leaves_room_to_answer(history: list[str], genre: str, co
 def test_slots_and_soft_tokens_must_match_in_number():
     with pytest.raises(ValueError, match="2 slots but 3"):
         Prompt(np.zeros(4, dtype=np.int64), np.asarray([0, 2]), torch.zeros(3, 8))
+
+
+def test_an_llm_that_reads_no_tokens_gets_none():
+    """By the bundle's config every prompt is plain text, and still says how much of the history it shows."""
+    plain = template(config=PromptConfig(injection=Injection.NONE))
+    history, genres = tokens_of(["Alien", "Brazil"]), tokens_of(["Drama", "Comedy"])
+    for layout in (plain.recommend(history, genres), plain.favorite_genre(history, genres)):
+        assert len(layout.soft_positions) == 0
+        assert layout.shown == 2

@@ -14,10 +14,12 @@ from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
+from models.prompts.titles import encode_plain
 from models.rankers.base import Audience, Ranker
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
 from models.rankers.simple import PopularityRanker, RandomRanker
+from models.rankers.title_likelihood import TitleLikelihoodRanker, TitlePriorRanker, title_priors
 from models.rankers.tokens import TokenRanker
 from tests.models.rankers.suite import RankerSuite, scored
 from tests.tiny import tiny_contents, tiny_llm, tiny_split
@@ -50,12 +52,26 @@ def make(name: str) -> Ranker:
         "allmrec": LLMRanker("allmrec", "A-LLMRec", engine, composer),
         "llm_only": LLMRanker("llm_only", "LLM-Only", engine, composer, injection=Injection.NONE),
         "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, composer, text_only=True),
+        "title_likelihood": TitleLikelihoodRanker(engine, composer),
+        "title_prior": TitlePriorRanker(np.linspace(0.0, -3.0, 31)),
     }
     return rankers[name]
 
 
 @pytest.mark.parametrize(
-    "name", ["random", "popularity", "sasrec", "decoded", "tokens", "allmrec", "llm_only", "allmrec_text"]
+    "name",
+    [
+        "random",
+        "popularity",
+        "sasrec",
+        "decoded",
+        "tokens",
+        "allmrec",
+        "llm_only",
+        "allmrec_text",
+        "title_likelihood",
+        "title_prior",
+    ],
 )
 class TestEveryRanker(RankerSuite):
     @pytest.fixture
@@ -121,3 +137,34 @@ def test_the_positive_stands_anywhere_in_the_prompt() -> None:
         for items in held_out.candidates.items
     ]
     assert len(set(places)) > 10
+
+
+def plain_log_prob(llm, text: str, title: str, tokens: int) -> float:
+    """log P of the first `tokens` tokens of `title` and its closing quote after `text`, one forward pass a token."""
+    ids, total = [llm.tokenizer.bos_token_id, *encode_plain(llm.tokenizer, [text])[0]], 0.0
+    between = encode_plain(llm.tokenizer, ['", "'])[0]
+    for token in [*encode_plain(llm.tokenizer, [title])[0], between[0]][:tokens]:
+        with torch.inference_mode():
+            total += float(llm.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)[token])
+        ids.append(token)
+    return total
+
+
+def test_titles_are_as_likely_as_plain_loops_say() -> None:
+    """After the history's titles for the ranker, after nothing for the constants of the bundle."""
+    split, llm = tiny_split(), tiny_llm()
+    composer = PromptComposer(tiny_contents(split), PromptConfig(), llm.tokenizer, llm.context_length)
+    held_out = HeldOut.of(split, Holdout.TEST, users=2)
+    ranker = TitleLikelihoodRanker(PerCall(interface=False), composer)
+    found = scored(ranker, held_out.users, held_out.candidates.items[:, :3])
+    titles = split.catalogue.titles
+    for row, history in enumerate(held_out.users.histories):
+        listed = "".join(f'{titles[item]}", "' for item in history)
+        for column, item in enumerate(held_out.candidates.items[row, :3]):
+            expected = plain_log_prob(llm, f'A list of titles that the same person bought: "{listed}', titles[item], 40)
+            assert found[row, column] == pytest.approx(expected, abs=1e-3)
+    priors = asyncio.run(title_priors(PerCall(interface=False), composer))
+    assert priors[0] == 0
+    for item in (1, 17, 30):
+        expected = plain_log_prob(llm, 'Here is a list of titles: "', titles[item], 40)
+        assert priors[item] == pytest.approx(expected, abs=1e-3)

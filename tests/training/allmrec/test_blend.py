@@ -82,6 +82,16 @@ def test_a_signal_without_lift_is_left_out() -> None:
     assert high < 0.01
 
 
+def test_of_ways_to_ask_an_llm_one_at_least_is_kept() -> None:
+    """Whatever has no certain lift is left out, but for the last way, even where that has none either."""
+    blend = BlendFit(drawn({"true": 1.5, "one": 0.0, "other": 0.0}), BlendConfig()).fit(one_of=["one", "other"])
+    kept = {signal.id for signal in blend.signals}
+    assert len(kept & {"one", "other"}) == 1
+    assert kept | set(blend.left_out) == {"true", "one", "other"}
+    both = BlendFit(drawn({"true": 1.5, "one": 1.0, "other": 0.0}), BlendConfig()).fit(one_of=["one", "other"])
+    assert {signal.id for signal in both.signals} == {"true", "one"}
+
+
 def test_little_known_items_have_weights_of_their_own() -> None:
     """CF that means nothing for unseen items counts little there, and much elsewhere."""
     scored = drawn({"cf": 2.0, "text": 0.5}, users=3000, cold_weights={"cf": 0.0, "text": 2.0})

@@ -388,3 +388,33 @@ def test_a_refit_is_done_once(ground: Path, refitted: Path) -> None:
     result = allmrec_train("export", ground / "shop", *recipe, *run, "--bundle", refitted / "bundle", "--refit")
     assert result.exit_code == 0, result.output
     assert sorted(os.listdir(refitted / "bundle")) == versions
+
+
+def test_both_ways_to_ask_are_weighed(fitted: Path) -> None:
+    """Each has its lift or weight in the blend with the LLM, and every title its constant in the bundle."""
+    bundle = load_bundle(fitted / "bundle")
+    blend = bundle.manifest.blends.llm
+    weighed = {signal.id for signal in blend.signals}
+    assert weighed & {"allmrec", "title_likelihood"}
+    assert weighed | set(blend.left_out) >= {"allmrec", "title_likelihood", "title_prior"}
+    assert len(bundle.model.title_log_probs) == 31
+    assert (bundle.model.title_log_probs[1:] < 0).all()
+
+
+def test_an_llm_that_reads_no_tokens_needs_no_stage_2(
+    ground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked by titles alone: no projections are trained, prompts inject nothing, and the evaluation has it."""
+    monkeypatch.setattr(pipeline, "train_stage2", None)
+    ways = 'blend.ways=["title_likelihood"]', 'blend.title_list.vocabulary="catalogue"'
+    result = run_fit(ground, tmp_path, *ways)
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "blend"}
+    assert bundle.manifest.prompt.injection == "none"
+    assert "title_likelihood" in {signal.id for signal in bundle.manifest.blends.llm.signals}
+    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert {"title_likelihood", "title_prior", "llm"} <= set(report.rankers)
+    assert "allmrec" not in report.rankers
+    permuted = report.checks["permuted_titles"]
+    assert "title_likelihood" in permuted.model_dump_json()

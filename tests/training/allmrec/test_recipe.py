@@ -22,7 +22,7 @@ def written(directory: Path, text: str) -> str:
 
 def test_the_shipped_recipes_can_be_read() -> None:
     """All of them; the paper's says what the paper says."""
-    assert shipped_recipes() == ["default", "demo", "paper", "papers"]
+    assert shipped_recipes() == ["default", "demo", "paper", "papers", "real-lm"]
     for name in shipped_recipes():
         load_recipe(name)
     paper = load_recipe("paper")
@@ -96,7 +96,7 @@ def test_mistakes_are_named_with_file_and_key(tmp_path: Path, text: str, message
 def test_a_recipe_that_does_not_exist_lists_those_that_do() -> None:
     """Names, and that a file is possible."""
     with pytest.raises(
-        ConfigError, match=r"'dmeo' cannot be read: name one of default, demo, paper, papers, or a TOML"
+        ConfigError, match=r"'dmeo' cannot be read: name one of default, demo, paper, papers, real-lm, or a TOML"
     ):
         load_recipe("dmeo")
 

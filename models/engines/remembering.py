@@ -1,0 +1,75 @@
+"""An engine that keeps what it was told, so that nothing is asked of an LLM twice, nor again after a stop."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.engines.base import LLMEngine
+from models.prompts.layout import Prompt
+from models.scoring.choices import Branching
+
+
+class RememberingEngine:
+    """`LLMEngine` that looks into a file first. What it does not score it leaves to the other.
+
+    Args:
+        engine: the other; started.
+        answers: the file, open.
+    """
+
+    def __init__(self, engine: LLMEngine, answers: sqlite3.Connection) -> None:
+        self._engine, self._answers = engine, answers
+        answers.execute("CREATE TABLE IF NOT EXISTS answers (question BLOB PRIMARY KEY, scores BLOB) WITHOUT ROWID")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
+        """See `LLMEngine.score`."""
+        key = _question(self._engine.fingerprint, prompt, trie)
+        known = self._answers.execute("SELECT scores FROM answers WHERE question = ?", (key,)).fetchone()
+        if known is not None:
+            return _by_branch(np.frombuffer(known[0], dtype=np.float32), trie)
+        scores = await self._engine.score(prompt, trie, due)
+        said = np.concatenate([np.zeros(0), *scores]).astype(np.float32)
+        with self._answers:
+            self._answers.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, said.tobytes()))
+        return scores
+
+
+@asynccontextmanager
+async def remembering(engine: LLMEngine, path: Path | None) -> AsyncIterator[LLMEngine]:
+    """`engine` with a memory in the file `path`; as it is without one."""
+    if path is None:
+        yield engine
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as answers:
+        yield RememberingEngine(engine, answers)
+
+
+def _question(fingerprint: str, prompt: Prompt, trie: Branching) -> bytes:
+    """A digest of all that an answer depends on."""
+    digest = hashlib.sha256(f"{fingerprint} {trie.normalised} {len(prompt.token_ids)}".encode())
+    soft_S_H = prompt.soft_tokens.detach().float().cpu().numpy()
+    ids = prompt.token_ids.astype(np.int64)
+    ids[prompt.soft_positions] = 0  # what stands under a slot means nothing
+    among = np.zeros(0, dtype=np.int64) if trie.vocabulary is None else trie.vocabulary
+    for values in (among, ids, prompt.soft_positions.astype(np.int64), soft_S_H):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    for branch in trie.branches:
+        digest.update(f"{branch.path} {branch.children.tolist()}".encode())
+    return digest.digest()
+
+
+def _by_branch(scores: np.ndarray, trie: Branching) -> list[np.ndarray]:
+    ends = np.cumsum([len(branch.children) for branch in trie.branches])
+    parts: Sequence[np.ndarray] = np.split(scores, ends[:-1]) if len(ends) else []
+    return [np.asarray(part) for part in parts]

@@ -1,0 +1,89 @@
+"""The prompt that asks an LLM what it was pre-trained for: how a list of titles goes on.
+
+`A list of titles that the same person bought: "T1", "T2", "` and then a title with its closing quote. How likely a
+title is there less how likely it is in a list of anything tells what the history says for it. Nothing is trained for
+it, so that it works with any LLM that has read of the catalogue's things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from models.config import Config
+from models.domain import Domain
+from models.errors import PromptTooLongError
+from models.prompts.layout import TokenIds
+from models.prompts.titles import encode_plain
+
+
+class TitleListConfig(Config):
+    """What a list of titles shows.
+
+    Attributes:
+        history_items: how many of the latest history items.
+        max_title_tokens: longer titles are cut to this many tokens, in the list and as what follows it.
+        vocabulary: over which tokens probabilities are: all that the LLM knows, or those that titles of the catalogue
+            have. The second costs an LLM with a large vocabulary a fraction, and vLLM cannot do it.
+    """
+
+    history_items: int = Field(10, ge=1)
+    max_title_tokens: int = Field(32, ge=1)
+    vocabulary: Literal["whole", "catalogue"] = "whole"
+
+
+class TitleList:
+    """Builds lists of titles.
+
+    Args:
+        tokenizer: the LLM's tokenizer.
+        config: sizes.
+        domain: the wording.
+        context_length: the LLM's context in tokens; list and what follows stay within it.
+
+    Attributes:
+        alone: (L,) the prompt of a list of anything, against which a title's likelihood is held.
+    """
+
+    def __init__(self, tokenizer: Any, config: TitleListConfig, domain: Domain, context_length: int) -> None:
+        self.config = config
+        self._context_length = context_length
+        begin, anything, self._between = encode_plain(
+            tokenizer,
+            [f'A list of titles that the same person {domain.past}: "', 'Here is a list of titles: "', '", "'],
+        )
+        bos = tokenizer.bos_token_id
+        start = [] if bos is None else [int(bos)]
+        self._begin = [*start, *begin]
+        self.alone = np.asarray([*start, *anything], dtype=np.int64)
+
+    def after(self, history: Sequence[TokenIds]) -> np.ndarray:
+        """(L,) the prompt of a history.
+
+        Args:
+            history: titles of past items, oldest first; the oldest are left out if they do not fit.
+
+        Raises:
+            PromptTooLongError: the context has no room for a single title.
+        """
+        longest = self.config.max_title_tokens
+        room = self._context_length - len(self._begin) - longest - 1
+        if room < 0:
+            raise PromptTooLongError(f"a title of {longest} tokens does not fit the context of {self._context_length}")
+        entries: list[list[int]] = []
+        for title in reversed(history[-self.config.history_items :]):
+            entry = [*title[:longest], *self._between]
+            if len(entry) > room:
+                break
+            room -= len(entry)
+            entries.append(entry)
+        shown = [token for entry in reversed(entries) for token in entry]
+        return np.asarray([*self._begin, *shown], dtype=np.int64)
+
+    def continuation(self, title: TokenIds) -> list[int]:
+        """A title as it follows in a list: with what closes it, unless it is cut."""
+        longest = self.config.max_title_tokens
+        return [*title, self._between[0]] if len(title) <= longest else list(title[:longest])

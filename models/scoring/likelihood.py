@@ -1,0 +1,135 @@
+"""Likelihood scoring: how probable each of C strings is as what follows a prompt.
+
+Where choice scoring (`models.scoring.choices`) asks an LLM to choose among strings, this asks what it was pre-trained
+for: `log P(string | prompt) = sum over its tokens of log softmax over V`. The strings stand behind the prompt as a
+tree, so that prompt and shared beginnings are computed once; of the V logits at a place only those of the tokens that
+follow there are kept, beside their normaliser.
+
+Axes: C strings, L packed positions, M places of the tree, V vocabulary, H the LLM's hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from models.llm.head import head_of
+from models.llm.loading import LanguageModel
+from models.prompts.layout import Prompt
+from models.scoring.choices import Branch, Branching
+from models.scoring.packing import NO_CHILD, hidden_states, pack, split_nodes
+
+BLOCK_LOGITS = 2**24
+"""How many logits are held at once: 64 MB in fp32."""
+
+
+class ContinuationTree:
+    """The token tree of C strings.
+
+    Args:
+        continuations: C token sequences, none empty.
+        vocabulary: (V',) int64, increasing: the tokens that could follow, those of all strings among them. Then
+            probabilities are those of a decoder that can write nothing else. None: all that the LLM knows.
+
+    Attributes:
+        branches: every place where a token follows, parents before children; the root's path is empty.
+        steps: for every string the `(branch, child)` of each of its tokens, root first.
+
+    Raises:
+        ValueError: there is no string, or one is empty, or has a token that is not in the vocabulary.
+    """
+
+    normalised: ClassVar[bool] = True
+
+    def __init__(self, continuations: Sequence[Sequence[int]], vocabulary: np.ndarray | None = None) -> None:
+        sequences = [tuple(tokens) for tokens in continuations]
+        if not sequences or not all(sequences):
+            raise ValueError("a tree needs at least one string, and none that is empty")
+        children: dict[tuple[int, ...], set[int]] = {}
+        for sequence in set(sequences):
+            for depth, token in enumerate(sequence):
+                children.setdefault(sequence[:depth], set()).add(token)
+        if vocabulary is not None and not np.isin([*set().union(*sequences)], vocabulary).all():
+            raise ValueError("a string has tokens that are not in the vocabulary")
+        self.vocabulary = vocabulary
+        paths = sorted(children, key=lambda path: (len(path), path))
+        self.branches = [Branch(path, np.asarray(sorted(children[path]), dtype=np.int64)) for path in paths]
+        number = {path: index for index, path in enumerate(paths)}
+        self.steps: list[list[tuple[int, int]]] = [
+            [
+                (index, int(np.searchsorted(self.branches[index].children, token)))
+                for depth, token in enumerate(sequence)
+                for index in (number[sequence[:depth]],)
+            ]
+            for sequence in sequences
+        ]
+
+    def __len__(self) -> int:
+        """The number of strings C."""
+        return len(self.steps)
+
+    def token_log_probs(self, branch_log_probs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each of C strings the log-probabilities of its tokens.
+
+        Args:
+            branch_log_probs: for each branch (C,) log-probabilities of its children, over the whole vocabulary.
+        """
+        return [
+            np.asarray([branch_log_probs[branch][child] for branch, child in steps], dtype=np.float64)
+            for steps in self.steps
+        ]
+
+    def log_probs(self, branch_log_probs: Sequence[np.ndarray]) -> np.ndarray:
+        """(C,) log-probabilities of the strings; arguments as of `token_log_probs`."""
+        return np.asarray([values.sum() for values in self.token_log_probs(branch_log_probs)])
+
+
+@torch.inference_mode()
+def score_continuations(
+    llm: LanguageModel, prompts: Sequence[Prompt], trees: Sequence[Branching]
+) -> list[list[np.ndarray]]:
+    """For each of B prompts the (C,) log-probabilities of every branch's children, in one forward pass.
+
+    Memory is bounded by `BLOCK_LOGITS` and by the mask of the packed positions.
+    """
+    device = llm.model.device
+    batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], trees)
+    batch = batch.to(device)
+    soft_tokens_S_H = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
+    hidden_B_L_H = hidden_states(llm.model, batch, soft_tokens_S_H)
+    hidden_M_H = hidden_B_L_H[batch.node_rows, batch.node_columns]
+    parts, start = [], 0
+    for tree in trees:
+        rows = slice(start, start := start + len(tree.branches))
+        parts.append(child_log_probs(llm.model, hidden_M_H[rows], batch.children_M_C[rows], tree.vocabulary))
+    return split_nodes(torch.cat(parts), trees)
+
+
+def child_log_probs(
+    model: Any, hidden_M_H: torch.Tensor, children_M_C: torch.Tensor, vocabulary: np.ndarray | None = None
+) -> torch.Tensor:
+    """(M, C) log-probabilities of the children of M places, -inf beyond a place's own.
+
+    Args:
+        model: a causal LM.
+        hidden_M_H: last hidden states.
+        children_M_C: token ids, NO_CHILD beyond a place's own.
+        vocabulary: (V',) over which; all of the LLM's if not given.
+    """
+    head = head_of(model)
+    size = len(model.get_output_embeddings().weight) if vocabulary is None else len(vocabulary)
+    among = None if vocabulary is None else torch.from_numpy(vocabulary).to(hidden_M_H.device)
+    columns_M_C = children_M_C if among is None else torch.searchsorted(among, children_M_C)
+    columns_M_C = columns_M_C.clamp(0, size - 1)
+    places = max(1, BLOCK_LOGITS // size)
+    blocks = []
+    for start in range(0, len(hidden_M_H), places):
+        block = slice(start, start + places)
+        states = hidden_M_H[block]
+        logits_m_V = head.all_logits(states) if among is None else head.logits_of(states, among)
+        own_m_C = logits_m_V.gather(1, columns_M_C[block])
+        blocks.append(own_m_C - logits_m_V.logsumexp(dim=1, keepdim=True))
+    return torch.cat(blocks).masked_fill(children_M_C == NO_CHILD, -torch.inf)
