@@ -34,7 +34,8 @@ def with_start_token(tokenizer: Any) -> Any:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{text} $A", pair=f"{text} $A {text} $B", special_tokens=[(text, number)]
     )
-    tokenizer.padding_side = "right"
+    # As attribute for now, as argument for whoever loads it from a folder.
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = text
     return tokenizer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,19 @@ def test_every_text_begins_with_the_start_token_once(llm: str) -> None:
         start_token(tokenizer)
 
 
+def test_it_stays_so_in_a_folder(llm: str, tmp_path: Path) -> None:
+    """Saved and loaded, a tokenizer that padded on the left has the start token, and pads on the right."""
+    tokenizer = load_tokenizer(llm)
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+    tokenizer.save_pretrained(tmp_path / "left")
+    left = load_tokenizer(str(tmp_path / "left"))
+    assert left.padding_side == "left"
+    with_start_token(left).save_pretrained(tmp_path / "right")
+    right = load_tokenizer(str(tmp_path / "right"))
+    assert right.padding_side == "right"
+    assert right(["Title 1"])["input_ids"] == with_start_token(tokenizer)(["Title 1"])["input_ids"]
+
+
 def test_batches_have_every_row_once_within_their_limits() -> None:
     """Rows of like length together; padding included they hold at most so many tokens."""
     lengths = np.random.default_rng(0).integers(1, 30, 200)
@@ -124,7 +139,7 @@ def test_padding_is_on_the_right() -> None:
     assert batch.real.tolist() == [[1, 1], [1, 0]]
 
 
-def test_settings_are_read_and_refused(tmp_path) -> None:
+def test_settings_are_read_and_refused(tmp_path: Path) -> None:
     """From a file and from `--set`, where a stage's loop may be left out; what is no setting is named."""
     path = tmp_path / "settings.toml"
     path.write_text("[csft]\nlearning_rate = 1e-3\n[csft.loop]\nmax_steps = 5\n")
