@@ -199,6 +199,25 @@ class Source:
             raise DataError(f"{self} is a tar archive: unpack it and give its files")
 
 
+def by_name(sources: Iterable[Source], names: Iterable[str]) -> dict[str, Source]:
+    """The sources of these names.
+
+    Raises:
+        DataError: several have the same name, such as those of two sizes of MovieLens in one archive.
+    """
+    wanted = set(names)
+    found: dict[str, Source] = {}
+    for source in sources:
+        if source.name in wanted and source.name in found:
+            raise DataError(
+                f"there are several files {source.name} ({found[source.name]}, {source}): unpack them, and import the"
+                " files of one data set"
+            )
+        if source.name in wanted:
+            found[source.name] = source
+    return found
+
+
 def find_sources(given: Iterable[Path]) -> list[Source]:
     """All files that `given` stands for: a folder stands for its files, a zip archive for its members.
 
