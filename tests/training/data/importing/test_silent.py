@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,12 @@ class TestWholeFiles:
                 archive.writestr(f"{size}/movies.csv", "movieId,title,genres\n1,Toy,Comedy\n")
         with pytest.raises(DataError, match=r"several files movies\.csv .*100k/movies\.csv.*1m/movies\.csv"):
             imported(tmp_path / "ml.zip")
+
+    def test_a_file_given_twice_is_refused(self, tmp_path: Path, items: Path) -> None:
+        clicks = put(tmp_path / "c.csv", CLICKS)
+        for sources in ((clicks, items, clicks), (tmp_path, clicks)):
+            with pytest.raises(DataError, match=r"c\.csv is given twice"):
+                imported(*sources)
 
     def test_files_beside_those_of_a_known_format_are_named(self, tmp_path: Path) -> None:
         put(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,1,5,1\n")
@@ -90,6 +97,15 @@ class TestCharacters:
         row = ONE[:-1] + ', "event": "\\ud800", "genre\\ud800": "x"}\n'
         imported(put(tmp_path / "c.jsonl", row)).save(tmp_path / "out")
         assert any("choose with --events" in each for each in Dataset.load(tmp_path / "out").info.warnings)
+
+    def test_a_name_that_is_no_text_ends_in_no_traceback(self, tmp_path: Path) -> None:
+        table = tmp_path / os.fsdecode(b"cl\xffcks.csv")
+        try:
+            put(table, "user,item,title\nu,a,A\n")
+        except OSError:
+            pytest.skip("this file system has names of text only")
+        imported(table).save(tmp_path / "out")
+        assert Dataset.load(tmp_path / "out").info.sources == ("cl?cks.csv",)
 
     def test_tags_inside_of_words_part_nothing(self, tmp_path: Path) -> None:
         table = put(tmp_path / "c.csv", "user,item,title\nu,a,H<sub>2</sub>O<br>and <b>air</b>\n")
