@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from models.domain import DOMAINS
-from models.errors import DataError
+from models.errors import ConfigError, DataError
 from training.data.dataset import Dataset, is_replaceable
 from training.data.demo.generate import DemoConfig, generate
 from training.data.importing.columns import Columns
@@ -58,7 +58,9 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
         OnBadRow, typer.Option(help="A row that cannot be used: an error, or left out and counted.")
     ] = OnBadRow.FAIL,
     encoding: Annotated[str | None, typer.Option(help="Of text files; told by their bytes unless given.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Of CSV files; found in the header.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Of CSV files, such as ';' or tab; found in the header.")
+    ] = None,
     quoting: Annotated[
         Quoting, typer.Option(help="Whether quotes hold a field together, or are part of the text.")
     ] = Quoting.AUTO,
@@ -86,6 +88,9 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
 ) -> None:
     """Make a dataset from MovieLens, MIND, Amazon Reviews, RecBole, CSV, JSON or Parquet files."""
     _check_out(out)
+    chosen = None if events is None else tuple(event.strip() for event in events.split(",") if event.strip())
+    if chosen == ():
+        raise ConfigError("--events names no event: give some, such as view,purchase, or leave it out")
     config = ImportConfig(
         sources=tuple(sources),
         format=format,
@@ -104,7 +109,7 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
         no_header=no_header,
         names=tuple(columns or ()),
         time_format=time_format,
-        events=tuple(event.strip() for event in (events or "").split(",") if event.strip()),
+        events=chosen or (),
         columns=Columns(
             user=user_column,
             item=item_column,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -150,7 +151,9 @@ class Dataset:
         folder.mkdir()
         self.interactions.write_parquet(folder / INTERACTIONS_FILE)
         self.items.write_parquet(folder / ITEMS_FILE)
-        (folder / INFO_FILE).write_text(self.info.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        # Column names, events and file names may hold half characters, which no JSON file can.
+        told = json.dumps(self.info.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (folder / INFO_FILE).write_bytes(f"{told}\n".encode("utf-8", errors="replace"))
 
     @classmethod
     def load(cls, path: Path | str) -> Dataset:

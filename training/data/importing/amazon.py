@@ -52,7 +52,8 @@ def sort_tables(tables: Sequence[Table]) -> tuple[list[Table], list[Table]]:
         missing = "metadata (meta_*.json.gz)" if reviews else "reviews"
         raise DataError(
             f"there is no file of {missing} among the sources: give both reviews and metadata. A title among reviews is"
-            " their headline, no item's"
+            " their headline, no item's; to do without any text, make ids the titles: --format json (csv, parquet)"
+            " --title-column parent_asin"
         )
     return reviews, metadata
 

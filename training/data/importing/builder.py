@@ -93,7 +93,11 @@ class DatasetBuilder:
             detail = f"item {item_id!r} has no usable row among the items; mend it"
             raise BadRowError("item without usable text", detail)
         if code is None:
-            detail = f"item {item_id!r} is not among the items; add it to the items, or remove the interaction"
+            near = next((each for each in _alike(item_id) if each in self.item_codes), None)
+            hint = "add it to the items, or remove the interaction"
+            if near is not None:
+                hint = f"{near!r} is: write ids the same way in both files"
+            detail = f"item {item_id!r} is not among the items; {hint}"
             raise BadRowError("unknown item", detail)
         return code
 
@@ -206,6 +210,17 @@ class DatasetBuilder:
         return rows[keep]
 
     def _explain(self) -> str:
+        """What became of all rows."""
         left_out = self.interactions.skipped + self.interactions.dropped
-        told = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        examples = self.interactions.examples
+        told = ", ".join(
+            f"{count} {reason}" + (f" (first: {examples[reason]})" if reason in examples else "")
+            for reason, count in left_out.items()
+        )
         return f"of {self.interactions.read} rows read, {told or 'none was an interaction'}"
+
+
+def _alike(item_id: str) -> list[str]:
+    """How else programs write an id: without its leading zeros, or with them, in other case, as a float."""
+    padded = [item_id.zfill(width) for width in range(len(item_id) + 1, len(item_id) + 4)]
+    return [item_id.lstrip("0"), *padded, item_id.lower(), item_id.upper(), f"{item_id}.0", item_id.removesuffix(".0")]

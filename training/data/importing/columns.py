@@ -41,8 +41,7 @@ EVENT_NAMES = ("event", "eventtype", "eventname", "behavior", "behaviortype", "b
 ORDER_NAMES = ("orderid", "ordernumber", "orderno", "invoiceno", "invoiceid", "basketid", "transactionid")
 
 LIKE_RATING = re.compile(r"rating|score|stars|grade")
-LIKE_CATEGORY = re.compile(r"genre|categor|^tags?$|^class|^kinds?$|department|^types?$")
-LIKE_TIME = re.compile(r"time|date|(?:^|[a-z])at$|timestamp")
+LIKE_CATEGORY = re.compile(r"genre|categor|^tags?$|^class|^kinds?$|department|^types?$|product(?:type|group)|groupname")
 # What stands beside a review's headline, which is no title of an item.
 REVIEW_NAMES = frozenset({"text", "reviewtext", "reviewbody", "helpfulvote", "verifiedpurchase", "summary", "reviewid"})
 
@@ -168,7 +167,9 @@ def not_taken(table: Table, taken: Sequence[str], roles: Sequence[str]) -> list[
 def _looks_like(role: str, name: str, values: Sequence[Any]) -> bool:
     filled = [value for value in values if value is not None and value != ""]
     if role == "time":
-        return looks_like_time(filled) and (bool(LIKE_TIME.search(plain(name))) or not _are_counts(filled))
+        if _are_counts(filled) and plain(name).endswith(("id", "code", "number", "no")):
+            return False
+        return looks_like_time(filled)
     if role == "rating":
         return bool(LIKE_RATING.search(plain(name))) and all(_is_number(value) for value in filled) and bool(filled)
     return bool(LIKE_CATEGORY.search(plain(name))) and bool(filled)

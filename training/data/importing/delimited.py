@@ -42,7 +42,7 @@ class DelimitedTable(Table):
     ) -> None:
         self._encoding = encoding
         self._text = Text(source, encoding)
-        lines = self._text.sample()
+        lines, cut = self._text.sample()
         self._preface = 0
         if lines and (hint := EXCEL_HINT.fullmatch(lines[0].strip())):
             wished = Wished(wished.delimiter or hint[1], wished.quoting, wished.escape)
@@ -53,7 +53,7 @@ class DelimitedTable(Table):
         if len(lines[0]) > MAX_HEADER:
             raise DataError(f"{source}, line 1: no header can be read, the line is too long; give a CSV file with one")
         self._width = None if names is None else len(names)
-        self.dialect: Dialect = sniff(lines, wished, self._width)
+        self.dialect: Dialect = sniff(lines, wished, self._width, cut)
         self._has_header = names is None
         first = next(iter(Records([lines], self.dialect)))[1]
         if names is None and (isinstance(first, BadRowError) or isinstance(lines[0], DamagedLine)):
@@ -112,7 +112,8 @@ class DelimitedTable(Table):
         where = "the header has" if self._has_header else "--columns names"
         return BadRowError(
             "wrong number of columns",
-            f"{found} column{'s' * (found != 1)} where {where} {expected}; mend or quote the row",
+            f"{found} column{'s' * (found != 1)} where {where} {expected}; mend or quote the row"
+            + ("" if self._has_header else ", or name as many as there are with --columns"),
         )
 
 

@@ -53,13 +53,14 @@ class Wished:
             raise ConfigError("--escape does not apply with --quoting none: leave one of them out")
 
 
-def sniff(lines: Sequence[str], wished: Wished, width: int | None = None) -> Dialect:
+def sniff(lines: Sequence[str], wished: Wished, width: int | None = None, cut: bool = True) -> Dialect:
     """The dialect under which most rows of a sample are whole.
 
     Args:
         lines: the sample, from the file's first row on; never empty.
         wished: what is given already.
         width: the number of columns, where known; else that of the first row.
+        cut: whether the file goes on, so that the last record may.
     """
     delimiter = wished.delimiter or _delimiter(lines, width)
     doubled = Dialect(delimiter)
@@ -69,16 +70,16 @@ def sniff(lines: Sequence[str], wished: Wished, width: int | None = None) -> Dia
         return replace(doubled, escape=wished.escape)
     if wished.quoting is not Quoting.AUTO or not any('"' in line for line in lines):
         return replace(doubled, quote="" if wished.quoting is Quoting.NONE else '"')
-    broken, clean = _trial(lines, doubled, width)
+    broken, clean = _trial(lines, doubled, width, cut)
     if broken == 0:
         return doubled
     escaped = replace(doubled, escape="\\")
-    if any('\\"' in line for line in lines) and _trial(lines, escaped, width)[0] < broken:
+    if any('\\"' in line for line in lines) and _trial(lines, escaped, width, cut)[0] < broken:
         return escaped
     literal = replace(doubled, quote="")
     # Tabs and bars need no quotes, so one out of place is text; with commas it takes several, and no sound one.
     quotes_hold = lines[0].startswith('"') or (delimiter not in UNQUOTED and (clean > 0 or broken == 1))
-    return doubled if quotes_hold or _trial(lines, literal, width)[0] >= broken else literal
+    return doubled if quotes_hold or _trial(lines, literal, width, cut)[0] >= broken else literal
 
 
 def _delimiter(lines: Sequence[str], width: int | None) -> str:
@@ -99,9 +100,9 @@ def _delimiter(lines: Sequence[str], width: int | None) -> str:
     return max(candidates, key=score)
 
 
-def _trial(lines: Sequence[str], dialect: Dialect, width: int | None) -> tuple[int, int]:
+def _trial(lines: Sequence[str], dialect: Dialect, width: int | None, cut: bool) -> tuple[int, int]:
     """How many rows are broken under `dialect`, and how many whole ones had quotes."""
-    records = Records([list(lines)], dialect, width, cut=True)
+    records = Records([list(lines)], dialect, width, cut)
     broken = 0
     for _, cells in records:
         if isinstance(cells, Exception) or (records.width and len(cells) != records.width):

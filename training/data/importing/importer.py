@@ -16,6 +16,13 @@ from training.data.importing.options import Format, ImportConfig, ImportOptions,
 from training.data.importing.orders import OrderedTable
 from training.data.importing.plan import Plan, make_plan
 from training.data.importing.source import Advance
+from training.data.importing.table import Table
+
+LACKING = {
+    "time_format": "files without a column of written times",
+    "item_id": "interactions without a table of items, whose --item-column is the item's id",
+    "separator": "files without a column of categories",
+}
 
 __all__ = ["Format", "Import", "ImportConfig", "ImportOptions", "prepare"]
 
@@ -69,10 +76,14 @@ class Import:
         self._check_flags(readers)
         for table in plan.items:
             read_items(table, plan.columns, builder, advance)
+        if plan.items and not builder.items.read:
+            raise DataError(f"{_named(plan.items)}: there are no rows of items; give files with rows")
         for table, reader in zip(plan.interactions, readers, strict=True):
             reader.read(advance)
             if isinstance(table, OrderedTable):
                 builder.joined["orders"] = table.orders
+        if not builder.interactions.read:
+            raise DataError(f"{_named(plan.interactions)}: there are no rows of interactions; give files with rows")
         if plan.passed_over:
             builder.warnings.append(f"not read: {', '.join(plan.passed_over)}")
         return builder.build(self._info(), self.filters), builder
@@ -97,28 +108,38 @@ class Import:
         Raises:
             DataError: there is one.
         """
-        plan, given = self.plan, given_flags(self.config)
-        syntaxes = {table.syntax for table in (*plan.interactions, *plan.items)}
-        delimited, text = "delimited text" in syntaxes, syntaxes != {"Parquet"}
-        applies = {
-            "encoding": text,
-            "delimiter": delimited and plan.format is Format.CSV,
-            "quoting": delimited and plan.format is Format.CSV,
-            "escape": delimited and plan.format is Format.CSV,
-            "names": delimited and plan.format is Format.CSV,
-            "time_format": any("time" in reader.roles for reader in readers),
-            "order": any(isinstance(table, OrderedTable) for table in plan.interactions),
-        }
+        plan = self.plan
         fixed = plan.format in {Format.MOVIELENS, Format.MIND, Format.AMAZON}
-        for about, option in given.items():
+        applies = self._applies(readers, fixed)
+        for about, option in given_flags(self.config).items():
             if about not in applies and fixed:
                 raise DataError(
                     f"{option} does not apply to {plan.format} files, whose columns are known: leave it out, or choose"
                     " another --format"
                 )
             if not applies.get(about, True):
-                what = f"{plan.format} files" if about != "time_format" else "files without a time column"
+                what = LACKING.get(about, f"{plan.format} files")
                 raise DataError(f"{option} does not apply to {what}: leave it out")
+
+    def _applies(self, readers: Sequence[InteractionReader], fixed: bool) -> dict[str, bool]:
+        """Whether there is something that an option is about; options that always apply are absent."""
+        plan = self.plan
+        syntaxes = {table.syntax for table in (*plan.interactions, *plan.items)}
+        delimited = "delimited text" in syntaxes
+        applies = {
+            "encoding": syntaxes != {"Parquet"},
+            "delimiter": delimited and plan.format is Format.CSV,
+            "quoting": delimited and plan.format is Format.CSV,
+            "escape": delimited and plan.format is Format.CSV,
+            "names": delimited and plan.format in {Format.CSV, Format.AMAZON},
+            "time_format": any(reader.has_written_times for reader in readers),
+            "order": any(isinstance(table, OrderedTable) for table in plan.interactions),
+        }
+        if not fixed:
+            described = plan.items or plan.interactions
+            applies["item_id"] = bool(plan.items)
+            applies["separator"] = any(find(table, plan.columns, "categories") is not None for table in described)
+        return applies
 
 
 def prepare(config: ImportConfig) -> Import:
@@ -137,6 +158,10 @@ def prepare(config: ImportConfig) -> Import:
             " column with --time-column"
         )
     return Import(config, plan, _filters(config, plan))
+
+
+def _named(tables: Sequence[Table]) -> str:
+    return ", ".join(str(table.source) for table in tables)
 
 
 def _filters(config: ImportConfig, plan: Plan) -> FilterConfig:

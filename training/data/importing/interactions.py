@@ -9,9 +9,8 @@ from typing import Any
 
 from models.errors import DataError
 from training.data.importing.builder import DatasetBuilder
-from training.data.importing.columns import find, need, optional
-from training.data.importing.ids import IdColumn
-from training.data.importing.items import book, check_type, need_titles
+from training.data.importing.columns import find, flag, need, optional
+from training.data.importing.items import book, check_type, id_column, need_titles
 from training.data.importing.ledger import BadRowError
 from training.data.importing.options import ImportOptions
 from training.data.importing.source import Advance
@@ -20,6 +19,7 @@ from training.data.importing.texts import is_missing
 from training.data.importing.times import MICROSECONDS, AmbiguousDatesError, TimeColumn
 
 MAX_EVENT_NAMES = 1000
+OTHER_RATING = "mend it, or name another column with --rating-column"
 
 
 class InteractionReader:
@@ -45,13 +45,20 @@ class InteractionReader:
             self.roles["event"] = need(table, columns, "event")
         for role, name in self.roles.items():
             check_type(table, name, role)
-        self._users = IdColumn("user", table.column(self.roles["user"]))
-        self._items = IdColumn("item", table.column(self.roles["item"]))
+        self._check_distinct()
+        self._users = id_column(table, self.roles["user"], "user")
+        self._items = id_column(table, self.roles["item"], "item")
         self._clock = None if time is None else self._time(time)
         self._texts = need_titles(table, columns) if with_titles else None
         self._first_titles: dict[int, Any] = {}
         self._retitled = 0
         self._events: Counter[str] = Counter()
+
+    @property
+    def has_written_times(self) -> bool:
+        """Whether there is a time column whose values are not moments already, as those of Parquet are."""
+        kind = self._table.types.get(self.roles.get("time", ""))
+        return "time" in self.roles and (kind is None or not kind.is_temporal())
 
     def read(self, advance: Advance) -> None:
         """Read all rows.
@@ -109,7 +116,7 @@ class InteractionReader:
     def _check_events(self) -> None:
         absent = [event for event in self._options.events if event not in self._events]
         if "event" in self.roles and absent:
-            told = ", ".join(name for name, _ in self._events.most_common(20))
+            told = ", ".join(repr(name) for name, _ in self._events.most_common(20))
             raise DataError(
                 f"{self._table.source}: no row has the event {', '.join(absent)} in column {self.roles['event']};"
                 f" there are: {told}. Name them with --events"
@@ -117,12 +124,35 @@ class InteractionReader:
 
     def _rating(self) -> str | None:
         rating = optional(self._table, self._options.columns, "rating")
+        if rating is not None and self._options.columns.rating is None and self._options.min_rating is None:
+            values = [value for value in self._table.column(rating) if value is not None and not is_missing(str(value))]
+            if values and not any(is_rating(value) for value in values):
+                self._builder.warnings.append(
+                    f"{self._table.source.label}: column {rating} holds no numbers (such as {values[0]!r:.40}), so it"
+                    " is not taken for the rating; name another with --rating-column"
+                )
+                return None
         if rating is None and self._options.min_rating is not None:
             raise DataError(
                 f"{self._table.place(1)}: --min-rating needs ratings, and no rating column was recognised; name it with"
                 f" --rating-column. The columns are: {', '.join(self._table.header)}"
             )
         return rating
+
+    def _check_distinct(self) -> None:
+        """Refuse one column for two of who, what, when and how much.
+
+        Raises:
+            DataError: there is one.
+        """
+        by_column: dict[str, str] = {}
+        for role, name in self.roles.items():
+            if name in by_column:
+                raise DataError(
+                    f"{self._table.source}: column {name} would be the {by_column[name]} and the {role}: name another"
+                    f" with {flag(by_column[name])} or {flag(role)}"
+                )
+            by_column[name] = role
 
     def _time(self, name: str) -> TimeColumn:
         table = self._table
@@ -149,8 +179,10 @@ class InteractionReader:
             builder.warnings += self._texts.warnings()
         if self._clock is None:
             builder.warnings.append(f"{table.source.label}: without a time column, rows are taken in their order")
-        if self._clock is not None and self._clock.is_mixed:
-            builder.warnings.append(f"{table.source.label}: times are spelled in several ways: {values['time']}")
+        if self._clock is not None:
+            builder.warnings += [
+                f"{table.source.label}: {doubt}" for doubt in self._clock.doubts(table.types.get(roles["time"]))
+            ]
         if self._retitled:
             builder.warnings.append(
                 f"{table.source.label}: {self._retitled:,} rows have another title than the first row of their item,"
@@ -158,13 +190,21 @@ class InteractionReader:
             )
         event = find(table, columns, "event")
         if event is not None and "event" not in roles:
-            kinds = sorted({str(value) for value in table.column(event)})[:8]
+            kinds = sorted({str(value).strip() or "''" for value in table.column(event)})[:8]
             builder.warnings.append(
                 f"{table.source.label}: all events count as interactions; column {event} has {', '.join(kinds)}: choose"
                 " with --events"
             )
         looked_for = ("time", "rating", "categories") if self._texts is not None else ("time", "rating")
         book(table, "interactions", roles, values, looked_for, builder)
+
+
+def is_rating(value: Any) -> bool:
+    """Whether a value is a number."""
+    try:
+        return not math.isnan(parse_rating(value))
+    except BadRowError:
+        return False
 
 
 def parse_rating(value: Any) -> float:
@@ -174,11 +214,11 @@ def parse_rating(value: Any) -> float:
         BadRowError: it is there, but not a number.
     """
     try:
-        rating = float(value)
+        rating = math.inf if value is True or value is False else float(value)
     except (ValueError, TypeError):
         if value is None or is_missing(str(value)):
             return math.nan
-        raise BadRowError("unparsable rating", f"the rating {value!r} is not a number; mend it") from None
+        raise BadRowError("unparsable rating", f"the rating {value!r} is not a number; {OTHER_RATING}") from None
     if rating in (math.inf, -math.inf):
-        raise BadRowError("unparsable rating", f"the rating {value!r} is not a number; mend it")
+        raise BadRowError("unparsable rating", f"the rating {value!r} is not a number; {OTHER_RATING}")
     return rating

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
+
 from models.errors import DataError
 from training.data.dataset import Reading
 from training.data.importing.builder import DatasetBuilder
 from training.data.importing.columns import Columns, find, flag, has_headline, need, not_taken, optional
-from training.data.importing.ids import IdColumn
+from training.data.importing.ids import EXACT_FLOAT, EXACT_SINGLE, IdColumn
 from training.data.importing.ledger import BadRowError
-from training.data.importing.lists import ListColumn, nameless
+from training.data.importing.lists import SEPARATORS, ListColumn, nameless
 from training.data.importing.parquet import refusal
 from training.data.importing.source import Advance
 from training.data.importing.table import Table
 from training.data.importing.texts import is_page_script, parse_text
+
+LOOKS = {"time": "a time", "rating": "a rating", "categories": "categories"}
 
 
 class ItemTexts:
@@ -67,7 +71,8 @@ class ItemTexts:
         if not title:
             said = given["title"]
             what = "has an empty title" if said in (None, "") else f"has a title that says nothing ({said!r:.60})"
-            raise BadRowError("empty title", f"item {item_id!r} {what}; give it one")
+            detail = f"item {item_id!r} {what}; give it one, or name another column with --title-column"
+            raise BadRowError("empty title", detail)
         if is_page_script(title):
             detail = f"item {item_id!r} has script for a title ({title:.60}); give it one"
             raise BadRowError("page script as title", detail)
@@ -83,8 +88,8 @@ class ItemTexts:
         if not self._lists.unparted:
             return []
         return [
-            f"{self.table.source.name}: commas in column {self.categories} were left in the names; if they part names,"
-            " pass --categories-separator ','"
+            f"{self.table.source.name}: {SEPARATORS[self._lists.unparted]} in column {self.categories} were left in the"
+            f" names; if they part names, pass --categories-separator '{self._lists.unparted}'"
         ]
 
 
@@ -97,7 +102,7 @@ def read_items(table: Table, columns: Columns, builder: DatasetBuilder, advance:
     key = need(table, columns, "item_id")
     check_type(table, key, "item")
     texts = ItemTexts(table, columns)
-    ids = IdColumn("item", table.column(key))
+    ids = id_column(table, key, "item")
     for number, (raw, *values) in table.rows([key, *texts.wanted], builder.items, advance):
         item_id = None
         try:
@@ -133,6 +138,18 @@ def need_titles(table: Table, columns: Columns) -> ItemTexts:
     return ItemTexts(table, columns)
 
 
+def id_column(table: Table, name: str, what: str) -> IdColumn:
+    """The ids of a column; those of single precision have fewer digits.
+
+    Args:
+        table: has the column.
+        name: of the column.
+        what: user or item.
+    """
+    exact = EXACT_SINGLE if table.types.get(name) == pl.Float32 else EXACT_FLOAT
+    return IdColumn(what, table.column(name), exact)
+
+
 def check_type(table: Table, name: str, role: str) -> None:
     """Refuse a Parquet column whose type cannot hold `role`.
 
@@ -163,14 +180,14 @@ def book(
             taken_for=dict(table.taken_for()),
             columns=taken,
             values=values,
-            not_taken=tuple(f"{name} (looks like a {role})" for name, role in left),
+            not_taken=tuple(f"{name} (looks like {LOOKS[role]})" for name, role in left),
         )
     )
     for role in looked_for:
         names = [name for name, looks in left if looks == role]
         if names and role not in taken:
             builder.warnings.append(
-                f"{table.source.label}: no {role} column was taken, though {', '.join(names)} may be one:"
+                f"{table.source.label}: nothing was taken for {LOOKS[role]}, though there is {', '.join(names)}:"
                 f" {flag(role)} {names[0]}"
             )
 

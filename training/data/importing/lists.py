@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +13,11 @@ from training.data.importing.texts import parse_text
 
 SEPARATORS = {"|": "bars", ";": "semicolons", ">": "arrows", ",": "commas", "/": "slashes"}
 NAME_KEYS = ("name", "title", "label", "category", "genre", "value", "description")
+# Not the `>` of "> 18", nor an arrow's tip.
+ARROW = re.compile(r"\w\s*>{1,2}\s*\w")
+NUMPY_ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[\w<>.'\"]+)?\)", re.DOTALL)
+QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+WITHOUT_COMMAS = re.compile(rf"\[\s*(?:{QUOTED.pattern})(?:\s+(?:{QUOTED.pattern}))+\s*\]")
 NO_CATEGORIES = "(no genres listed)"
 
 
@@ -27,7 +34,7 @@ class ListColumn:
 
     Attributes:
         separator: what parts names; empty where nothing does.
-        unparted: whether commas stand in names that were left whole.
+        unparted: commas or semicolons, where they stand in names that were left whole; else empty.
     """
 
     def __init__(self, sample: Iterable[Any], separator: str | None = None) -> None:
@@ -39,7 +46,9 @@ class ListColumn:
         texts = {value for value in values if isinstance(value, str) and _spelled(value) is None and value}
         texts = {text for text in map(parse_text, texts) if text}
         self.separator = separator if separator is not None else self._tell(texts)
-        self.unparted = not self.separator and any("," in text for text in texts)
+        self.unparted = (
+            "" if self.separator else next((each for each in ",;" if any(each in text for text in texts)), "")
+        )
 
     def parse(self, value: Any) -> tuple[str, ...]:
         """The names, each once."""
@@ -74,7 +83,7 @@ class ListColumn:
     def _tell(self, texts: set[str]) -> str:
         if any("|" in text for text in texts):
             return "|"
-        if texts and any(" > " in text for text in texts):
+        if any(ARROW.search(text) for text in texts):
             return ">"
         return next((each for each in (",", ";", "/") if self._recur(texts, each)), "")
 
@@ -96,18 +105,31 @@ def _spelled(value: Any) -> Sequence[Any] | None:
     if not isinstance(value, str):
         return None
     text = value.strip()
+    if array := NUMPY_ARRAY.fullmatch(text):
+        text = array[1]
     if not (text.startswith(("[", "{", "(")) and text.endswith(("]", "}", ")"))):
         return None
+    if WITHOUT_COMMAS.fullmatch(text):
+        # Python would glue them into one.
+        return [first or second for first, second in QUOTED.findall(text)]
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         try:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return None
+            return _without_quotes(text)
     if isinstance(found, dict):
         return [found]
     return list(found) if isinstance(found, (list, tuple, set)) else None
+
+
+def _without_quotes(text: str) -> Sequence[str] | None:
+    """The list of `[Action, Indie]` and of `{Action,"Sci Fi"}`, as some databases spell it; None where it is none."""
+    inner = text[1:-1].strip()
+    if text[0] == "(" or any(letter in inner for letter in "[]{}'") or (text[0] == "{" and ":" in inner):
+        return None
+    return [part.strip() for part in next(csv.reader([inner], skipinitialspace=True), [])]
 
 
 def _names_of_lists(value: Any) -> Iterator[str]:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+import polars as pl
+
 from training.data.importing.columns import Columns
 from training.data.importing.delimited import DelimitedTable
 from training.data.importing.dialect import Quoting, Wished
 from training.data.importing.ledger import BadRowError, Ledger, OnBadRow
-from training.data.importing.source import Advance, Source
+from training.data.importing.source import Advance, Source, by_name
 from training.data.importing.table import Row, Table
 
 BEHAVIORS = ("impression", "user", "time", "history", "impressions")
@@ -30,15 +32,19 @@ IMPRESSION = re.compile(r"(\S+)-([01])")
 TAB = Wished("\t", Quoting.NONE)
 
 
-def open_tables(sources: Sequence[Source]) -> tuple[Table, Table] | None:
-    """Clicks and news; None where `sources` are not MIND's."""
-    by_name = {source.name: source for source in sources}
-    if "behaviors.tsv" not in by_name or "news.tsv" not in by_name:
+def open_tables(sources: Sequence[Source], encoding: str | None) -> tuple[Table, Table] | None:
+    """Clicks and news; None where `sources` are not MIND's.
+
+    Raises:
+        DataError: a file cannot be read, or there are several of one.
+    """
+    if not {"behaviors.tsv", "news.tsv"} <= {source.name for source in sources}:
         return None
-    widths = [len(DelimitedTable(by_name[name], None, TAB).first_row) for name in ("behaviors.tsv", "news.tsv")]
+    files = by_name(sources, ("behaviors.tsv", "news.tsv"))
+    widths = [len(DelimitedTable(files[name], encoding, TAB).first_row) for name in ("behaviors.tsv", "news.tsv")]
     if widths != [len(BEHAVIORS), len(NEWS)]:
         return None
-    return _Clicks(by_name["behaviors.tsv"]), DelimitedTable(by_name["news.tsv"], None, TAB, NEWS)
+    return _Clicks(files["behaviors.tsv"], encoding), DelimitedTable(files["news.tsv"], encoding, TAB, NEWS)
 
 
 class _Clicks(Table):
@@ -50,9 +56,10 @@ class _Clicks(Table):
 
     syntax = "MIND's behaviors"
 
-    def __init__(self, source: Source) -> None:
-        self._table = DelimitedTable(source, None, TAB, BEHAVIORS)
+    def __init__(self, source: Source, encoding: str | None) -> None:
+        self._table = DelimitedTable(source, encoding, TAB, BEHAVIORS)
         super().__init__(source, ("user", "news", "time"))
+        self.types = {"time": pl.Datetime()}
 
     def rows(self, wanted: Sequence[str], ledger: Ledger, advance: Advance = lambda _: None) -> Iterator[Row]:
         """See `Table.rows`."""

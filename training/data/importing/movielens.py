@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from models.errors import DataError
 from training.data.importing.columns import Columns
 from training.data.importing.delimited import DelimitedTable
 from training.data.importing.dialect import Quoting, Wished
-from training.data.importing.ledger import Ledger
-from training.data.importing.source import Advance, Source
+from training.data.importing.ledger import Ledger, OnBadRow
+from training.data.importing.source import Advance, Source, by_name
 from training.data.importing.table import Row, Table
 
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -50,10 +51,11 @@ class Files:
 
 def files_of(sources: Sequence[Source]) -> Files | None:
     """The MovieLens files among `sources`; None where there are none."""
-    by_name = {source.name: source for source in sources}
+    names = {source.name for source in sources}
     for ratings, movies in PAIRS:
-        if ratings in by_name and movies in by_name:
-            files = Files(by_name[ratings], by_name[movies], by_name.get("u.genre"))
+        if ratings in names and movies in names:
+            named = by_name(sources, (ratings, movies, "u.genre"))
+            files = Files(named[ratings], named[movies], named.get("u.genre"))
             if not ratings.endswith(".csv") or _has_columns(files):
                 return files
     return None
@@ -109,8 +111,16 @@ class _FlaggedMovies(Table):
 def _genre_names(source: Source) -> tuple[str, ...]:
     """The genres of `u.genre`, by their numbers."""
     table = DelimitedTable(source, None, Wished("|", Quoting.NONE), ("name", "number"))
-    numbered = sorted((int(row["number"]), row["name"]) for row in table.sample() if row["number"].strip().isdigit())
-    return tuple(name for _, name in numbered)
+    numbered: dict[int, str] = {}
+    for line, (name, number) in table.rows(("name", "number"), Ledger(OnBadRow.FAIL)):
+        if not number.strip().isdigit():
+            raise DataError(
+                f"{table.place(line)}: {number!r} is no genre's number; mend it, or leave {source.name} out"
+            )
+        numbered[int(number)] = name
+    if sorted(numbered) != list(range(len(numbered))):
+        raise DataError(f"{source}: the genres are not numbered 0, 1, 2...; mend it, or leave {source.name} out")
+    return tuple(name for _, name in sorted(numbered.items()))
 
 
 def _has_columns(files: Files) -> bool:

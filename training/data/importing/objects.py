@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -16,7 +17,8 @@ from training.data.importing.text import DamagedLine, Text
 
 MAX_OBJECT = 64 << 20
 HEADER_OBJECTS = 1000
-SPACE = " \t\r\n,"
+MAX_DEPTH = 3
+BLANK = re.compile(r"[ \t\r\n,]*")
 BROKEN = BadRowError("broken JSON", "the row is no JSON object; mend it, one object a line")
 DAMAGED = BadRowError("wrong encoding", "the row is not UTF-8; name the encoding with --encoding, or convert the file")
 
@@ -27,8 +29,9 @@ def looks_like_json(head: str) -> bool:
 
 
 class JsonTable(Table):
-    """JSON objects as rows; the columns are the keys of the first thousand, `a.b` for `b` in the object of `a`.
+    """JSON objects as rows; the columns are the keys of the first thousand.
 
+    A key may be of objects inside, three deep: `a.b` is `b` in the object of `a`.
     A list of objects makes a row of each where columns inside of it are wanted: `{"user": 1, "plays": [{"game": 2}]}`
     has the columns `user` and `plays.game`.
 
@@ -45,7 +48,12 @@ class JsonTable(Table):
     def __init__(self, source: Source, encoding: str | None) -> None:
         self._encoding = encoding
         text = Text(source, encoding, single_byte=False)
-        self._by_line = _is_by_line(text.sample())
+        lines = text.sample()[0]
+        self._by_line = _is_by_line(lines)
+        self._layout = "an object a line"
+        if not self._by_line:
+            first = next((line for line in lines if line.strip()), "")
+            self._layout = "an array of objects" if first.lstrip().startswith("[") else "objects over several lines"
         self._literals = False
         super().__init__(source, ())
         keys: dict[str, None] = {}
@@ -80,8 +88,7 @@ class JsonTable(Table):
 
     def taken_for(self) -> Mapping[str, str]:
         """See `Table.taken_for`."""
-        layout = "an object a line" if self._by_line else "an array of objects"
-        return {"layout": layout + (", as Python literals" if self._literals else "")}
+        return {"layout": self._layout + (", as Python literals" if self._literals else "")}
 
     def _objects(self, advance: Advance) -> Iterator[tuple[int, dict[str, Any] | BadRowError]]:
         text = Text(self.source, self._encoding, single_byte=False)
@@ -95,11 +102,23 @@ class JsonTable(Table):
                 yield number, DAMAGED
                 continue
             try:
-                row = json.loads(line)
+                rows = [json.loads(line)]
             except (ValueError, RecursionError):
-                row = _literal(line)
-                self._literals |= row is not None
-            yield number, row if isinstance(row, dict) else BROKEN
+                rows = self._several(line)
+            for row in rows:
+                yield number, row if isinstance(row, dict) else BROKEN
+
+    def _several(self, line: str) -> list[Any]:
+        """What a line holds that is no JSON value: several of them, or one as Python spells it; None is broken."""
+        decoder, rows, at = json.JSONDecoder(), [], BLANK.match(line).end()  # type: ignore[union-attr]
+        while at < len(line) and (found := _first_object(decoder, line, at)) is not None:
+            rows.append(found[0])
+            at = BLANK.match(line, found[1]).end()  # type: ignore[union-attr]
+        if at == len(line):
+            return rows
+        literal = _literal(line)
+        self._literals |= literal is not None
+        return [literal]
 
 
 def _literal(line: str) -> Any:
@@ -122,53 +141,56 @@ def _is_by_line(lines: Sequence[str]) -> bool:
 
 
 def _stream(text: Text, advance: Advance) -> Iterator[tuple[int, dict[str, Any] | BadRowError]]:
-    """Objects in an array, or one after the other.
+    """Objects in arrays, or one after the other.
 
     Raises:
-        DataError: one is broken: where the next begins nobody can tell then.
+        DataError: one is broken or an array is cut short: where the next begins nobody can tell then.
     """
     decoder = json.JSONDecoder()
-    buffer, line, opened = "", 1, False
+    buffer, at, line, inside = "", 0, 1, False
     blocks = text.lines(advance)
     while True:
-        start = len(buffer) - len(buffer.lstrip(SPACE if opened else SPACE + "[\ufeff"))
-        opened = opened or "[" in buffer[:start] or start < len(buffer)
-        line += buffer.count("\n", 0, start)
-        buffer = buffer[start:]
-        if buffer.startswith("]"):
-            return
-        found = _first_object(decoder, buffer)
+        begin = BLANK.match(buffer, at).end()  # type: ignore[union-attr]
+        line += buffer.count("\n", at, begin)
+        at = begin
+        if buffer.startswith("]" if inside else "[", at):
+            inside, at = not inside, at + 1
+            continue
+        found = _first_object(decoder, buffer, at)
         if found is None:
             block = next(blocks, None)
-            if block is None and buffer.strip(SPACE):
+            if block is None and at < len(buffer):
                 raise DataError(f"{text.source}, line {line}: broken JSON; an array cannot be read on: mend it")
+            if block is None and inside:
+                raise DataError(f"{text.source}, line {line}: the array has no end, it is cut short; fetch it again")
             if block is None:
                 return
-            if len(buffer) > MAX_OBJECT:
+            if len(buffer) - at > MAX_OBJECT:
                 raise DataError(f"{text.source}, line {line}: broken JSON, an object has no end; mend it")
-            buffer += "\n".join(block) + "\n"
+            buffer, at = buffer[at:] + "".join(f"{each}\n" for each in block), 0
             continue
         row, end = found
         yield line, row if isinstance(row, dict) else BROKEN
-        line += buffer.count("\n", 0, end)
-        buffer = buffer[end:]
+        line += buffer.count("\n", at, end)
+        at = end
 
 
-def _first_object(decoder: json.JSONDecoder, buffer: str) -> tuple[Any, int] | None:
+def _first_object(decoder: json.JSONDecoder, buffer: str, at: int) -> tuple[Any, int] | None:
+    """The value that stands at `at`, and where it ends; None where it is broken, or may go on."""
     try:
-        row, end = decoder.raw_decode(buffer)
+        row, end = decoder.raw_decode(buffer, at)
     except (ValueError, RecursionError):
         return None
     # A number may go on in the next block; an object, list or text cannot.
     return (row, end) if end < len(buffer) or buffer[end - 1] in '}]"' else None
 
 
-def _keys(row: Mapping[str, Any]) -> Iterator[str]:
+def _keys(row: Mapping[str, Any], depth: int = MAX_DEPTH) -> Iterator[str]:
     for key, value in row.items():
         yield key
         inner = value[0] if isinstance(value, list) and value else value
-        if isinstance(inner, dict):
-            yield from (f"{key}.{name}" for name in inner)
+        if isinstance(inner, dict) and depth > 1:
+            yield from (f"{key}.{name}" for name in _keys(inner, depth - 1))
 
 
 def _parts(row: Mapping[str, Any], wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -188,4 +210,4 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
         return row[name]
     key, _, rest = name.partition(".")
     inner = row.get(key)
-    return inner.get(rest) if isinstance(inner, dict) else None
+    return _value(inner, rest) if isinstance(inner, dict) and rest else None

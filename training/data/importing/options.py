@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,9 @@ from training.data.importing.dialect import Quoting, Wished
 from training.data.importing.ledger import OnBadRow
 from training.data.importing.text import check_encoding
 from training.data.importing.times import check_format
+
+SPELLED_DELIMITERS = {"\\t": "\t", "tab": "\t"}
+"""What shells make of a tab."""
 
 
 class Format(StrEnum):
@@ -76,7 +80,7 @@ class ImportOptions(Config):
     @property
     def wished(self) -> Wished:
         """What is said about the dialect."""
-        return Wished(self.delimiter, self.quoting, self.escape)
+        return Wished(SPELLED_DELIMITERS.get(self.delimiter or "", self.delimiter), self.quoting, self.escape)
 
     def check(self) -> None:
         """Refuse what no file could satisfy.
@@ -90,6 +94,8 @@ class ImportOptions(Config):
             raise ConfigError("--no-header and --columns go together: give both, or leave both out")
         if self.columns.event is not None and not self.events:
             raise ConfigError("--event-column does not say which events to take: name them with --events")
+        if self.min_rating is not None and not math.isfinite(self.min_rating):
+            raise ConfigError(f"--min-rating {self.min_rating:g} keeps nothing: give a number")
         self.wished.check()
         check_encoding(self.encoding)
         check_format(self.time_format)

@@ -28,7 +28,7 @@ class ParquetTable(Table):
         source: the file.
 
     Raises:
-        DataError: it is no readable Parquet file, or has no rows.
+        DataError: it is no readable Parquet file.
     """
 
     unit = "row"
@@ -42,8 +42,6 @@ class ParquetTable(Table):
             self._height = int(frame.select(pl.len()).collect().item())
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(source, error) from None
-        if self._height == 0:
-            raise DataError(f"{source} is empty: give a file with rows")
         self._uuids: dict[str, bool] = {}
         super().__init__(source, list(types))
         self.types = types

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from models.errors import DataError
 from training.data.importing import amazon, mind, movielens, recbole
-from training.data.importing.columns import Columns, find, plain
+from training.data.importing.columns import NAMES, Columns, find, flag, plain
 from training.data.importing.delimited import DelimitedTable
 from training.data.importing.objects import JsonTable, looks_like_json
 from training.data.importing.options import Format, ImportConfig, names_for
@@ -82,12 +83,35 @@ def _plan_movielens(sources: Sequence[Source], config: ImportConfig) -> Plan | N
     if files is None or config.no_header:
         return None
     ratings, movies = movielens.open_tables(files, config.encoding)
-    return Plan(Format.MOVIELENS, [ratings], [movies], movielens.COLUMNS, domain="movie")
+    others = _others(sources, config, [ratings, movies], files.genres)
+    return Plan(Format.MOVIELENS, [ratings], [movies], movielens.COLUMNS, domain="movie", passed_over=others)
 
 
 def _plan_mind(sources: Sequence[Source], config: ImportConfig) -> Plan | None:
-    tables = None if config.no_header else mind.open_tables(sources)
-    return None if tables is None else Plan(Format.MIND, [tables[0]], [tables[1]], mind.COLUMNS)
+    tables = None if config.no_header else mind.open_tables(sources, config.encoding)
+    if tables is None:
+        return None
+    clicks, news = tables
+    return Plan(Format.MIND, [clicks], [news], mind.COLUMNS, passed_over=_others(sources, config, tables))
+
+
+def _others(
+    sources: Sequence[Source], config: ImportConfig, tables: Sequence[Table], also_read: Source | None = None
+) -> list[str]:
+    """Files beside those of a known format; listed ones are meant, and an error.
+
+    Raises:
+        DataError: one was listed.
+    """
+    read = {also_read, *(table.source for table in tables)}
+    others = [source for source in sources if source not in read]
+    listed = [source.label for source in others if _is_listed(source, config)]
+    if listed:
+        raise DataError(
+            f"{', '.join(listed)} cannot be read together with {tables[0].source.label} and {tables[1].source.label},"
+            " whose columns are known: leave it out"
+        )
+    return [source.label for source in others]
 
 
 FORMATS: dict[Format, Callable[[Sequence[Source], ImportConfig], Plan | None]] = {
@@ -98,6 +122,7 @@ FORMATS: dict[Format, Callable[[Sequence[Source], ImportConfig], Plan | None]] =
 
 def _plan_tables(sources: Sequence[Source], config: ImportConfig) -> Plan:
     tables, passed_over = _open_tables(sources, config)
+    _check_names(tables, config.columns)
     if config.format is Format.AMAZON or (config.format is Format.AUTO and amazon.is_amazon(tables)):
         reviews, metadata = amazon.sort_tables(tables)
         _one_of_each(config, reviews, "reviews")
@@ -151,7 +176,7 @@ def open_table(source: Source, config: ImportConfig) -> Table:
         raise DataError(
             f"{source} cannot be read as Parquet: it does not begin as Parquet does; fetch or write it again"
         )
-    lines = Text(source, config.encoding).sample()
+    lines, _ = Text(source, config.encoding).sample()
     if looks_like_json(next((line for line in lines if line.strip()), "")) and config.format is not Format.CSV:
         _refuse_format(source, config, Format.JSON)
         return JsonTable(source, config.encoding)
@@ -159,6 +184,8 @@ def open_table(source: Source, config: ImportConfig) -> Table:
     if not config.no_header:
         if recbole.is_atomic(lines[0] if lines else ""):
             return recbole.AtomicTable(source, config.encoding)
+        if config.format is Format.RECBOLE:
+            raise DataError(f"{source}, line 1: the header has no name:type, as RecBole's have; leave --format out")
         return DelimitedTable(source, config.encoding, config.wished)
     width = len(DelimitedTable(source, config.encoding, config.wished).first_row)
     return DelimitedTable(source, config.encoding, config.wished, names_for(config, source.name, width))
@@ -196,6 +223,25 @@ def _kind(table: Table, columns: Columns) -> str:
     return "items" if user is None and item_id is not None and title not in {None, item_id} else "other"
 
 
+def _check_names(tables: Sequence[Table], columns: Columns) -> None:
+    """Refuse a column that no file has.
+
+    Raises:
+        DataError: there is one.
+    """
+    headers = list(dict.fromkeys(name for table in tables for name in table.header))
+    for role in NAMES:
+        name = getattr(columns, role)
+        if name is None or name in headers:
+            continue
+        near = difflib.get_close_matches(name, headers, n=3)
+        hint = f", perhaps {' or '.join(near)}" if near else ""
+        told = "; ".join(f"of {table.source}: {', '.join(table.header)}" for table in tables)
+        raise DataError(
+            f"column {name!r} is missing; name the right one with {flag(role)}{hint}. The columns are, {told}"
+        )
+
+
 def _joined(config: ImportConfig, kinds: dict[str, list[Table]], lines: Table) -> Table:
     orders = kinds["orders"]
     if len(orders) > 1:
@@ -214,7 +260,12 @@ def _check_kinds(config: ImportConfig, kinds: dict[str, list[Table]], interactio
         headers = "; ".join(f"{table.source} has {', '.join(table.header)}" for table in seen)
         what = "a file holds neither interactions nor items" if listed else "no file holds interactions"
         hint = ""
-        if any(_is_data(name) for table in seen for name in table.header):
+        alone = [table for table in seen if len(table.header) == 1 and isinstance(table, DelimitedTable)]
+        if kinds["lines"] and not kinds["orders"]:
+            hint = f". {kinds['lines'][0].source.label} has lines of orders: give the orders and their users too"
+        elif alone:
+            hint = f". {alone[0].source.label} has but one column: say what parts its columns with --delimiter"
+        elif any(_is_data(name) for table in seen for name in table.header):
             hint = ". A first line looks like data: name the columns with --no-header --columns user,item,..."
         raise DataError(
             f"{what}: {headers}. Interactions need a user and an item column, items an item id and a title; the first"

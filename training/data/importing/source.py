@@ -199,19 +199,44 @@ class Source:
             raise DataError(f"{self} is a tar archive: unpack it and give its files")
 
 
+def by_name(sources: Iterable[Source], names: Iterable[str]) -> dict[str, Source]:
+    """The sources of these names.
+
+    Raises:
+        DataError: several have the same name, such as those of two sizes of MovieLens in one archive.
+    """
+    wanted = set(names)
+    found: dict[str, Source] = {}
+    for source in sources:
+        if source.name in wanted and source.name in found:
+            raise DataError(
+                f"there are several files {source.name} ({found[source.name]}, {source}): unpack them, and import the"
+                " files of one data set"
+            )
+        if source.name in wanted:
+            found[source.name] = source
+    return found
+
+
 def find_sources(given: Iterable[Path]) -> list[Source]:
     """All files that `given` stands for: a folder stands for its files, a zip archive for its members.
 
     Raises:
-        DataError: one of them does not exist, or an archive is damaged or is no archive of tables.
+        DataError: one of them does not exist or is given twice, or an archive is damaged or is no archive of tables.
     """
     found: list[Source] = []
+    given_files: set[Path] = set()
     for path in given:
         if not path.exists():
             raise DataError(f"{path} does not exist: give existing files or a folder")
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if file.is_file() and not _is_hidden(file.name, listed=file == path):
-                found += _members(file)
+        files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
+        files = [file for file in files if not _is_hidden(file.name, listed=file == path)]
+        twice = next((file for file in files if file.resolve() in given_files), None)
+        if twice is not None:
+            raise DataError(f"{twice} is given twice, so its rows would count twice: give it once")
+        given_files |= {file.resolve() for file in files}
+        for file in files:
+            found += _members(file)
     return found
 
 

@@ -21,6 +21,7 @@ MARKS = {
 }
 WIDE = ("utf-16", "utf-32")
 SINGLE_BYTE = "cp1252"
+MARK_AT_START = re.compile("^\ufeff+", re.MULTILINE)
 HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 
 
@@ -64,7 +65,7 @@ class Text:
             self.encoding, self.told_by, self._settled = of_mark, "its byte order mark", True
         elif b"\0" in head[:SAMPLE]:
             self._settle_zeros(head[:SAMPLE])
-        self._line_end = b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+        self._line_end = _line_end(head)
 
     def lines(self, advance: Advance = lambda _: None) -> Generator[list[str], None, None]:
         """Blocks of lines, without line ends.
@@ -81,11 +82,12 @@ class Text:
         except DamagedStreamError as error:
             raise DataError(f"{self.source}, after line {count}: {error}; fetch the file again") from None
 
-    def sample(self) -> list[str]:
-        """The lines of the first block, the last left out where it may be cut."""
+    def sample(self) -> tuple[list[str], bool]:
+        """The lines of the first block, the last left out where it may be cut; and whether there are more."""
         blocks = self.lines()
         try:
-            return next(blocks, [])
+            lines = next(blocks, [])
+            return lines, next(blocks, None) is not None
         finally:
             blocks.close()
 
@@ -201,10 +203,21 @@ def _last_end(joined: bytes, end: bytes, step: int) -> int:
     return place + len(end) if place >= 0 else 0
 
 
+def _line_end(head: bytes) -> bytes:
+    """A carriage return where lines end in these alone; a text in them may hold the odd line feed."""
+    alone = head.count(b"\r") - head.count(b"\r\n")
+    return b"\r" if alone > head.count(b"\n") else b"\n"
+
+
 def _split(text: str, line_end: bytes) -> list[str]:
     if "\r" in text:
-        text = text.replace("\r\n", "\n")
+        text = text.replace("\r\n", "\n" if line_end == b"\n" else "\r")
+    if "\ufeff" in text:
+        # Files put together from others have their byte order marks inside.
+        text = MARK_AT_START.sub("", text)
     lines = text.split("\r" if line_end == b"\r" else "\n")
+    if line_end == b"\r" and "\n" in text:
+        lines = [line.removeprefix("\n") for line in lines]
     if not lines[-1]:
         lines.pop()
     return lines

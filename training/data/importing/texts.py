@@ -17,6 +17,12 @@ MARKUP_TAGS = (
     *("style", "sub", "sup", "svg", "table", "tbody", "td", "textarea", "tfoot", "th", "thead", "title", "tr", "tt"),
     *("u", "ul", "video"),
 )
+# They stand inside of a word, as in H<sub>2</sub>O: what they part is one.
+INLINE_TAGS = (
+    *("a", "abbr", "b", "big", "cite", "code", "del", "em", "font", "i", "ins", "q", "s", "small", "span", "strike"),
+    *("strong", "sub", "sup", "tt", "u"),
+)
+INLINE = re.compile(rf"</?(?:{'|'.join(INLINE_TAGS)})(?:\s[^<>]*)?>", re.IGNORECASE)
 # Only names that HTML has, so that <3 and <reboot> stay.
 TAG = re.compile(rf"</?(?:{'|'.join(MARKUP_TAGS)})(?:\s[^<>]*)?/?>|<!DOCTYPE[^<>]*>", re.IGNORECASE)
 UNSEEN = re.compile(r"<(script|style)\b[^<>]*>.*?(?:</\1\s*>|$)|<!--.*?(?:-->|$)", re.IGNORECASE | re.DOTALL)
@@ -27,6 +33,10 @@ PAGE_SCRIPT = re.compile(
     r"|(?:^|\})\s*[.#@]?[\w.#:>\s-]{1,60}\{\s*[\w-]+\s*:[^{}]*\}"
 )
 BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\ufffd")
+# Control characters count as spaces; marks that only steer how a line is drawn or broken are no text.
+UNPRINTED = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ") | dict.fromkeys(
+    (0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF), ""
+)
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Mn", "Me", "Zs", "Zl", "Zp"})
 
 
@@ -40,8 +50,8 @@ def parse_text(value: Any) -> str:
         return ""
     if "&" in text or "<" in text:
         text = _without_markup(text)
-    if not text.isascii():
-        text = _whole(text)
+    if not text.isprintable():
+        text = _whole(text).translate(UNPRINTED)
     text = " ".join(text.split())
     return text if not is_missing(text) and is_visible(text) else ""
 
@@ -79,7 +89,7 @@ def _without_markup(text: str) -> str:
     """Entities become characters, twice, as `&amp;amp;` is common; tags go, and the insides of scripts and styles."""
     for _ in range(2):
         text = ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    return TAG.sub(" ", UNSEEN.sub(" ", text)) if "<" in text else text
+    return TAG.sub(" ", INLINE.sub("", UNSEEN.sub(" ", text))) if "<" in text else text
 
 
 def _whole(text: str) -> str:

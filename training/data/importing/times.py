@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import polars as pl
 from dateutil import parser as dateutil_parser
 
 from models.errors import ConfigError
@@ -26,11 +28,13 @@ NUMERIC_DATE = re.compile(
     r"(?:[T,\s]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,6})\d*)?)?\s*([AaPp]\.?[Mm]\.?)?)?"
 )
 YEAR_FIRST = re.compile(r"(\d{4})([/.])(\d{1,2})\2(\d{1,2})(.*)")
-SHORT_YEAR = re.compile(r"\d{1,2}[/.-]\d{1,2}[/.-]\d{2}(?!\d)")
+SHORT_YEAR = re.compile(r"(?<!\d)\d{1,2}[/. -](?:\d{1,2}|[A-Za-z]{3,9})[/. -]\d{2}(?![\d:])")
 MONTH_NAME = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE)
 DAY_AND_YEAR = re.compile(r"(?<!\d)\d{1,2}(?!\d|:).*(?<!\d)\d{4}(?!\d)|(?<!\d)\d{4}(?!\d).*(?<!\d)\d{1,2}(?!\d|:)")
 ZONE_LETTERS = re.compile(r"(?<![a-zA-Z])(?!AM|PM|UTC|GMT)[A-Z]{2,4}(?![a-zA-Z])")
 MOST_SECONDS = 10**11
+YEAR = 31_536_000
+MAYBE_YEARS = 1900
 UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"), (1e20, "nanoseconds"))
 
 
@@ -49,9 +53,9 @@ class AmbiguousDatesError(Exception):
 class TimeColumn:
     """One column of moments; those without a zone are UTC.
 
-    Numbers are seconds to nanoseconds since 1970, told by their size, or compact dates (20190131) where the whole
-    sample is. Texts are ISO 8601, RFC 2822, dates that name the month, or numeric dates, whose order of day and month
-    is told by a day above 12, never guessed.
+    Numbers are seconds to nanoseconds since 1970, told by their size, or compact dates (20190131) where half of the
+    sample or more are. Texts are ISO 8601, RFC 2822, dates that name the month, or numeric dates, whose order of day
+    and month is told by a day above 12, never guessed.
 
     Args:
         sample: the column's first values.
@@ -68,6 +72,7 @@ class TimeColumn:
         self._format = wanted
         self.spellings: dict[str, None] = {}
         self._seconds = False
+        self._largest = 0
         self._compact = 0
         self._day_first: bool | None = None
         if wanted is not None:
@@ -99,13 +104,18 @@ class TimeColumn:
             else:
                 if -MOST_SECONDS < number < MOST_SECONDS:
                     self._seconds = True
+                    if number > self._largest:  # noqa: PLR1730 - a call for each row is dear
+                        self._largest = number
                     return number * MICROSECONDS
                 return self._scaled(number, value)
         if isinstance(value, datetime):
             return self._of_datetime(value, "dates of the file")
         if isinstance(value, date):
             return self._of_datetime(datetime(value.year, value.month, value.day), "dates of the file")
-        text = "" if value is None or isinstance(value, (bool, list, dict)) else str(value).strip()
+        if isinstance(value, (bool, list, dict)):
+            inside = "; name what is inside, as in --time-column place.time" if isinstance(value, dict) else "; mend it"
+            raise BadRowError("unparsable time", f"the time {value!r:.60} is no moment{inside}")
+        text = "" if value is None else str(value).strip()
         if is_missing(text):
             raise BadRowError("missing time", f"the time is missing ({value!r}); fill it in")
         try:
@@ -117,13 +127,27 @@ class TimeColumn:
         """How moments are spelled here, once they are read."""
         if self._format is not None:
             return f"{self._format}, UTC unless it has a zone"
-        told = dict.fromkeys(["seconds since 1970"] if self._seconds else []) | self.spellings
-        return " and ".join(told) or "no value"
+        return " and ".join(self._told) or "no value"
 
     @property
-    def is_mixed(self) -> bool:
-        """Whether the moments read were spelled in several ways."""
-        return self._seconds + len(self.spellings) > 1
+    def _told(self) -> dict[str, None]:
+        return dict.fromkeys(["seconds since 1970"] if self._seconds else []) | self.spellings
+
+    def doubts(self, kind: pl.DataType | None) -> Iterator[str]:
+        """What may have been meant otherwise, once moments are read.
+
+        Args:
+            kind: the column's type, where the file says it.
+        """
+        if len(self._told) > 1:
+            yield f"times are spelled in several ways: {self.described()}"
+        if list(self._told) == ["seconds since 1970"] and MAYBE_YEARS <= self._largest < YEAR:
+            yield (
+                f"all times are numbers up to {self._largest:,}, taken for seconds of 1970: that is right where they"
+                " only count; years, months or days of a spreadsheet need --time-format or a conversion"
+            )
+        if kind == pl.Float32:
+            yield "times are floating numbers of single precision, which cannot tell seconds apart; write them anew"
 
     def _of_text(self, text: str, value: Any) -> int:
         if self._format is not None:
@@ -189,6 +213,7 @@ class TimeColumn:
             raise self._bad(value)
         self.spellings[f"{unit} since 1970"] = None
         if unit == "seconds":
+            self._largest = max(self._largest, math.ceil(number))
             return round(number * MICROSECONDS)
         if unit == "milliseconds":
             return round(number * 1000)
@@ -201,8 +226,13 @@ class TimeColumn:
             detail = "is no date as the first rows have it, such as 20190131"
         else:
             detail = "is neither a number of seconds nor ISO 8601"
-            if isinstance(value, str) and SHORT_YEAR.search(value):
+            text = str(value).strip()
+            if self._day_first is not None and NUMERIC_DATE.fullmatch(text):
+                detail = f"does not fit the column, whose dates begin with the {'day' if self._day_first else 'month'}"
+            elif SHORT_YEAR.search(text):
                 detail += ", and a year of two digits is not guessed"
+            elif _unclear_zone(text):
+                detail += ", and letters other than UTC stand for several zones each"
         return BadRowError(
             "unparsable time",
             f"the time {value!r} {detail}; mend it, or say how times are written with --time-format, for example"
@@ -242,20 +272,23 @@ def looks_like_time(sample: Iterable[Any]) -> bool:
     return all(631152000 <= moment // MICROSECONDS < 4102444800 for moment in moments)
 
 
-def _compact_length(texts: Iterable[str]) -> int:
-    """The length of compact dates, where all texts are such; else 0."""
-    lengths = {len(text) if text.isdigit() else 0 for text in texts}
-    length = lengths.pop() if len(lengths) == 1 else 0
-    if length not in COMPACT:
-        return 0
-    for text in texts:
-        try:
-            year = datetime.strptime(text, COMPACT[length]).year
-        except ValueError:
-            return 0
-        if not 1900 <= year <= 2100:
-            return 0
-    return length
+def _compact_length(texts: Sequence[str]) -> int:
+    """The length of compact dates, where half of the texts or more are; else 0.
+
+    By chance a number of seconds hardly ever is one.
+    """
+    lengths = Counter(len(text) for text in texts if _is_compact(text))
+    length, count = lengths.most_common(1)[0] if lengths else (0, 0)
+    return length if 2 * count >= max(len(texts), 1) else 0
+
+
+def _is_compact(text: str) -> bool:
+    if not text.isdigit() or len(text) not in COMPACT:
+        return False
+    try:
+        return 1900 <= datetime.strptime(text, COMPACT[len(text)]).year <= 2100
+    except ValueError:
+        return False
 
 
 def _day_first(texts: Iterable[str]) -> bool | None:

@@ -486,7 +486,9 @@ class TestFormats:
         assert any("cart, view" in each for each in imported(table, items).info.warnings)
         dataset = imported(table, items, events=("view",))
         assert dataset.info.interactions.dropped == {"event not chosen by --events": 1}
-        with pytest.raises(DataError, match=r"no row has the event buy in column event_type; there are: view, cart"):
+        with pytest.raises(
+            DataError, match=r"no row has the event buy in column event_type; there are: 'view', 'cart'"
+        ):
             imported(table, items, events=("buy",), columns=Columns(event="event_type"))
 
     def test_orders_are_joined_with_their_lines(self, tmp_path: Path, items: Path) -> None:
@@ -518,7 +520,7 @@ class TestFlags:
             ({"columns": Columns(user="nosuch")}, "column 'nosuch' is missing|--user-column"),
             ({"delimiter": ";"}, "--delimiter does not apply"),
             ({"quoting": Quoting.NONE}, "--quoting does not apply"),
-            ({"columns": Columns(order="x")}, "--order-column does not apply"),
+            ({"columns": Columns(order="time")}, "--order-column does not apply"),
         ],
     )
     def test_a_flag_that_does_not_apply_to_json_is_refused(self, tmp_path: Path, settings: Any, message: str) -> None:
@@ -534,7 +536,7 @@ class TestFlags:
 
     def test_a_time_format_needs_a_time(self, tmp_path: Path) -> None:
         table = put(tmp_path / "c.csv", "user,item,title\nu,a,A\n")
-        with pytest.raises(DataError, match="--time-format does not apply to files without a time column"):
+        with pytest.raises(DataError, match="--time-format does not apply to files without a column of written times"):
             imported(table, time_format="%Y-%m-%d")
 
     @pytest.mark.parametrize(
