@@ -28,6 +28,7 @@ from training.allmrec.recipe import Recipe
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.backbones.texts import item_text_vectors
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
+from training.data.fitness import check_fitness
 from training.data.splits import SequenceSplit
 from training.runs.cost import Cost, metered
 from training.runs.loop import LoopConfig
@@ -108,8 +109,19 @@ class Bench(Pipeline):
 
     @cached_property
     def split(self) -> SequenceSplit:
-        """What is learned from."""
-        return self._remembered(f"split {self._teach_name}", lambda: self._teach(self.dataset))
+        """What is learned from. What it cannot support is said before anything is trained.
+
+        Raises:
+            DataError: nothing can be learned from it.
+        """
+
+        def split() -> SequenceSplit:
+            taught = self._teach(self.dataset)
+            for warning in check_fitness(self.dataset, taught):
+                self.console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+            return taught
+
+        return self._remembered(f"split {self._teach_name}", split)
 
     @cached_property
     def llm(self) -> LanguageModel:

@@ -170,6 +170,7 @@ def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
     """What a row says in a scenario: from its folder, or asked now. Errors as in `run_table`."""
     bench = ground.bench(row, scenario, seed)
     dataset = ground.asked_dataset(scenario, bench)
+    _ = bench.split  # What it lacks is said before anybody is asked.
     evaluation = bench.recipe.evaluation
     held_out = scenario.asked(dataset, seed, evaluation.users)
     context = RunContext(ground.home / ANSWERS / scenario.id / row.system, ground.console)

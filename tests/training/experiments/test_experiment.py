@@ -203,6 +203,19 @@ def test_too_little_data_is_one_line(ground: Path) -> None:
     assert "error: scenario '256 users': shop has 30 users" in result.output
 
 
+def test_raw_files_are_imported_on_the_way(ground: Path) -> None:
+    """What their data cannot support is said, and a dataset that nothing can be learned from is refused in a line."""
+    raw = ground / "files"
+    raw.mkdir()
+    (raw / "items.csv").write_text("item_id,title\n" + "".join(f"i{item},Title {item}\n" for item in range(9)))
+    rows = [f"u{user},i{item},{item}\n" for user in range(4) for item in (user, user + 1)]
+    (raw / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "".join(rows))
+    result = run(ground, "two", str(raw))
+    assert result.exit_code == 2
+    assert "warning: no user has 3 interactions" in result.output
+    assert "error: scenario 'all users': 0 users of files" in result.output
+
+
 def test_the_list_names_all_systems_tables_and_presets() -> None:
     """With what they take."""
     output = CliRunner().invoke(app, ["experiment", "--list"]).output
