@@ -1,6 +1,6 @@
 """What a blend of signals weighs: conditional logits whose weights depend on how well an item is known.
 
-`logit = sum over signals of (w + v * scarcity) * (score - mean) / scale + b * scarcity + c * unseen`, with
+`logit = sum over signals of (w + v * scarcity) * (score - mean) / scale + b * scarcity`, with
 `scarcity = 1 / (1 + interactions / (1 + cold_below))`. So what is known of an item by its users and what by its text
 count differently for items with many and with few interactions.
 
@@ -66,16 +66,14 @@ class Blend(Config):
         signals: those that count.
         left_out: titles and lifts of signals without certain lift, which are not computed, by id.
         cold_below: the interactions from which on an item counts as rather known than not.
-        scarcity_bias: b.
-        unseen_bias: c.
+        scarcity_bias: b, at most 0.
         validation: metrics on validation users, out of fold.
     """
 
     signals: tuple[SignalWeight, ...]
     left_out: dict[str, Lift] = Field(default_factory=dict)
     cold_below: float
-    scarcity_bias: float = 0.0
-    unseen_bias: float = 0.0
+    scarcity_bias: float = Field(0.0, le=0)
     validation: dict[str, float] = Field(default_factory=dict)
 
     def logits(self, scores: Mapping[str, np.ndarray], interactions_E_C: np.ndarray) -> np.ndarray:
@@ -86,7 +84,7 @@ class Blend(Config):
             interactions_E_C: of the candidates in training.
         """
         scarcity_E_C = scarcity(interactions_E_C, self.cold_below)
-        logits_E_C = self.scarcity_bias * scarcity_E_C + self.unseen_bias * (interactions_E_C == 0)
+        logits_E_C = self.scarcity_bias * scarcity_E_C
         for signal in self.signals:
             values_E_C = standardised(scores[signal.id], signal.centred, signal.mean, signal.scale)
             logits_E_C = logits_E_C + (signal.weight + signal.scarcity_weight * scarcity_E_C) * values_E_C

@@ -123,8 +123,7 @@ class BlendFit:
             standardised(scored.scores[signal.id], signal.centred, signal.mean, signal.scale)
             for signal in self._signals
         ]
-        unseen = (scored.interactions == 0).astype(np.float64)
-        columns = [*values, *(value * self._scarcity for value in values), self._scarcity, unseen]
+        columns = [*values, *(value * self._scarcity for value in values), self._scarcity]
         self._features = np.stack(columns, axis=2)
         self._prior = self._prior_of(prior)
         folds = np.random.default_rng(config.seed).permutation(int(scored.users.max()) + 1) % FOLDS
@@ -177,8 +176,7 @@ class BlendFit:
             ),
             left_out=left_out,
             cold_below=self._scored.cold_below,
-            scarcity_bias=float(weights[-2]),
-            unseen_bias=float(weights[-1]),
+            scarcity_bias=float(weights[-1]),
             validation=validation,
         )
 
@@ -218,18 +216,26 @@ class BlendFit:
         return logits_E_C
 
     def _weights(self, kept: Sequence[int], rows: np.ndarray, cold_weight: float) -> np.ndarray:
-        """(G,) fitted to some users."""
+        """(G,) fitted to some users, with b at most 0.
+
+        That an item is hardly known is nothing to recommend it by. Held-out items may say otherwise: where all items
+        were met by somebody, one that nobody met in training is somebody's held-out item.
+        """
         users, places = np.unique(self._scored.users[rows], return_inverse=True)
         weights_E = np.where(self._scored.cold[rows], cold_weight, 1.0) / np.bincount(places)[places]
         weights_E *= len(users) / weights_E.sum()
         columns = self._columns(kept)
-        features = self._features[rows][:, :, columns]
-        return fit_logit(features, self._real[rows], weights_E, self._config.penalty, self._prior[columns])
+        features, real = self._features[rows][:, :, columns], self._real[rows]
+        weights = fit_logit(features, real, weights_E, self._config.penalty, self._prior[columns])
+        if weights[-1] <= 0:
+            return weights
+        without = fit_logit(features[..., :-1], real, weights_E, self._config.penalty, self._prior[columns[:-1]])
+        return np.append(without, 0.0)
 
     def _columns(self, kept: Sequence[int]) -> list[int]:
-        """The features of some signals: w for each, v for each, b, c."""
+        """The features of some signals: w for each, v for each, b."""
         size = len(self._signals)
-        return [*kept, *(size + number for number in kept), 2 * size, 2 * size + 1]
+        return [*kept, *(size + number for number in kept), 2 * size]
 
     def _measured(self, ranker: Ranker) -> SignalWeight:
         """A signal with the mean and spread of its scores."""
@@ -256,7 +262,7 @@ class BlendFit:
                 known = by_id[signal.id]
                 prior[number] = known.weight * signal.scale / known.scale
                 prior[size + number] = known.scarcity_weight * signal.scale / known.scale
-        prior[-2:] = blend.scarcity_bias, blend.unseen_bias
+        prior[-1] = blend.scarcity_bias
         return prior
 
 

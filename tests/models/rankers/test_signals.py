@@ -100,16 +100,15 @@ class TestBlend:
         return SignalWeight(id=name, title=name, centred=False, **fields)
 
     def test_logits_are_the_formula(self) -> None:
-        """(w + v s)(x - mean)/scale + b s + c unseen, by hand for an item with 3 interactions and one with none."""
+        """(w + v s)(x - mean)/scale + b s, by hand for an item with 3 interactions and one with none."""
         blend = Blend(
             signals=(self.signal("a", mean=1.0, scale=2.0, weight=3.0, scarcity_weight=-1.0),),
             cold_below=2.0,
-            scarcity_bias=0.5,
-            unseen_bias=-4.0,
+            scarcity_bias=-0.5,
         )
         found = blend.logits({"a": np.array([[5.0, 2.0]])}, np.array([[3, 0]]))
         assert scarcity(np.array([3, 0]), 2.0).tolist() == [0.5, 1.0]
-        assert found[0] == pytest.approx([(3 - 0.5) * 2.0 + 0.25, (3 - 1) * 0.5 + 0.5 - 4.0])
+        assert found[0] == pytest.approx([(3 - 0.5) * 2.0 - 0.25, (3 - 1) * 0.5 - 0.5])
 
     def test_log_probabilities_are_centred_among_the_candidates(self) -> None:
         """Of a set twice as large each is half as likely; that says nothing of an item. Padding stays 0."""
@@ -134,5 +133,5 @@ class TestBlendAsRanker(RankerSuite):
         rankers = {ranker.id: ranker for ranker in signal_rankers(tiny_contents(split).signals)}
         signal = TestBlend().signal
         signals = (signal("words_best", weight=1.0, scarcity_weight=0.3), signal("followed", weight=2.0))
-        blend = Blend(signals=signals, cold_below=2.0, unseen_bias=-1.0)
+        blend = Blend(signals=signals, cold_below=2.0, scarcity_bias=-1.0)
         return BlendRanker("blend", "Blend", blend, rankers, split.catalogue.interactions)

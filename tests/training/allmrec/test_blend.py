@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,17 @@ def test_twenty_users_are_enough_for_a_fit() -> None:
     signals = signals_of(tiny_contents(split))
     blends = asyncio.run(fit_blends(split, signals, [Named("allmrec", needs_llm=True)], BlendConfig()))
     assert blends.llm_lift is not None
+
+
+def test_nothing_is_recommended_for_being_unknown() -> None:
+    """Where each unseen candidate is the held-out one, as in a catalogue of items that all were met by somebody."""
+    scored = drawn({"a": 1.0})
+    interactions = np.full(scored.interactions.shape, 50)
+    interactions[::3, 0] = 0
+    blend = BlendFit(replace(scored, interactions=interactions, cold=interactions[:, 0] == 0), BlendConfig()).fit()
+    assert blend.scarcity_bias == 0.0
+    flat = blend.logits({"a": np.full((1, 2), blend.signals[0].mean)}, np.array([[0, 50]]))
+    assert flat[0].tolist() == [0.0, 0.0]
+    opposite = np.where(interactions == 0, 50, np.where(np.arange(20) % 3 == 1, 0, interactions))
+    against = BlendFit(replace(scored, interactions=opposite, cold=opposite[:, 0] == 0), BlendConfig()).fit()
+    assert against.scarcity_bias < -1
