@@ -1,7 +1,7 @@
 """LLM-Only: the frozen LLM and the prompt without injected tokens (A-LLMRec, Figure 6).
 
 Once as published: the LLM writes, and hits if what it writes has the title in it. Once as everything else here is
-ranked, by the exact probabilities of the candidates.
+ranked, by the exact probabilities of the candidates. Once by how likely each title follows those of the history.
 
 Axes: E users, C candidates.
 """
@@ -17,6 +17,7 @@ from models.prompts.layout import Injection
 from models.prompts.titles import as_quoted
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.llm import LLMRanker, each
+from models.rankers.title_likelihood import TitleLikelihoodRanker
 from training.allmrec.placing import blank_model
 from training.baselines.bench import Bench
 from training.baselines.port import Fitted, Shop, system
@@ -42,6 +43,16 @@ def llm_only_written(bench: Bench) -> Fitted:
 
     def ranker(shop: Shop) -> Ranker:
         return WrittenRanker(shop.required_engine, composer(bench, shop))
+
+    return ranker
+
+
+@system("llm_only_likely", "LLM-Only, by likelihood", takes="frozen LLM", asks_llm=True)
+def llm_only_likely(bench: Bench) -> Fitted:
+    """By log P(title | list of the history's titles), without instructions and candidates."""
+
+    def ranker(shop: Shop) -> Ranker:
+        return TitleLikelihoodRanker(shop.required_engine, composer(bench, shop))
 
     return ranker
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from models.backbones import BACKBONES
 from training.experiments.scenarios import FOREIGN, OVERALL, Scenario, cold_users, few_shot
 
 PUBLISHED_FILE = Path(__file__).parent / "published.toml"
@@ -103,11 +102,7 @@ TALLREC = Row("TALLRec", "tallrec")
 MLP_LLM = Row("MLP-LLM", "mlp_llm")
 ALLMREC = Row("A-LLMRec", "allmrec")
 ALLMREC_TEXT = Row("A-LLMRec (text encoder)", "allmrec_text")
-OTHER_BACKBONES = {
-    title: kind
-    for title, kind in {"NCF": "ncf", "NextItNet": "nextitnet", "GRU4Rec": "gru4rec"}.items()
-    if kind in BACKBONES
-}
+OTHER_BACKBONES = {"NCF": "ncf", "NextItNet": "nextitnet", "GRU4Rec": "gru4rec"}
 CF = tuple(Row(title, "backbone", backbone(kind)) for title, kind in OTHER_BACKBONES.items())
 
 HIT, NDCG = Column("Hit@1"), Column("NDCG@10", metric="ndcg@10")
@@ -124,6 +119,7 @@ _TABLES = (
             RECFORMER,
             LLM_ONLY,
             Row("LLM-Only, as published", "llm_only_written"),
+            Row("LLM-Only, by likelihood", "llm_only_likely"),
             TALLREC,
             MLP_LLM,
             ALLMREC,

@@ -11,14 +11,16 @@ from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
 from models.errors import DataError
 from models.llm.loading import LanguageModel
-from models.rankers.base import Ranker
+from models.rankers.base import Audience, Ranker
 from tests.models.rankers.suite import RankerSuite, scored
 from training import baselines
+from training.allmrec.recipe import load_recipe
 from training.baselines.bench import Bench
 from training.baselines.port import SYSTEMS, Shop, find_systems, system
 from training.data.dataset import Dataset
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
+from training.experiments.tables import TABLES
 
 NAMES = sorted(find_systems(baselines))
 FITTED: dict[str, object] = {}
@@ -53,7 +55,9 @@ def shop(bench: Bench, other: Dataset | None = None) -> Shop:
     return Shop(split.catalogue, bench.prompt, engine, foreign=other is not None)
 
 
-@pytest.mark.parametrize("name", ["ctrl", "llm_only_written", "mlp_llm", "morec", "recformer", "tallrec"])
+@pytest.mark.parametrize(
+    "name", ["ctrl", "llm_only_likely", "llm_only_written", "mlp_llm", "morec", "recformer", "tallrec"]
+)
 class TestEverySystem(RankerSuite):
     @pytest.fixture
     def ranker(self, name: str, bench: Bench) -> Ranker:
@@ -94,3 +98,18 @@ def test_a_stage_is_trained_once_and_its_cost_is_kept(bench: Bench) -> None:
     assert {path: path.stat().st_mtime_ns for path in bench.directory.glob("*/*/done")} == before
     assert again.cost.seconds > 0
     assert again.cost.memory > 1
+
+
+@pytest.mark.parametrize("kind", ["ncf", "nextitnet", "gru4rec"])
+def test_other_backbones_rank_alone_and_under_the_llm(kind: str, bench: Bench) -> None:
+    """Table 11: by settings alone. To NCF known users are more than their histories."""
+    row = next(row for row in TABLES["table11"].rows if f'backbone.kind="{kind}"' in row.settings)
+    recipe = load_recipe(str(bench.directory.parent / "recipe.toml"), row.settings)
+    other = Bench(bench.dataset_path, recipe, bench.directory, bench.console)
+    held_out = HeldOut.of(other.split, Holdout.TEST, users=6)
+    strangers = Audience([""] * 6, held_out.users.histories)
+    for name in ("backbone", "allmrec"):
+        ranker = SYSTEMS[name].fit(other)(shop(other))
+        known, unknown = (scored(ranker, users, held_out.candidates.items) for users in (held_out.users, strangers))
+        assert np.isfinite(known).all()
+        assert np.allclose(known, unknown, atol=1e-4) == (kind != "ncf")
