@@ -77,7 +77,7 @@ class External(Backbone):
         real_B_T_1 = (history_B_T != 0)[..., None]
         met_B_T_D = functional.embedding(history_B_T, table) * real_B_T_1
         x_B_T_D = self.fold_in(met_B_T_D.cumsum(dim=1) / real_B_T_1.cumsum(dim=1).clamp_min(1))
-        if users_B is not None:
+        if users_B is not None and self.users.num_embeddings > 1:
             own_B_D = self.users(users_B)
             known_B = (users_B != 0) & own_B_D.any(dim=1)
             x_B_T_D = torch.where(known_B[:, None, None], own_B_D[:, None], x_B_T_D)

@@ -200,6 +200,31 @@ def test_other_networks_become_bundles(kind: str, ground: Path, tmp_path: Path) 
     assert load_bundle(tmp_path / "bundle").manifest.backbone.kind == kind
 
 
+def test_vectors_of_others_become_a_bundle(ground: Path, fitted: Path, tmp_path: Path) -> None:
+    """From what `training-part` writes to a bundle that has them; other vectors are another backbone."""
+    part = tmp_path / "train.parquet"
+    assert allmrec_train("training-part", fitted / "run" / "data" / "dataset", "--out", part).exit_code == 0
+    train = pl.read_parquet(part)
+    split = SequenceSplit.from_dataset(Dataset.load(fitted / "run" / "data" / "dataset"))
+    assert train.filter(pl.col("user_id") == "u3").sort("position")["item_id"].to_list() == [
+        split.catalogue.item_ids[item] for item in split.train[split.user_ids.index("u3")]
+    ]
+    arguments = ("--recipe", ground / "recipe.toml", "--out", tmp_path / "run", "--bundle", tmp_path / "bundle")
+    settings = ("--set", "backbone.kind=external", "--set", f"backbone.settings={{items='{tmp_path / 'items.npz'}'}}")
+    ids = train["item_id"].unique(maintain_order=True).to_numpy().astype(str)
+    versions = []
+    for scale in (1, 2):
+        vectors = scale * np.random.default_rng(0).normal(size=(len(ids), 6)).astype(np.float32)
+        np.savez(tmp_path / "items.npz", ids=ids, vectors=vectors)
+        result = allmrec_train("export", ground / "shop", *arguments, *settings)
+        assert result.exit_code == 0, result.output
+        bundle = load_bundle(tmp_path / "bundle")
+        item = bundle.model.catalogue.index_of(ids[0])
+        np.testing.assert_array_equal(bundle.model.cf_vectors[item], vectors[0])
+        versions.append(bundle.version)
+    assert versions[0] != versions[1]
+
+
 def test_ncf_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     """Users are known by who they are, in the bundle and in the evaluation, whatever their history.
 

@@ -65,6 +65,7 @@ def test_strangers_are_where_users_of_such_a_history_are(tmp_path: Path) -> None
     source = ExternalSource(items=write_items(tmp_path / "items.npz"))
     plain = import_backbone(SPLIT, source)
     means = represent_all(plain, SPLIT.train).numpy()
+    assert torch.equal(represent_all(plain, SPLIT.train, users=1 + np.arange(len(SPLIT))), torch.from_numpy(means))
     np.testing.assert_allclose(means[0], plain.item_vectors[torch.from_numpy(SPLIT.train[0])].mean(dim=0), atol=1e-6)
     mapping = np.random.default_rng(1).normal(size=(SIZE, SIZE))
     users = write_users(tmp_path / "users.npz", list(SPLIT.user_ids), means @ mapping.T)
