@@ -24,6 +24,7 @@ from torch.nn import functional
 from models.batching import consecutive
 from models.catalogue import PADDING_ITEM, Catalogue
 from models.errors import ConfigError
+from models.llm.head import head_of
 from models.llm.loading import LanguageModel
 from models.prompts.template import PromptConfig
 from models.prompts.titles import TitleTokens, encode_plain
@@ -204,6 +205,7 @@ def tuned(bench: Bench, config: TALLRecConfig, directory: Path | None = None) ->
 def _train(bench: Bench, config: TALLRecConfig, run: StageRun) -> dict[str, Any]:
     seed_everything(config.seed)
     model, split = tuned(bench, config), bench.split
+    base = model.get_base_model()
     prompts = YesNoPrompts(bench.llm.tokenizer, split.catalogue, bench.prompt)
     users = np.asarray([user for user, items in enumerate(split.train) if len(items) > 1])
     sampler = split.negative_sampler(trained_only=True)
@@ -228,10 +230,10 @@ def _train(bench: Bench, config: TALLRecConfig, run: StageRun) -> dict[str, Any]
 
     def loss(batch: list[tuple[list[int], bool]]) -> torch.Tensor:
         ids_B_L, mask_B_L = padded([tokens for tokens, _ in batch], model.device)
-        hidden = model.get_base_model().model(input_ids=ids_B_L, attention_mask=mask_B_L).last_hidden_state
+        hidden = base.get_decoder()(input_ids=ids_B_L, attention_mask=mask_B_L).last_hidden_state
         rows, last_B = torch.arange(len(batch), device=model.device), mask_B_L.sum(dim=1) - 1
         liked_B = torch.tensor([liked for _, liked in batch], device=model.device)
-        logits_B_V = model.get_output_embeddings()(hidden[rows, last_B])
+        logits_B_V = head_of(base).all_logits(hidden[rows, last_B])
         return answer_loss(logits_B_V, liked_B, prompts.yes, prompts.no)
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
