@@ -268,9 +268,10 @@ class TestFlags:
         with pytest.raises(ConfigError, match="--min-rating inf keeps nothing"):
             imported(items, min_rating=float("inf"))
 
-    def test_events_that_name_none_are_refused(self, items: Path, tmp_path: Path) -> None:
-        result = CliRunner().invoke(app, ["import", str(items), "--out", str(tmp_path / "out"), "--events", ","])
-        assert isinstance(result.exception, SystemExit | ConfigError)
+    def test_events_that_name_none_are_refused(self, tmp_path: Path) -> None:
+        table = put(tmp_path / "c.csv", "user,item,title,event\nu,a,A,view\n")
+        result = CliRunner().invoke(app, ["import", str(table), "--out", str(tmp_path / "out"), "--events", ","])
+        assert "--events names no event" in str(result.exception)
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("spelled", ["\\t", "tab"])
