@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from models.errors import ConfigError, DataError
 from tests.training.data.importing.test_kinds import CLICKS, imported, items, put, skipped, times, titles
-from training.cli.main import app
+from training.cli.data import app
 from training.data.dataset import Dataset
 from training.data.importing.columns import Columns
 from training.data.importing.importer import Format
