@@ -157,8 +157,7 @@ class PromptComposer:
 
     @cached_property
     def _list_titles(self) -> TitleTokens:
-        """With one token more than lists show, which tells that a title is cut."""
-        return TitleTokens(self._tokenizer, self.model.catalogue.titles, self._list.config.max_title_tokens + 1)
+        return TitleTokens(self._tokenizer, self.model.catalogue.titles, self._list.config.tokens_needed)
 
     @cached_property
     def _list_vocabulary(self) -> np.ndarray | None:

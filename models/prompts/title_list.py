@@ -25,13 +25,22 @@ class TitleListConfig(Config):
 
     Attributes:
         history_items: how many of the latest history items.
-        max_title_tokens: longer titles are cut to this many tokens, in the list and as what follows it.
+        history_title_tokens: longer titles are cut to this many tokens in the list. What is cut in the middle of a word
+            leads an LLM away from lists of titles, so this is to leave nearly all of them whole.
+        max_title_tokens: longer titles are cut to this many tokens as what follows the list.
         vocabulary: over which tokens probabilities are: all that the LLM knows, or those that titles of the catalogue
             have. The second costs an LLM with a large vocabulary a fraction, and vLLM cannot do it.
     """
 
     history_items: int = Field(10, ge=1)
+    history_title_tokens: int = Field(64, ge=1)
     max_title_tokens: int = Field(32, ge=1)
+
+    @property
+    def tokens_needed(self) -> int:
+        """Of every title: one more than is ever shown, which tells that a title is cut."""
+        return max(self.history_title_tokens, self.max_title_tokens) + 1
+
     vocabulary: Literal["whole", "catalogue"] = "whole"
 
 
@@ -75,7 +84,7 @@ class TitleList:
             raise PromptTooLongError(f"a title of {longest} tokens does not fit the context of {self._context_length}")
         entries: list[list[int]] = []
         for title in reversed(history[-self.config.history_items :]):
-            entry = [*title[:longest], *self._between]
+            entry = [*title[: self.config.history_title_tokens], *self._between]
             if len(entry) > room:
                 break
             room -= len(entry)

@@ -21,6 +21,9 @@ CHOICES = "allmrec"
 TITLES = TitleLikelihoodRanker.id
 """The LLM says how likely each title follows those of the history."""
 
+TITLE_PRIOR = TitlePriorRanker.id
+"""What is taken from that, by a share that the blend fits: of no use alone."""
+
 Asks = Callable[[PromptComposer, torch.Tensor, np.ndarray, np.ndarray], Asked]
 """Makes the question about a user (d,) with a history (T,), oldest first, and candidates (C,)."""
 

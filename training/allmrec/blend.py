@@ -20,6 +20,7 @@ from models.bundle.blend import Blend, Blends, Lift, SignalWeight, scarcity, sta
 from models.config import Config
 from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Ranker
+from models.rankers.of_model import TITLE_PRIOR, TITLES
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
@@ -129,20 +130,34 @@ class BlendFit:
         folds = np.random.default_rng(config.seed).permutation(int(scored.users.max()) + 1) % FOLDS
         self._folds = folds[scored.users]
 
-    def fit(self, always: Sequence[str] = (), one_of: Sequence[str] = ()) -> Blend:
-        """The blend of the signals whose lift is certain, of those in `always`, and of the best of `one_of`."""
+    def fit(
+        self, always: Sequence[str] = (), one_of: Sequence[str] = (), together: Sequence[Sequence[str]] = ()
+    ) -> Blend:
+        """The blend of the signals whose lift is certain.
+
+        Args:
+            always: ids of those that are kept whatever it is.
+            one_of: one of these at least is kept.
+            together: signals that mean something only with each other: their lift is that of all of them, and they are
+                left out together.
+        """
         kept = list(range(len(self._signals)))
         left_out: dict[str, Lift] = {}
         while True:
             whole = self.out_of_fold(kept, 1.0)
-            lifts = {number: self._lift(whole, kept, number) for number in kept}
+            units = self._units(kept, together)
+            lifts = {number: lift for unit in units for lift in (self._lift(whole, kept, unit),) for number in unit}
             needed = self._needed([self._signals[number].id for number in kept], always, one_of)
-            doubtful = [n for n in kept if not lifts[n].is_certain and self._signals[n].id not in needed]
-            if not doubtful or len(kept) == 1:
+            doubtful = [
+                unit
+                for unit in units
+                if not lifts[unit[0]].is_certain and not any(self._signals[number].id in needed for number in unit)
+            ]
+            if not doubtful or len(units) == 1:
                 break
-            worst = min(doubtful, key=lambda number: lifts[number].log_likelihood[0])
-            left_out[self._signals[worst].id] = lifts[worst]
-            kept.remove(worst)
+            for number in min(doubtful, key=lambda unit: lifts[unit[0]].log_likelihood[0]):
+                left_out[self._signals[number].id] = lifts[number]
+                kept.remove(number)
         return self._blend(kept, lifts, left_out)
 
     @staticmethod
@@ -198,9 +213,18 @@ class BlendFit:
                 chosen = weight
         return chosen, {**frontier, "cold_weight": chosen}
 
-    def _lift(self, whole_E_C: np.ndarray, kept: list[int], without: int) -> Lift:
-        """What all signals have that all but one have not, user by user."""
-        others = [number for number in kept if number != without]
+    def _units(self, kept: Sequence[int], together: Sequence[Sequence[str]]) -> list[list[int]]:
+        """The signals in `kept`, those that are judged together in one list."""
+        home = {name: place for place, names in enumerate(together) for name in names}
+        units: dict[int | str, list[int]] = {}
+        for number in kept:
+            name = self._signals[number].id
+            units.setdefault(home.get(name, name), []).append(number)
+        return list(units.values())
+
+    def _lift(self, whole_E_C: np.ndarray, kept: list[int], without: Sequence[int]) -> Lift:
+        """What all signals have that all but some have not, user by user."""
+        others = [number for number in kept if number not in without]
         rest_E_C = self.out_of_fold(others, 1.0) if others else np.where(self._real, 0.0, -np.inf)
         return lift_over(whole_E_C, rest_E_C, self._scored.users)
 
@@ -299,7 +323,9 @@ async def fit_blends(
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
     fit = BlendFit(asked, config, prior=blend)
-    with_llm = fit.fit(always=sorted(kept), one_of=[ranker.id for ranker in llm if ranker.needs_llm])
+    with_llm = fit.fit(
+        always=sorted(kept), one_of=[ranker.id for ranker in llm if ranker.needs_llm], together=[(TITLES, TITLE_PRIOR)]
+    )
     return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of([ranker.id for ranker in llm]))
 
 

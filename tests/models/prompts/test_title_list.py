@@ -43,6 +43,15 @@ def test_only_the_latest_are_shown():
     assert text(prompt[1:]).endswith('watched: "Brazil", "Casablanca", "')
 
 
+def test_titles_of_the_list_have_a_length_of_their_own():
+    """Those that follow may be cut where those before are whole."""
+    history = titles_of("Casablanca")
+    whole, cut = make(max_title_tokens=1), make(history_title_tokens=1)
+    assert text(whole.after(history)[1:]).endswith('watched: "Casablanca", "')
+    assert cut.after(history).tolist() == whole.after([history[0][:1]]).tolist()
+    assert cut.config.tokens_needed == 33
+
+
 def test_what_follows_is_closed_unless_it_is_cut():
     """A cut title is nowhere at its end, so nothing closes it."""
     title = titles_of("Brazil")[0]

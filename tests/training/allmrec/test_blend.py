@@ -93,6 +93,24 @@ def test_of_ways_to_ask_an_llm_one_at_least_is_kept() -> None:
     assert {signal.id for signal in both.signals} == {"true", "one"}
 
 
+def test_signals_that_need_each_other_are_judged_together() -> None:
+    """Their lift is that of both, and neither is left out alone: here only their difference was drawn from."""
+    scored = drawn({"true": 1.5, "difference": 0.5})
+    common = np.random.default_rng(1).normal(scale=5.0, size=scored.scores["true"].shape)
+    scores = {"true": scored.scores["true"], "whole": scored.scores["difference"] + common, "constant": common}
+    pair = replace(scored, scores=scores, rankers=[Named(name) for name in scores])
+    blend = BlendFit(pair, BlendConfig()).fit(together=[("whole", "constant")])
+    weights = {signal.id: signal.weight / signal.scale for signal in blend.signals}
+    lifts = {signal.id: signal.lift for signal in blend.signals}
+    assert weights["whole"] == pytest.approx(-weights["constant"], abs=0.1)
+    assert weights["whole"] > 0.3
+    assert lifts["whole"] == lifts["constant"]
+    noise = replace(scored, scores={**scored.scores, "a": common, "b": -2 * common})
+    noise = replace(noise, rankers=[Named(name) for name in noise.scores])
+    left_out = BlendFit(noise, BlendConfig()).fit(together=[("a", "b")]).left_out
+    assert left_out["a"] == left_out["b"]
+
+
 def test_little_known_items_have_weights_of_their_own() -> None:
     """CF that means nothing for unseen items counts little there, and much elsewhere."""
     scored = drawn({"cf": 2.0, "text": 0.5}, users=3000, cold_weights={"cf": 0.0, "text": 2.0})
