@@ -46,7 +46,7 @@ def measure(dataset: Path, recipe: str, run: Path, settings: list[str], rounds: 
 def evaluate(dataset: Path, recipe: str, run: Path, settings: list[str]) -> float:
     """Seconds that the command takes."""
     options = [option for setting in settings for option in ("--set", f"evaluation.{setting}")]
-    command = [str(Path(sys.executable).with_name("allmrec-train")), "evaluate", str(dataset)]
+    command = [sys.executable, "-m", "training.cli", "evaluate", str(dataset)]
     started = time.monotonic()
     command += ["--recipe", recipe, "--out", str(run), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
