@@ -158,5 +158,5 @@ def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blen
         )
         for name in ("cf", "words_best", *llm)
     ]
-    without = Blend(signals=tuple(signals[:2]), cold_below=2.0, unseen_bias=-0.5)
+    without = Blend(signals=tuple(signals[:2]), cold_below=2.0)
     return Blends(blend=without, llm=without.model_copy(update={"signals": tuple(signals)}), llm_lift=lift)

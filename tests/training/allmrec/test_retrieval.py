@@ -31,7 +31,7 @@ def blends_of(*ids: str) -> Blends:
     """A blend of some signals, each by the same weight."""
     first = tiny_blends().blend.signals[0]
     signals: tuple[SignalWeight, ...] = tuple(first.model_copy(update={"id": name}) for name in ids)
-    blend = tiny_blends().blend.model_copy(update={"signals": signals, "unseen_bias": 0.0})
+    blend = tiny_blends().blend.model_copy(update={"signals": signals})
     return tiny_blends().model_copy(update={"blend": blend})
 
 
