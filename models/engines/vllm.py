@@ -28,7 +28,7 @@ from models.engines.base import check_prompt, warm_up_question
 from models.engines.text_stream import TextStream
 from models.errors import ConfigError, EngineError, OverloadedError
 from models.llm.checkpoint import fingerprint_checkpoint
-from models.llm.families import check_family, context_length_of, token_size_of
+from models.llm.families import UnsupportedLLMError, check_family, context_length_of, token_size_of
 from models.llm.loading import EMBEDDED, load_config, load_tokenizer, resolve
 from models.llm.token_interface import INTERFACE_FILE
 from models.prompts.layout import Prompt
@@ -113,7 +113,7 @@ class VLLMEngine:
         """Start vLLM's processes, warm them up and watch over them.
 
         Raises:
-            ConfigError: the LLM's weights cannot be read.
+            ConfigError: the LLM's weights cannot be read, or vLLM has no implementation of its own of its family.
             EngineError: vLLM does not start.
         """
         if self.config.load_format == "dummy":
@@ -277,6 +277,8 @@ class VLLMEngine:
         except asyncio.CancelledError:
             (await loading).shutdown()
             raise
+        except ConfigError:
+            raise
         except Exception as error:
             raise EngineError(f"vLLM does not start with '{self.config.llm}': {error}") from error
         self._dtype = llm.model_config.dtype
@@ -325,6 +327,11 @@ def _load(config: VLLMEngineConfig) -> AsyncLLM:
             enable_prompt_embeds=True,
             enable_prefix_caching=True,
         )
+        if arguments.create_model_config().using_transformers_backend():
+            raise UnsupportedLLMError(
+                f"vLLM has no implementation of its own of LLM '{config.llm}', and answers otherwise by transformers'"
+                " within it: serve it by the transformers engine"
+            )
         return AsyncLLM.from_engine_args(arguments)
 
 

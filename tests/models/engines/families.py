@@ -17,9 +17,9 @@ import torch
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.engines.vllm import VLLMEngine, VLLMEngineConfig
+from models.llm.families import UnsupportedLLMError
 from models.llm.forward import embed_tokens
 from models.prompts.layout import Prompt
-from models.scoring.choices import ChoiceTrie
 from tests.models.engines.hosting import CONTEXT, END, FIRST_TOKEN, TOKEN_SIZE, VOCABULARY, Reference, log_probs
 from tests.models.scoring.families import EXACT, tiny
 from tests.tiny import tiny_llm
@@ -52,6 +52,8 @@ CASES: dict[str, dict[str, Any]] = {
     "phi3": {},
     "olmo2": {},
 }
+REFUSED_BY_VLLM = {"gpt_neox"}
+"""vLLM runs them by transformers' code, and is far from it."""
 CHOICES = [[10, 11, 12], [10, 11, 13], [10, 14], [10], [20, 11, 12], [30], [30, 11], [30]]
 EXACTLY = 1e-3
 
@@ -80,7 +82,6 @@ async def compare(engine: LLMEngine, reference: Reference) -> float:
             prompt = question(reference.model, length, slots)
             found = await log_probs(engine, prompt, CHOICES)
             worst = max(worst, float(np.abs(found - reference.log_probs(prompt, CHOICES, END)).max()))
-        assert ChoiceTrie(CHOICES, END).branches
         return worst
     finally:
         await engine.close()
@@ -100,12 +101,11 @@ def main(cases: list[str]) -> int:
             for engine in engines:
                 try:
                     error = asyncio.run(compare(engine, reference))
-                except Exception as refusal:
-                    error, said = float("nan"), f" {refusal}"
-                else:
-                    said = ""
-                failures += not error < EXACTLY
-                sys.stdout.write(f"{case:<12} {type(engine).__name__:<18} {error:.1e}{said}\n")
+                    said, right = f"{error:.1e}", error < EXACTLY
+                except UnsupportedLLMError as refusal:
+                    said, right = f"refused: {refusal}", case in REFUSED_BY_VLLM and isinstance(engine, VLLMEngine)
+                failures += not right
+                sys.stdout.write(f"{case:<12} {type(engine).__name__:<18} {said}\n")
                 sys.stdout.flush()
     return failures
 
