@@ -41,10 +41,12 @@ from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
 from training.allmrec.recipe import Recipe
-from training.allmrec.refit import Refit
+from training.allmrec.refit import Refit, as_chosen
 from training.allmrec.signals import build_signals
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage1.stage import train_stage1
+from training.allmrec.stage2.examples import predicted
+from training.allmrec.stage2.held_back import HeldBack
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
 from training.backbones.external import external_inputs
@@ -179,6 +181,8 @@ class Pipeline:
         if not self._injects:
             self._console.print("stage2: skipped, the LLM is asked by titles alone", markup=False, highlight=False)
             return replace(inputs.model, projector=inputs.model.projector.eval().requires_grad_(False))
+        if not self._stage2_run.is_done:
+            inputs = replace(inputs, held_back=self._held_back())
         with self._step("stage2", self._stage2_run.is_done):
             return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
 
@@ -330,6 +334,22 @@ class Pipeline:
         texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
         model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
         return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
+
+    def _held_back(self) -> HeldBack | None:
+        """By what stage 2's examples are told, if the recipe holds any back."""
+        share, config = self.recipe.stage2.examples.held_back, self.recipe.backbone
+        split = self.split.holding_back(share, self.recipe.stage2.seed)
+        if not share or config.is_external or not len(predicted(self.split, split).items):
+            if share:
+                why = "the backbone is imported" if config.is_external else "there is too little"
+                self._console.print(f"stage2: nothing is held back, {why}", markup=False, highlight=False)
+            return None
+        config = as_chosen(config, self._backbone_run.metrics)
+        inputs = {"backbone": self._backbone_run.output, "held back": f"{share} {self.recipe.stage2.seed}"}
+        run = self._stage_run("examples", config, inputs)
+        with self._step("backbone of the examples", run.is_done):
+            backbone = train_backbone(split, config, run, self._backbone_run.directory)
+        return HeldBack.of(split, backbone, self.aligned, self.recipe.stage2.seed)
 
     @property
     def _origin(self) -> Origin:

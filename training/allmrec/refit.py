@@ -51,14 +51,21 @@ class Refit(Config):
             stage1_folder: has the fine-tuned text encoder.
         """
         return cls(
-            backbone=_backbone(*backbone),
+            backbone=as_chosen(*backbone),
             stage1=_stage1(*stage1, stage1_folder),
             stage2=_stage2(*stage2),
         )
 
 
-def _backbone(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrainingConfig:
-    epochs = metrics["epochs"] * metrics["best_step"] / max(1, metrics["steps"])
+def as_chosen(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrainingConfig:
+    """The chosen preset, for as many epochs as gave the best weights.
+
+    Args:
+        config: of the stage.
+        metrics: of the stage.
+    """
+    # Where nobody validates no step is the best, and the last one's weights are kept.
+    epochs = metrics["epochs"] * (metrics["best_step"] or metrics["steps"]) / max(1, metrics["steps"])
     loop = LoopConfig(**{**_schedule(config.loop), "epochs": max(epochs, 1.0)})
     chosen = {"presets": (metrics["chosen"],)} if config.presets else {}
     return config.model_copy(update={**chosen, "loop": loop})

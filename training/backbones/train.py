@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -25,7 +26,9 @@ FUSED_DEVICES = ("cpu", "cuda")
 PRESETS_FOLDER = "presets"
 
 
-def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: StageRun) -> Backbone:
+def train_backbone(
+    split: SequenceSplit, config: BackboneTrainingConfig, run: StageRun, kept: Path | None = None
+) -> Backbone:
     """Run the stage, or load its result if it is done. A backbone of the kind `external` is imported instead.
 
     Args:
@@ -33,6 +36,7 @@ def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: St
         config: the stage's config, of which `run` was made.
         run: the stage's directory. Gets `backbone.json` and `backbone.safetensors`, those of presets that were not
             chosen under `presets/<name>`, and in `metrics.json` how each did on validation items.
+        kept: where text vectors are kept; the stage's directory if not given.
 
     Raises:
         ConfigError: the backbone's kind or settings are wrong, or its text encoder cannot be loaded.
@@ -47,7 +51,7 @@ def train_backbone(split: SequenceSplit, config: BackboneTrainingConfig, run: St
         run.alone(lambda: save_backbone(imported, run.directory))
         run.finish({"validation": validation, "items": int(imported.placed.sum())})
         return load_backbone(run.directory)
-    trainer = BackboneTrainer(split, config, run)
+    trainer = BackboneTrainer(split, config, run, kept)
     result = race(config.candidates, config.loop, trainer.train, run)
 
     def save() -> None:
@@ -67,11 +71,15 @@ class BackboneTrainer:
     Args:
         split: the data.
         config: the stage's.
-        run: keeps checkpoints and text vectors.
+        run: keeps checkpoints.
+        kept: where text vectors are kept; the run's directory if not given.
     """
 
-    def __init__(self, split: SequenceSplit, config: BackboneTrainingConfig, run: RunContext) -> None:
+    def __init__(
+        self, split: SequenceSplit, config: BackboneTrainingConfig, run: RunContext, kept: Path | None = None
+    ) -> None:
         self._split, self._config, self._run = split, config, run
+        self._kept = kept or run.directory
         self._validation = FullRanking.of(split, Holdout.VALIDATION, config.validation_users)
 
     def train(self, name: str, preset: Preset, loop: LoopConfig) -> tuple[Backbone, Outcome]:
@@ -104,7 +112,7 @@ class BackboneTrainer:
             sizes["num_users"] = len(self._split)
         config = backbone_config(preset.kind, sizes | preset.settings)
         if isinstance(config, HybridConfig):
-            texts = item_text_vectors(catalogue, config, self._run.directory, device)
+            texts = item_text_vectors(catalogue, config, self._kept, device)
             config = config.model_copy(update={"text_size": texts.shape[1]})
         seed_everything(self._config.seed)
         backbone = create_backbone(preset.kind, config).to(device)

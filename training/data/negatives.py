@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from models.catalogue import PADDING_ITEM
 from training.data.sequences import Sequences
 
 REJECTION_ROUNDS = 8
+
+Propose = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Items (n,) for n places, given by row and column: what may be a negative there. 0 for none."""
 
 
 class NegativeSampler:
@@ -60,32 +63,48 @@ class NegativeSampler:
             drawn[row] = rng.choice(free, size=count) if len(free) else PADDING_ITEM
         return drawn
 
-    def sample_distinct(self, users: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    def sample_distinct(
+        self, users: np.ndarray, count: int, rng: np.random.Generator, propose: Propose | None = None
+    ) -> np.ndarray:
         """Draw without repeats, as evaluation candidates want.
 
         Args:
             users: (B,) user rows.
             count: draws per user.
             rng: the source of randomness.
+            propose: what to try for some places, instead of uniform draws. What is refused at last is drawn uniformly.
 
         Returns:
             (B, count) item numbers; rows are filled up with padding where a user has fewer free items.
         """
         users_B = np.asarray(users, dtype=np.int64)
-        drawn = self._population[rng.integers(len(self._population), size=(len(users_B), count))]
-        bad = self._repeated(drawn) | self.contains(users_B[:, None], drawn)
-        for _ in range(REJECTION_ROUNDS):
+        if propose is None:
+            drawn = self.uniform((len(users_B), count), rng)
+        else:
+            drawn = propose(*np.indices((len(users_B), count)).reshape(2, -1)).reshape(len(users_B), count)
+        bad = self._refused(users_B, drawn)
+        for round_ in range(REJECTION_ROUNDS):
             rows, columns = np.nonzero(bad)
             if len(rows) == 0:
                 return drawn
-            drawn[rows, columns] = self._population[rng.integers(len(self._population), size=len(rows))]
-            bad = self._repeated(drawn) | self.contains(users_B[:, None], drawn)
+            tried = propose is not None and round_ < REJECTION_ROUNDS // 2
+            drawn[rows, columns] = propose(rows, columns) if propose and tried else self.uniform(len(rows), rng)
+            bad = self._refused(users_B, drawn)
         for row in np.flatnonzero(bad.any(axis=1)):
             free = self._free(int(users_B[row]))
             chosen = rng.choice(free, size=min(count, len(free)), replace=False)
             drawn[row] = PADDING_ITEM
             drawn[row, : len(chosen)] = chosen
         return drawn
+
+    def uniform(self, size: int | tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Items of the population, drawn independently, whoever met them."""
+        return np.asarray(self._population[rng.integers(len(self._population), size=size)])
+
+    def _refused(self, users_B: np.ndarray, drawn_B_K: np.ndarray) -> np.ndarray:
+        """(B, K) what is no negative: repeated further left, met, or padding."""
+        met_B_K = self.contains(users_B[:, None], drawn_B_K)
+        return np.asarray(self._repeated(drawn_B_K) | met_B_K | (drawn_B_K == PADDING_ITEM))
 
     @staticmethod
     def _repeated(drawn_B_K: np.ndarray) -> np.ndarray:

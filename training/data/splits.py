@@ -90,7 +90,24 @@ class SequenceSplit:
 
     def whole(self) -> SequenceSplit:
         """The same with nothing held out: everything is for training."""
-        sequences = Sequences.of(self.full_history(user) for user in range(len(self)))
+        return self._trained_on(Sequences.of(self.full_history(user) for user in range(len(self))))
+
+    def holding_back(self, share: float, seed: int = 0) -> SequenceSplit:
+        """The same without the latest part of every training sequence, and with nobody to evaluate.
+
+        Args:
+            share: of every sequence; what is no whole number of items is rounded at random. One item is always left.
+            seed: of the rounding.
+        """
+        train = Sequences.of(self.train)
+        rounding = np.random.default_rng(seed).random(len(train))
+        left = train.lengths - np.floor(share * train.lengths + rounding).astype(np.int64)
+        lengths = np.maximum(left, np.minimum(train.lengths, 1))
+        places = np.arange(len(train.items)) - np.repeat(train.offsets[:-1], train.lengths)
+        return self._trained_on(Sequences(train.items[places < np.repeat(lengths, train.lengths)], lengths))
+
+    def _trained_on(self, sequences: Sequences) -> SequenceSplit:
+        """The same users and items with other training sequences, and nothing held out."""
         counts = np.bincount(sequences.items, minlength=len(self.catalogue) + 1)
         nobody = np.full(len(self), PADDING_ITEM, dtype=np.int64)
         return SequenceSplit(self.user_ids, self.catalogue.with_interactions(counts[1:]), sequences, nobody, nobody)

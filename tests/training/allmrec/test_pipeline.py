@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from models.bundle.store import load_bundle
@@ -223,6 +224,23 @@ def test_vectors_of_others_become_a_bundle(ground: Path, fitted: Path, tmp_path:
         np.testing.assert_array_equal(bundle.model.cf_vectors[item], vectors[0])
         versions.append(bundle.version)
     assert versions[0] != versions[1]
+
+
+def test_examples_have_a_backbone_of_their_own(ground: Path, fitted: Path, tmp_path: Path) -> None:
+    """Trained once, on less, and turned off by the setting; what is served is the same backbone as without it."""
+    shutil.copytree(fitted / "run", tmp_path / "run")
+    arguments = ("stage2", ground / "shop", "--recipe", ground / "recipe.toml", "--out", tmp_path / "run")
+    settings = ("--set", "stage2.examples.held_back=0.3", "--set", "stage2.examples.negatives.retrieved=0.3")
+    before = done(fitted)
+    result = allmrec_train(*arguments, *settings)
+    assert result.exit_code == 0, result.output
+    after = done(tmp_path)
+    assert {name for name in after if name not in before} == {"examples"}
+    again = allmrec_train(*arguments, *settings)
+    assert again.exit_code == 0, again.output
+    assert done(tmp_path) == after
+    ours, theirs = (load_file(tmp_path / "run" / name / "backbone.safetensors") for name in ("backbone", "examples"))
+    assert not torch.equal(ours["items.weight"], theirs["items.weight"])
 
 
 def test_ncf_goes_all_the_way(ground: Path, tmp_path: Path) -> None:

@@ -211,3 +211,26 @@ def test_a_dataset_without_interactions_is_refused() -> None:
 def test_an_interaction_with_an_unlisted_item_is_refused() -> None:
     with pytest.raises(DataError, match="'z'"):
         SequenceSplit.from_dataset(dataset_of({"u": ["a", "z"]}, ["a"]))
+
+
+def test_holding_back_takes_the_latest_of_every_sequence() -> None:
+    """Of ten items three, of one none; counts follow, nobody is evaluated, and users and items stay."""
+    sequences = {"ann": [*list("abcdefghij"), "y", "z"], "bob": ["j"], "cy": ["h", "i"]}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcdefghijyz")))
+    fitted = split.holding_back(0.3)
+    assert fitted.train[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert fitted.train[1].tolist() == [10]
+    assert fitted.catalogue.interactions.tolist() == np.bincount(np.concatenate(fitted.train), minlength=13).tolist()
+    assert not any(fitted.target(holdout).any() for holdout in Holdout)
+    assert fitted.user_ids == split.user_ids
+
+
+def test_holding_back_rounds_at_random() -> None:
+    """A tenth of five items is one item of half of the users; the seed says of whom."""
+    sequences = {f"u{number}": ["a", "b", "c", "d", "e", "f", "g"] for number in range(400)}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcdefg")))
+    lengths = [np.asarray([len(items) for items in split.holding_back(0.1, seed).train]) for seed in (0, 0, 1)]
+    assert set(lengths[0].tolist()) == {4, 5}
+    assert (lengths[0] == 4).mean() == pytest.approx(0.5, abs=0.08)
+    assert np.array_equal(lengths[0], lengths[1])
+    assert not np.array_equal(lengths[0], lengths[2])

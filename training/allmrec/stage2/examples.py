@@ -11,6 +11,8 @@ from pydantic import Field
 from models.batching import consecutive
 from models.catalogue import PADDING_ITEM
 from models.config import Config
+from training.allmrec.stage2.negatives import NegativeConfig, Negatives, Retrieve
+from training.data.sequences import Sequences
 from training.data.splits import SequenceSplit
 from training.runs.loop import epoch_rng
 
@@ -36,6 +38,9 @@ class ExampleConfig(Config):
         max_title_tokens: longer titles are cut.
         candidates: the target and this many less one sampled non-interacted items.
         positions: which items are predicted.
+        held_back: share of every training sequence, the latest of it, that is predicted, by a backbone that was not
+            fitted to it (ADR 20). Without any, all of the sequence is, by the backbone that was.
+        negatives: of which kinds.
         text_prompts: share of the prompts in which all items are injected by their text, q_i.
         text_items: share of the items injected by their text in the other prompts.
         batch_tokens: prompt tokens, padding included, of one step.
@@ -46,6 +51,8 @@ class ExampleConfig(Config):
     max_title_tokens: int = Field(16, gt=0)
     candidates: int = Field(20, gt=1)
     positions: Positions = Positions.ALL
+    held_back: float = Field(0.0, ge=0, lt=1)
+    negatives: NegativeConfig = NegativeConfig()
     text_prompts: float = Field(0.25, ge=0, le=1)
     text_items: float = Field(0.1, ge=0, le=1)
     batch_tokens: int = Field(6144, gt=0)
@@ -62,6 +69,7 @@ class Examples:
         items: (B, C) candidates in the order of the prompt, padding last.
         answers: (B,) which of them is the target.
         as_text: (B, H + C) whether each history item, the latest last, and each candidate is injected by its text.
+        log_odds: (B, C) logarithms of how likely each candidate was to be sampled, up to a constant.
     """
 
     users: np.ndarray
@@ -69,6 +77,7 @@ class Examples:
     items: np.ndarray
     answers: np.ndarray
     as_text: np.ndarray
+    log_odds: np.ndarray
 
     def __len__(self) -> int:
         """How many."""
@@ -92,14 +101,26 @@ class ExampleSampler:
         config: what to draw.
         title_lengths: (N+1,) tokens of every title.
         seed: of all that is random.
+        fitted: what the backbone that tells of these users was trained on, if not on all of their training items: what
+            follows is predicted, and of items that it never met none is a target or a negative.
+        retrieve: what that backbone holds likeliest, for retrieved negatives.
     """
 
-    def __init__(self, split: SequenceSplit, config: ExampleConfig, title_lengths: np.ndarray, seed: int) -> None:
+    def __init__(
+        self,
+        split: SequenceSplit,
+        config: ExampleConfig,
+        title_lengths: np.ndarray,
+        seed: int,
+        fitted: SequenceSplit | None = None,
+        retrieve: Retrieve | None = None,
+    ) -> None:
         self._train, self._config, self._seed = split.train, config, seed
-        self._sizes = np.asarray([len(items) for items in split.train])
-        self._eligible = np.flatnonzero(self._sizes >= 2)
+        self._ends = predicted(split) if fitted is None else predicted(split, fitted)
+        self._eligible = np.flatnonzero(self._ends.lengths)
         # Items without interactions are never a target: as negatives they would only be learned to lose.
-        self._sampler = split.negative_sampler(trained_only=True)
+        known = (split if fitted is None else fitted).catalogue.trained
+        self._negatives = Negatives(split, known, config.negatives, retrieve)
         self._title_lengths = title_lengths
 
     def batches(self, epoch: int) -> list[Examples]:
@@ -115,11 +136,11 @@ class ExampleSampler:
     def _draw(self, rng: np.random.Generator) -> Examples:
         config = self._config
         users = rng.permutation(self._eligible)[: config.epoch_users]
-        last = self._sizes[users] - 1
-        ends = last if config.positions is Positions.LAST else rng.integers(1, last + 1)
-        targets = np.asarray([self._train[user][end] for user, end in zip(users, ends, strict=True)])
-        negatives = self._sampler.sample_distinct(users, config.candidates - 1, rng)
-        items = np.column_stack([targets, negatives])
+        last = self._ends.lengths[users] - 1
+        places = last if config.positions is Positions.LAST else rng.integers(last + 1)
+        ends = self._ends.items[self._ends.offsets[users] + places]
+        targets = np.asarray([self._train[user][end] for user, end in zip(users, ends, strict=True)], dtype=np.int64)
+        items, log_odds = self._negatives.beside(targets, users, ends, config.candidates - 1, rng)
         # A random order, padding last.
         keys = rng.random(items.shape) + (items == PADDING_ITEM)
         order = np.argsort(keys, axis=1)
@@ -132,6 +153,7 @@ class ExampleSampler:
             items=np.take_along_axis(items, order, axis=1),
             answers=np.argmax(order == 0, axis=1),
             as_text=as_text,
+            log_odds=np.take_along_axis(log_odds, order, axis=1),
         )
 
     def _lengths(self, examples: Examples) -> np.ndarray:
@@ -144,3 +166,22 @@ class ExampleSampler:
         offered = self._title_lengths[examples.items].sum(axis=1)
         entries = np.minimum(examples.ends, self._config.history_items) + self._config.candidates
         return np.asarray(told + offered + TOKENS_PER_ENTRY * entries + TOKENS_PER_PROMPT)
+
+
+def predicted(split: SequenceSplit, fitted: SequenceSplit | None = None) -> Sequences:
+    """Of every user the lengths of histories in front of which an item may be predicted, ascending.
+
+    Args:
+        split: the data.
+        fitted: the same with training sequences cut short: only what it lacks is predicted, if others bring it items of
+            that kind. All but first items if not given.
+    """
+    train = Sequences.of(split.train)
+    ends = np.arange(len(train.items)) - np.repeat(train.offsets[:-1], train.lengths)
+    if fitted is None:
+        wanted = ends >= 1
+    else:
+        shown = np.repeat(Sequences.of(fitted.train).lengths, train.lengths)
+        wanted = (ends >= np.maximum(shown, 1)) & fitted.catalogue.trained[train.items]
+    counts = np.bincount(train.owners[wanted], minlength=len(train))
+    return Sequences(ends[wanted], counts)

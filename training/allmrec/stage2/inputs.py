@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,6 +10,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.composer import PromptComposer
 from models.llm.loading import LanguageModel
 from models.prompts.template import PromptConfig
+from training.allmrec.stage2.held_back import HeldBack
 from training.data.splits import SequenceSplit
 
 
@@ -36,6 +37,7 @@ class Stage2Inputs:
         texts: of all items.
         llm: frozen.
         prompt: the prompts, as they will be served.
+        held_back: by what the examples are told, where that is not what is served.
     """
 
     split: SequenceSplit
@@ -43,6 +45,12 @@ class Stage2Inputs:
     texts: ItemTexts
     llm: LanguageModel
     prompt: PromptConfig
+    held_back: HeldBack | None = None
+
+    @property
+    def of_examples(self) -> Stage2Inputs:
+        """The same with users and items as the examples have them."""
+        return self if self.held_back is None else replace(self, model=self.held_back.told(self.model))
 
     def composer(self, model: CatalogueModel) -> PromptComposer:
         """Asks the LLM about the users and items of `model`."""

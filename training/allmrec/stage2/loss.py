@@ -26,7 +26,8 @@ class Stage2Loss:
     """A batch of examples to its loss.
 
     Args:
-        inputs: the data, the tables and the frozen LLM; the projector of its model is in training.
+        inputs: the data, the tables as the examples have them and the frozen LLM; the projector of its model is in
+            training.
         composer: builds the prompts.
         config: of the stage.
         teach: gives the distributions for distillation.
@@ -71,41 +72,25 @@ class Stage2Loss:
         )
         if self._config.loss is Loss.TITLE:
             return self._title_loss(layouts, batch.answers, soft_S_H)
-        wanted = self._wanted(users_B_D, shown_rows, candidate_rows, batch.answers)
-        return self._choice_loss(layouts, tries, wanted, soft_S_H)
+        taught = self._teach(users_B_D, shown_rows, candidate_rows) if self._config.distillation else None
+        return self._choice_loss(layouts, tries, _Wanted(batch, taught, self._config.distillation), soft_S_H)
 
     def _rows(self, items: np.ndarray, as_text: np.ndarray) -> torch.Tensor:
         rows = torch.from_numpy(items + self._text_offset * as_text)
         return rows.to(self._joint.device)
 
-    def _wanted(
-        self,
-        users_B_D: torch.Tensor,
-        shown: Sequence[torch.Tensor],
-        candidates: Sequence[torch.Tensor],
-        answers: np.ndarray,
-    ) -> list[np.ndarray]:
-        """Per prompt (C,) the distribution asked for: the target, or in part what the teacher says."""
-        share = self._config.distillation
-        wanted = [np.eye(len(rows))[answer] for rows, answer in zip(candidates, answers, strict=True)]
-        if share == 0:
-            return wanted
-        taught = self._teach(users_B_D, shown, candidates)
-        return [(1 - share) * target + share * probs for target, probs in zip(wanted, taught, strict=True)]
-
     def _choice_loss(
-        self,
-        layouts: Sequence[PromptLayout],
-        tries: Sequence[ChoiceTrie],
-        wanted: Sequence[np.ndarray],
-        soft_S_H: torch.Tensor,
+        self, layouts: Sequence[PromptLayout], tries: Sequence[ChoiceTrie], wanted: _Wanted, soft_S_H: torch.Tensor
     ) -> torch.Tensor:
-        """Cross-entropy between the distribution asked for and the constrained decoder's, node by node."""
+        """Cross-entropy between the distribution asked for and the constrained decoder's."""
         batch = _packed(layouts, tries).to(soft_S_H.device)
         hidden_M_H = self._reader(batch, soft_S_H, batch.node_rows, batch.node_columns)
         log_probs_M_C = node_logits(self._llm.model, hidden_M_H, batch.children_M_C).log_softmax(dim=1)
-        mass_M_C = node_masses(tries, wanted, log_probs_M_C.shape).to(log_probs_M_C.device)
-        return -(mass_M_C * log_probs_M_C.masked_fill(mass_M_C == 0, 0.0)).sum() / len(layouts)
+        mass_M_C = node_masses(tries, wanted.by_nodes, log_probs_M_C.shape).to(log_probs_M_C.device)
+        loss = -(mass_M_C * log_probs_M_C.masked_fill(mass_M_C == 0, 0.0)).sum()
+        if wanted.corrected:
+            loss = loss + wanted.share * corrected_surprise(choice_log_probs(tries, log_probs_M_C), wanted.batch).sum()
+        return loss / len(layouts)
 
     def _title_loss(self, layouts: Sequence[PromptLayout], answers: np.ndarray, soft_S_H: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the target's tokens and the closing quote, over the whole vocabulary."""
@@ -134,6 +119,73 @@ class Stage2Loss:
         hidden_O_H = self._reader(batch, soft_S_H, *torch.tensor([rows, columns], device=soft_S_H.device))
         logits_O_V = head_of(self._llm.model).all_logits(hidden_O_H)
         return nn.functional.cross_entropy(logits_O_V, targets, reduction="sum") / len(layouts)
+
+
+class _Wanted:
+    """Which distributions a batch's choices are to have.
+
+    Args:
+        batch: its examples.
+        taught: per prompt (C,) what a teacher says.
+        distillation: what the teacher counts beside the target.
+
+    Attributes:
+        share: what the target counts.
+        corrected: whether candidates were drawn with different odds, so that the target is asked for by
+            `corrected_surprise`.
+        by_nodes: per prompt (C,) all else.
+    """
+
+    def __init__(self, batch: Examples, taught: Sequence[np.ndarray] | None, distillation: float) -> None:
+        self.batch, self.share = batch, 1.0 - distillation
+        self.corrected = bool(batch.log_odds.any()) and self.share > 0
+        shown = (batch.items != PADDING_ITEM).sum(axis=1)
+        share = 0.0 if self.corrected else self.share
+        # Padding stands last, so a target's place is the same without it.
+        self.by_nodes = [share * np.eye(count)[answer] for count, answer in zip(shown, batch.answers, strict=True)]
+        if taught is not None:
+            taught_parts = zip(self.by_nodes, taught, strict=True)
+            self.by_nodes = [target + distillation * probabilities for target, probabilities in taught_parts]
+
+
+def choice_log_probs(tries: Sequence[ChoiceTrie], log_probs_M_C: torch.Tensor) -> torch.Tensor:
+    """(B, C) log P of each prompt's choices under constrained decoding, -inf beyond them; equal ones share evenly.
+
+    Args:
+        tries: of B prompts.
+        log_probs_M_C: of the children of all branching nodes, in the order in which a packed batch lists them.
+    """
+    widest = max(len(trie) for trie in tries)
+    places, columns, shares = [], [], np.full((len(tries), widest), -np.inf, dtype=np.float32)
+    first, children = 0, log_probs_M_C.shape[1]
+    for row, trie in enumerate(tries):
+        sizes = np.bincount(trie.groups)[trie.groups]
+        shares[row, : len(trie)] = -np.log(sizes)
+        for choice, steps in enumerate(trie.steps):
+            columns += [(first + branch) * children + child for branch, child in steps]
+            places += [row * widest + choice] * len(steps)
+        first += len(trie.branches)
+    device = log_probs_M_C.device
+    sums = torch.zeros(shares.size, device=device)
+    taken = log_probs_M_C.flatten()[torch.tensor(columns, dtype=torch.int64, device=device)]
+    sums = sums.index_add(0, torch.tensor(places, dtype=torch.int64, device=device), taken)
+    return sums.view(shares.shape) + torch.from_numpy(shares).to(device)
+
+
+def corrected_surprise(log_probs_B_C: torch.Tensor, batch: Examples) -> torch.Tensor:
+    """(B,) -log P(target) among candidates that were drawn with different odds.
+
+    An item that is the next one with probability p and a negative with odds q is, among candidates, the next one with
+    probability in proportion to p / q: so log q is taken from the log-probabilities, whose optimum is then log p
+    whatever q is (Bengio and Senecal 2008).
+
+    Args:
+        log_probs_B_C: of the choices, -inf beyond them.
+        batch: the examples.
+    """
+    odds_B_C = torch.from_numpy(batch.log_odds[:, : log_probs_B_C.shape[1]]).to(log_probs_B_C)
+    answers_B_1 = torch.from_numpy(batch.answers).to(log_probs_B_C.device)[:, None]
+    return -(log_probs_B_C - odds_B_C).log_softmax(dim=1).gather(1, answers_B_1)[:, 0]
 
 
 def node_masses(tries: Sequence[ChoiceTrie], wanted: Sequence[np.ndarray], shape: Sequence[int]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from models.alignment.projection import TokenProjector
 from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import PADDING_ITEM
+from models.composer import PromptComposer
 from models.engines.transformers import in_process
 from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
@@ -27,6 +28,7 @@ from training.allmrec.stage2.config import Stage2Config
 from training.allmrec.stage2.examples import Examples, ExampleSampler
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.allmrec.stage2.loss import Stage2Loss
+from training.allmrec.stage2.negatives import best_of
 from training.allmrec.stage2.warm_start import fit_temperature
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
@@ -105,10 +107,9 @@ def fit_projector(
     temperature = _temperature(model, held_out) if config.chosen is None else config.chosen.temperature
     start = {"temperature": temperature, **approach.start(inputs, config, temperature)}
 
-    composer = inputs.composer(model)
-    loss = Stage2Loss(inputs, composer, config, approach.teacher(inputs, composer.titles, temperature))
-    title_lengths = np.asarray([len(composer.titles[item]) for item in range(len(composer.titles))])
-    sampler = ExampleSampler(inputs.split, config.examples, title_lengths, config.seed)
+    composer, told = inputs.composer(model), inputs.of_examples
+    loss = Stage2Loss(told, composer, config, approach.teacher(told, composer.titles, temperature))
+    sampler = _sampler(told, composer, config)
 
     def validate() -> dict[str, float]:
         return mean_metrics(asyncio.run(score()))
@@ -127,6 +128,15 @@ def fit_projector(
     outcome = run.train(task, config.loop, "stage 2")
     projector.requires_grad_(False)
     return model, start, outcome
+
+
+def _sampler(told: Stage2Inputs, composer: PromptComposer, config: Stage2Config) -> ExampleSampler:
+    title_lengths = np.asarray([len(composer.titles[item]) for item in range(len(composer.titles))])
+    split, examples = told.split, config.examples
+    fitted = split if told.held_back is None else told.held_back.split
+    retrieve = best_of(told.model, split, fitted.catalogue.trained, examples.negatives.among)
+    cut_short = None if told.held_back is None else fitted
+    return ExampleSampler(split, examples, title_lengths, config.seed, cut_short, retrieve)
 
 
 def _temperature(model: CatalogueModel, held_out: HeldOut) -> float:

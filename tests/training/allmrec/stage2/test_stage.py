@@ -220,7 +220,7 @@ class TestLoss:
         split, llm = tiny_split(), tiny_llm()
         contents = tiny_contents(split)
         batch = self.examples(split)
-        marked = Examples(batch.users, batch.ends, batch.items, batch.answers, np.ones_like(batch.as_text))
+        marked = replace(batch, as_text=np.ones_like(batch.as_text))
         before = float(self.loss(split, contents, llm)(marked).detach())
         contents.joint_item.zero_()
         assert float(self.loss(split, contents, llm)(marked).detach()) == pytest.approx(before)
