@@ -22,11 +22,13 @@ from benchmarks import importing as import_benchmark
 from benchmarks import overload as overload_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
+from benchmarks import stage2 as stage2_benchmark
 from benchmarks.questions import Asked, Questionnaire
 from benchmarks.results import RELIABILITY, markdown, save
 from models.bundle.index import IndexKind
 from models.llm.loading import EMBEDDED
 from training.backbones.config import PRESETS
+from training.data.splits import Holdout
 from training.evaluation.comparison import Bootstrap
 from training.evaluation.results import write_results
 from training.evaluation.seeds import aggregate
@@ -172,6 +174,28 @@ def blends(
         done.append(blends_benchmark.fit_and_evaluate(dataset, settings, out / f"seed{seed}", seed))
         write_results([aggregate(done, Bootstrap(resamples=2000, seed=0))], out)
     typer.echo(f"results: {out / 'results.md'}")
+
+
+@app.command()
+def stage2(
+    dataset: Annotated[Path, typer.Argument(help="An imported dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")],
+    ways: Annotated[list[str], typer.Option("--way", help="A name, then settings: 'hard a.b=1 a.c=2'. Repeatable.")],
+    recipe: Annotated[str, typer.Option(help="Of all.")] = "default",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Of all, as `fit` takes them.")] = None,
+    steps: Annotated[int, typer.Option(help="Of each way.")] = 120,
+    users: Annotated[int, typer.Option(help="Who are ranked for.")] = 1000,
+    holdout: Annotated[Holdout, typer.Option(help="Which of their items is to be found.")] = Holdout.VALIDATION,
+) -> None:
+    """Ways to train stage 2, each beside the backbone: all / warm / cold / unseen items."""
+    torch.set_num_threads(1)
+    common = stage2_benchmark.Settings(dataset, recipe, tuple(settings or ()), steps, users, holdout)
+    named = {name: rest for name, *rest in (way.split() for way in ways)}
+    rows = []
+    for row in stage2_benchmark.measure(common, named, out):
+        rows.append(row)
+        typer.echo(row, err=True)
+    typer.echo(markdown(rows))
 
 
 @app.command()

@@ -186,6 +186,11 @@ class Pipeline:
         with self._step("stage2", self._stage2_run.is_done):
             return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
 
+    @property
+    def stage2_metrics(self) -> dict[str, Any]:
+        """How stage 2 went; empty before."""
+        return self._stage2_run.metrics
+
     @cached_property
     def blends(self) -> Blends:
         """What signals and the LLM are worth, and how they are weighed; from here on nothing is trained together."""

@@ -86,6 +86,7 @@ def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:
         similarity_weight=start.get("similarity_weight", 0.0),
         series_weight=start.get("series_weight", 0.0),
         steps=metrics["best_step"],
+        rehearsal_steps=int(start.get("rehearsal_steps", 0)),
     )
     loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, chosen.steps)})
     return config.model_copy(update={"chosen": chosen, "loop": loop})

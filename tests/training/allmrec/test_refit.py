@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import tiny_split
-from training.allmrec.refit import Refit
+from training.allmrec.refit import Refit, as_chosen
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Chosen, Stage2Config
 from training.backbones.config import BackboneTrainingConfig
@@ -35,6 +35,13 @@ def test_the_backbone_is_the_chosen_one_for_its_best_epochs() -> None:
     backbone = refit().backbone
     assert backbone.presets == ("hybrid_softmax",)
     assert (backbone.loop.epochs, backbone.loop.minutes, backbone.loop.patience) == (9.0, None, None)
+
+
+def test_without_validation_the_last_step_counts() -> None:
+    """No step is the best where nobody validates: what is fitted again after a refit takes as many epochs as it did."""
+    loop = LoopConfig(epochs=9)
+    metrics = {"chosen": "hybrid_softmax", "epochs": 9.0, "steps": 180, "best_step": 0}
+    assert as_chosen(BackboneTrainingConfig(loop=loop), metrics).loop.epochs == 9.0
 
 
 def test_stage_1_keeps_the_text_encoder() -> None:

@@ -24,7 +24,9 @@ from models.rankers.collaborative import candidate_logits
 from models.rankers.tokens import TokenRanker
 from training.allmrec.genres import GenreReader, fit_genres
 from training.allmrec.stage2.config import Stage2Config
+from training.allmrec.stage2.examples import ExampleSampler
 from training.allmrec.stage2.inputs import Stage2Inputs
+from training.allmrec.stage2.rehearsal import rehearse
 from training.allmrec.stage2.teachers import Teacher, collaborative_teacher, token_teacher
 from training.allmrec.stage2.warm_start import (
     Similarities,
@@ -38,6 +40,8 @@ from training.allmrec.stage2.warm_start import (
 )
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
+from training.runs.context import RunContext
+from training.runs.loop import Outcome
 
 WARM_USERS = 20_000
 WEIGHT_USERS = 5_000
@@ -53,6 +57,17 @@ class Approach(Protocol):
 
     def teacher(self, inputs: Stage2Inputs, titles: TitleTokens, temperature: float) -> Teacher:
         """Who gives the distributions for distillation, once the projector is initialised."""
+
+    def rehearse(
+        self,
+        told: Stage2Inputs,
+        composer: PromptComposer,
+        sampler: ExampleSampler,
+        config: Stage2Config,
+        run: RunContext,
+        temperature: float,
+    ) -> Outcome:
+        """Train the projector of `told.model` without the LLM, where that can be; returns how it went."""
 
     def genres(self, inputs: Stage2Inputs, model: CatalogueModel, config: Stage2Config) -> torch.Tensor:
         """(G, 2d') what the LLM is told of each genre, for the trained `model`."""
@@ -82,6 +97,10 @@ class PlainApproach:
     def teacher(self, inputs: Stage2Inputs, titles: TitleTokens, temperature: float) -> Teacher:  # noqa: ARG002
         """See `Approach.teacher`."""
         return collaborative_teacher(inputs.model, inputs.texts, temperature)
+
+    def rehearse(self, *_: object) -> Outcome:
+        """Nothing says what the LLM would answer."""
+        return Outcome()
 
     def genres(self, inputs: Stage2Inputs, model: CatalogueModel, config: Stage2Config) -> torch.Tensor:  # noqa: ARG002
         """The mean of each genre's items."""
@@ -126,6 +145,19 @@ class InterfaceApproach:
     def teacher(self, inputs: Stage2Inputs, titles: TitleTokens, temperature: float) -> Teacher:  # noqa: ARG002
         """See `Approach.teacher`."""
         return token_teacher(inputs.model, titles, self._interface)
+
+    def rehearse(
+        self,
+        told: Stage2Inputs,
+        composer: PromptComposer,
+        sampler: ExampleSampler,
+        config: Stage2Config,
+        run: RunContext,
+        temperature: float,
+    ) -> Outcome:
+        """By the law: see `training.allmrec.stage2.rehearsal`."""
+        teach = self.teacher(told, composer.titles, temperature)
+        return rehearse(told, composer, self._interface, teach, sampler, config, run)
 
     def genres(self, inputs: Stage2Inputs, model: CatalogueModel, config: Stage2Config) -> torch.Tensor:
         """What makes the law name users' favourites; see `training.allmrec.genres`."""

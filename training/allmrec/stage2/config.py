@@ -35,12 +35,14 @@ class Chosen(Config):
         similarity_weight: of likeness to the history, in the tokens.
         series_weight: of series that the history holds.
         steps: of training; none keeps the warm start.
+        rehearsal_steps: of training by the law before that.
     """
 
     temperature: float = Field(gt=0)
     similarity_weight: float = 0.0
     series_weight: float = 0.0
     steps: int = Field(ge=0)
+    rehearsal_steps: int = Field(0, ge=0)
 
 
 class Stage2Config(Config):
@@ -66,6 +68,9 @@ class Stage2Config(Config):
         betas: of AdamW.
         validation_users: at most this many users are validated on.
         warm_start: how the projections are fitted to the LLM's interface, where it has one.
+        rehearsal: how long they are then trained by the interface's law, before the LLM is asked; not at all if not
+            given.
+        rehearsal_learning_rate: of AdamW there.
         genres: how the genres' embeddings are fitted, likewise.
         chosen: what is taken over from another fit instead of being fitted to validation items.
         loop: when to stop, validate and save.
@@ -87,6 +92,8 @@ class Stage2Config(Config):
     betas: tuple[float, float] = (0.9, 0.98)
     validation_users: int = Field(256, gt=0)
     warm_start: WarmStartConfig = WarmStartConfig()
+    rehearsal: LoopConfig | None = None
+    rehearsal_learning_rate: float = Field(3e-4, gt=0)
     genres: GenreConfig = GenreConfig()
     chosen: Chosen | None = None
     loop: LoopConfig = LoopConfig(epochs=5, validate_first=True, clip_norm=1.0, warmup=0.02, decay_from=0.0)

@@ -29,6 +29,7 @@ from training.allmrec.stage2.examples import Examples, ExampleSampler
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.allmrec.stage2.loss import Stage2Loss
 from training.allmrec.stage2.negatives import best_of
+from training.allmrec.stage2.rehearsal import BATCH_TOKENS
 from training.allmrec.stage2.warm_start import fit_temperature
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
@@ -108,6 +109,8 @@ def fit_projector(
     start = {"temperature": temperature, **approach.start(inputs, config, temperature)}
 
     composer, told = inputs.composer(model), inputs.of_examples
+    rehearsed = approach.rehearse(told, composer, _sampler(told, composer, _longer(config)), config, run, temperature)
+    start |= {f"rehearsal_{name}": value for name, value in _rehearsal(rehearsed).items()}
     loss = Stage2Loss(told, composer, config, approach.teacher(told, composer.titles, temperature))
     sampler = _sampler(told, composer, config)
 
@@ -128,6 +131,18 @@ def fit_projector(
     outcome = run.train(task, config.loop, "stage 2")
     projector.requires_grad_(False)
     return model, start, outcome
+
+
+def _longer(config: Stage2Config) -> Stage2Config:
+    """With as many prompts a step as the law reads at once."""
+    examples = config.examples.model_copy(update={"batch_tokens": BATCH_TOKENS})
+    return config.model_copy(update={"examples": examples})
+
+
+def _rehearsal(outcome: Outcome) -> dict[str, float]:
+    """For `metrics.json`: how many steps are kept, and how good they are."""
+    kept = outcome.best_step if outcome.best else outcome.steps
+    return {"steps": float(kept), "minutes": outcome.minutes, **outcome.best} if outcome.steps else {}
 
 
 def _sampler(told: Stage2Inputs, composer: PromptComposer, config: Stage2Config) -> ExampleSampler:
