@@ -183,13 +183,14 @@ def stage2(
     ways: Annotated[list[str], typer.Option("--way", help="A name, then settings: 'hard a.b=1 a.c=2'. Repeatable.")],
     recipe: Annotated[str, typer.Option(help="Of all.")] = "default",
     settings: Annotated[list[str] | None, typer.Option("--set", help="Of all, as `fit` takes them.")] = None,
-    steps: Annotated[int, typer.Option(help="Of each way.")] = 120,
+    steps: Annotated[int, typer.Option(help="Of each way by the LLM.")] = 120,
     users: Annotated[int, typer.Option(help="Who are ranked for.")] = 1000,
     holdout: Annotated[Holdout, typer.Option(help="Which of their items is to be found.")] = Holdout.VALIDATION,
+    llm: Annotated[bool, typer.Option(help="Let the LLM rank, too.")] = True,
 ) -> None:
     """Ways to train stage 2, each beside the backbone: all / warm / cold / unseen items."""
     torch.set_num_threads(1)
-    common = stage2_benchmark.Settings(dataset, recipe, tuple(settings or ()), steps, users, holdout)
+    common = stage2_benchmark.Settings(dataset, recipe, tuple(settings or ()), steps, users, holdout, llm)
     named = {name: rest for name, *rest in (way.split() for way in ways)}
     rows = []
     for row in stage2_benchmark.measure(common, named, out):

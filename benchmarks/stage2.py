@@ -41,9 +41,10 @@ class Settings:
         dataset: an imported one.
         recipe: by name or path.
         settings: that change it.
-        steps: of each way.
+        steps: of each way by the LLM.
         users: who are ranked for, spread evenly.
         holdout: which of their items.
+        asks: whether the LLM ranks too, or its tokens are only read exactly.
     """
 
     dataset: Path
@@ -52,6 +53,7 @@ class Settings:
     steps: int
     users: int
     holdout: Holdout
+    asks: bool = True
 
 
 def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> Iterator[dict[str, Any]]:
@@ -71,13 +73,15 @@ def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> I
     started = _with_stage2(base, first.model_copy(update={"chosen": chosen}), out / START, console)
     cf = asyncio.run(CollaborativeRanker("cf", "CF", base.backbone).score(held_out.users, held_out.candidates.items))
     yield _row(type(base.backbone).__name__, cf, cf, held_out)
-    yield from _rows(START, started, cf, held_out)
+    yield from _rows(START, started, cf, (held_out, common.asks))
     for name, settings in ways.items():
         config = load_recipe(common.recipe, [*common.settings, *settings]).stage2
-        loop = config.loop.model_copy(update={"max_steps": common.steps, "minutes": None, "validate_first": False})
-        steps = chosen.model_copy(update={"steps": common.steps})
-        trained = _with_stage2(base, config.model_copy(update={"chosen": steps, "loop": loop}), out / name, console)
-        yield from _rows(name, trained, cf, held_out)
+        ends = {"max_steps": max(1, common.steps), "minutes": None, "validate_first": False}
+        rehearsal = config.rehearsal.max_steps if config.rehearsal else None
+        steps = chosen.model_copy(update={"steps": common.steps, "rehearsal_steps": rehearsal or 0})
+        update = {"chosen": steps, "loop": config.loop.model_copy(update=ends)}
+        trained = _with_stage2(base, config.model_copy(update=update), out / name, console)
+        yield from _rows(name, trained, cf, (held_out, common.asks))
 
 
 def _with_stage2(base: Pipeline, config: Stage2Config, directory: Path, console: Console) -> Pipeline:
@@ -101,24 +105,25 @@ def _chosen(pipeline: Pipeline) -> Chosen:
     return Chosen(temperature=start["temperature"], steps=0, **weights)
 
 
-def _rows(name: str, pipeline: Pipeline, cf: np.ndarray, held_out: HeldOut) -> Iterator[dict[str, Any]]:
-    """Of the LLM, and of its tokens where they can be read exactly."""
+def _rows(name: str, pipeline: Pipeline, cf: np.ndarray, occasion: tuple[HeldOut, bool]) -> Iterator[dict[str, Any]]:
+    """Of the LLM, if it is to be asked, and of its tokens where they can be read exactly."""
+    held_out, asks = occasion
     composer = PromptComposer(pipeline.model, pipeline.prompt, pipeline.llm.tokenizer, pipeline.llm.context_length)
 
     async def ask() -> np.ndarray:
         async with in_process(pipeline.llm) as engine:
             return await LLMRanker("allmrec", name, engine, composer).score(held_out.users, held_out.candidates.items)
 
-    scores = asyncio.run(ask())
-    np.savez_compressed(pipeline.directory / "scores.npz", scores=scores, cf=cf, items=held_out.candidates.items)
-    yield _row(name, scores, cf, held_out)
+    if asks:
+        yield _row(name, asyncio.run(ask()), cf, held_out)
     for reader in approach_of(pipeline.llm).readers(composer)[:1]:
         read = asyncio.run(reader.score(held_out.users, held_out.candidates.items))
         yield _row(f"{name}, tokens read exactly", read, cf, held_out)
 
 
 def _row(name: str, scores: np.ndarray, cf: np.ndarray, held_out: HeldOut) -> dict[str, Any]:
-    row: dict[str, Any] = {"way": name}
+    log_probs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    row: dict[str, Any] = {"way": name, "log P": f"{log_probs[:, 0].mean():.3f}"}
     for metric in ("hit@1", "ndcg@10"):
         values, reference = (METRICS[metric](positive_ranks(table)) for table in (scores, cf))
         masks = [held_out.all_groups[group] for group in GROUPS]
