@@ -72,6 +72,7 @@ def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> I
     held_out = HeldOut.of(base.split, common.holdout, base.recipe.evaluation.seed, common.users)
     started = _with_stage2(base, first.model_copy(update={"chosen": chosen}), out / START, console)
     cf = asyncio.run(CollaborativeRanker("cf", "CF", base.backbone).score(held_out.users, held_out.candidates.items))
+    cf /= chosen.temperature
     yield _row(type(base.backbone).__name__, cf, cf, held_out)
     yield from _rows(START, started, cf, (held_out, common.asks))
     for name, settings in ways.items():
