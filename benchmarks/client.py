@@ -141,7 +141,9 @@ async def _send(client: Client, stream: Stream, seed: int) -> list[Seen]:
         if stream.bodies:
             body = {**stream.bodies[number % len(stream.bodies)], "timeout_ms": stream.timeout_ms}
             return await client.ask("POST", "/recommend", body)
-        return await client.ask("GET", f"/explain/genre?user_id={quote(stream.user_ids[number % len(stream.user_ids)])}")
+        return await client.ask(
+            "GET", f"/explain/genre?user_id={quote(stream.user_ids[number % len(stream.user_ids)])}"
+        )
 
     async def one(number: int, at: float) -> None:
         try:
