@@ -92,8 +92,12 @@ class Blend(Config):
 
 
 def scarcity(interactions: np.ndarray, cold_below: float) -> np.ndarray:
-    """1 for an item without interactions, less the more it has."""
-    return 1.0 / (1.0 + interactions / (1.0 + cold_below))
+    """1 for an item that was met once or never, less the more it was.
+
+    Nothing may recommend an item for being unseen. Where all items of a catalogue were met by somebody, one that
+    nobody met in training is somebody's held-out item, and a fit that could tell it would.
+    """
+    return 1.0 / (1.0 + (np.maximum(interactions, 1) - 1) / (1.0 + cold_below))
 
 
 def standardised(scores_E_C: np.ndarray, centred: bool, mean: float, scale: float) -> np.ndarray:

@@ -206,6 +206,16 @@ def test_what_the_llm_adds_is_said_beside_cf_and_beside_everything() -> None:
     assert "the other signals know what it knows" in blends.llm_in_words
 
 
+def test_nothing_is_recommended_for_being_unseen() -> None:
+    """Though half of the held-out items are unseen, and a twentieth of the candidates: as good as what was met once."""
+    scored = drawn({"a": 1.0})
+    interactions = np.random.default_rng(0).choice([0, 1, 5, 50], scored.interactions.shape, p=[0.05, 0.35, 0.4, 0.2])
+    interactions[::2, 0] = 0
+    blend = BlendFit(replace(scored, interactions=interactions, cold=interactions[:, 0] <= 1), BlendConfig()).fit()
+    logits = blend.logits({"a": np.tile(np.linspace(-2, 2, 5)[:, None], (1, 2))}, np.tile([0, 1], (5, 1)))
+    assert np.array_equal(logits[:, 0], logits[:, 1])
+
+
 def test_nothing_is_recommended_for_being_unknown() -> None:
     """Where each unseen candidate is the held-out one, as in a catalogue of items that all were met by somebody."""
     scored = drawn({"a": 1.0})
