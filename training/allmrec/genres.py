@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from models.bundle.blend import GenreBlends
 from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import Catalogue
 from models.composer import PromptComposer
@@ -27,12 +28,18 @@ from models.llm.token_interface import TokenInterface
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.llm import answer, each
+from models.recommending.genres import GenreRanker
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.metrics import Estimate, share_estimate
 
 MOST_COMMON = "Most common favourite"
 COUNTING = "Counting the history told"
 READ_EXACTLY = "Tokens, read exactly"
+BLENDED, BLENDED_WITH_LLM = "Blend without the LLM", "Blend with the LLM"
+TAUGHT, UNTAUGHT = slice(0, None, 2), slice(1, None, 2)
+"""Users whose favourites what the LLM is told of genres is fitted to, and the others."""
+WEIGHED, UNWEIGHED = slice(1, None, 4), slice(3, None, 4)
+"""Of the others, those that genres' blends are fitted to (`training.allmrec.genre_blend`), and those that are left."""
 LLM_VARIANTS = {"LLM-Only": Injection.NONE, "A-LLMRec": Injection.ALL}
 
 
@@ -100,7 +107,7 @@ def fit_genres(
         prompt: says how much of a history is shown.
         config: how.
     """
-    histories, user_ids = split.train[::2], split.user_ids[::2]
+    histories, user_ids = split.train[TAUGHT], split.user_ids[TAUGHT]
     favorites = favorite_genres(model.catalogue, histories)
     rows = np.flatnonzero(favorites >= 0).tolist()
     start_G_2J = model.joint_genre
@@ -139,10 +146,10 @@ class GenreQuiz:
     taught: np.ndarray
 
     @classmethod
-    def of(cls, split: SequenceSplit, users: int, seed: int = 0) -> GenreQuiz:
-        """About at most so many users of the half that `fit_genres` did not see."""
-        taught = favorite_genres(split.catalogue, split.train[::2])
-        others = np.random.default_rng(seed).permutation(np.arange(1, len(split), 2))[:users]
+    def of(cls, split: SequenceSplit, users: int, seed: int = 0, among: slice = UNTAUGHT) -> GenreQuiz:
+        """About at most so many users, of those that `fit_genres` did not see or of a part of them."""
+        taught = favorite_genres(split.catalogue, split.train[TAUGHT])
+        others = np.random.default_rng(seed).permutation(np.arange(len(split))[among])[:users]
         histories = [split.history(int(user), Holdout.TEST) for user in others]
         favorites = favorite_genres(split.catalogue, histories)
         asked = np.flatnonzero(favorites >= 0)
@@ -161,6 +168,7 @@ async def genre_agreement(
     composer: PromptComposer,
     engine: LLMEngine,
     reader: GenreReader | None,
+    blends: GenreBlends | None = None,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """How often each way of guessing names the genre that most items of the user's history have.
@@ -171,6 +179,7 @@ async def genre_agreement(
         composer: asks.
         engine: answers.
         reader: reads the tokens exactly, if anything can.
+        blends: of genres, if they were fitted; on none of these users.
         seed: of the intervals.
 
     Returns:
@@ -187,16 +196,31 @@ async def genre_agreement(
     if reader is not None:
         logits_E_G = reader.logits(reader.users(users_E_D, shown), model.joint_genre)
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
-    untaught = composer.template.config.injection is Injection.NONE
+    served = composer.template.config.injection
+    said: dict[Injection, np.ndarray] = {}
     for name, injection in LLM_VARIANTS.items():
-        if untaught and injection is not Injection.NONE:
-            continue
-        guessed = guesses[name] = np.zeros(len(quiz.favorites), dtype=np.int64)
-
-        async def ask(row: int, injection: Injection = injection, guessed: np.ndarray = guessed) -> None:
-            history = quiz.histories[row].tolist()
-            question = composer.favorite_genre(users_E_D[row], history, injection=injection)
-            guessed[row] = (await answer(engine, question)).argmax()
-
-        await each(ask, range(len(quiz.histories)))
+        if served is not Injection.NONE or injection is Injection.NONE:
+            said[injection] = await _asked(quiz, users_E_D, composer, engine, injection)
+            guesses[name] = said[injection].argmax(axis=1)
+    if blends is not None:
+        by_llm_E_G = said[served] if served in said else await _asked(quiz, users_E_D, composer, engine, served)
+        ranker = GenreRanker(composer, blends)
+        for name, answers in {BLENDED: [None] * len(by_llm_E_G), BLENDED_WITH_LLM: list(by_llm_E_G)}.items():
+            rows = zip(users_E_D, quiz.histories, answers, strict=True)
+            guesses[name] = np.asarray([ranker.probabilities(*row).argmax() for row in rows])
     return {name: share_estimate(guess == quiz.favorites, seed=seed) for name, guess in guesses.items()}
+
+
+async def _asked(
+    quiz: GenreQuiz, users_E_D: torch.Tensor, composer: PromptComposer, engine: LLMEngine, injection: Injection
+) -> np.ndarray:
+    """(E, G) the LLM's log-probabilities."""
+    log_probs_E_G = np.zeros((len(quiz.histories), len(composer.genres)))
+
+    async def ask(row: int) -> None:
+        history = quiz.histories[row].tolist()
+        question = composer.favorite_genre(users_E_D[row], history, injection=injection)
+        log_probs_E_G[row] = await answer(engine, question)
+
+    await each(ask, range(len(quiz.histories)))
+    return log_probs_E_G
