@@ -125,7 +125,7 @@ def _stream(
     """The answer without its sentence, the pieces of that, and the whole answer."""
 
     async def events() -> AsyncIterator[str]:
-        yield event(first, start.model_validate(response(), from_attributes=True))
+        yield event(first, start.model_validate(response().model_dump(include=set(start.model_fields))))
         async with aclosing(narration.pieces()) as pieces:
             async for piece in pieces:
                 yield event("token", Token(text=piece))

@@ -60,17 +60,15 @@ class Proof:
 
     Attributes:
         probabilities: (C,).
-        without: by item number what they are without it (C,).
+        without: by item number what they are without it (C,); only of items that were tried, none where time is short.
         ranker: whose all of them are.
         fallback: why they are not the LLM's.
-        in_time: whether there was time to try anything.
     """
 
     probabilities: np.ndarray
     without: Mapping[int, np.ndarray]
     ranker: Ranker
     fallback: Fallback | None
-    in_time: bool
 
     def effect(self, item: int, place: int) -> Effect | None:
         """Of an item on an alternative; None if it was not tried."""
@@ -135,7 +133,7 @@ class Prover:
                 persons = await self._persons(deployment, subject)
                 found = await self._local(subject, list(persons.values()))
         except TimeoutError:
-            return Proof(probabilities, {}, ranker, fallback, in_time=False)
+            return Proof(probabilities, {}, ranker, fallback)
         without = dict(zip(persons, found, strict=True))
         if answers is not None:
             tried = promising(subject.claims(probabilities), local, without)[: self._tried]
@@ -148,7 +146,7 @@ class Prover:
                     item: subject.explained.probabilities(persons[item], said)
                     for item, said in zip(tried, asked, strict=True)
                 }
-        return Proof(probabilities, without, ranker, fallback, in_time=True)
+        return Proof(probabilities, without, ranker, fallback)
 
     async def _persons(self, deployment: Deployment, subject: Subject) -> dict[int, Person]:
         """The person without each of the latest items, by item number."""

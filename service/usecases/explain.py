@@ -77,13 +77,11 @@ class Explanation:
         ranker: whose the probabilities are; None if there are none.
         fallback: why they are not the LLM's.
         user_vector: (d,) x_u; None for a user without history.
-        in_time: whether there was time to find out what speaks for something.
     """
 
     ranker: Ranker | None
     fallback: Fallback | None
     user_vector: torch.Tensor | None
-    in_time: bool
 
 
 @dataclass(frozen=True)
@@ -106,12 +104,14 @@ class ItemAnswer(Explanation):
         probability: that it comes next, of all in `among`.
         among: item numbers, it and the best others.
         evidence: items of the history without which it is less probable, what makes the most of it first.
+        tried: how many items of the history were tried.
     """
 
     item: int
     probability: float
     among: list[int]
     evidence: list[Evidence]
+    tried: int
 
 
 class Explainer:
@@ -152,7 +152,7 @@ class Explainer:
         history, person = await self._who(deployment, user_id, deadline)
         names = deployment.composer.genres
         if not names:
-            return GenreAnswer(None, None, None if person is None else person.vector, in_time=True, genres=[])
+            return GenreAnswer(None, None, None if person is None else person.vector, genres=[])
         items = {name: _with_genre(deployment, history.items, name) for name in names}
 
         def best(probabilities: np.ndarray) -> list[int]:
@@ -176,9 +176,7 @@ class Explainer:
             )
             for row in best(proof.probabilities)
         ]
-        return GenreAnswer(
-            proof.ranker, proof.fallback, None if person is None else person.vector, proof.in_time, genres=shares
-        )
+        return GenreAnswer(proof.ranker, proof.fallback, None if person is None else person.vector, genres=shares)
 
     async def item(self, deployment: Deployment, user_id: str, item_id: str, deadline: Deadline) -> ItemAnswer:
         """Why an item is for a user.
@@ -212,16 +210,16 @@ class Explainer:
             )
             proof = await self._prover.prove(deployment, subject, deadline)
         self._count(proof, "/explain/item")
-        evidence = [each for each in _evidence(proof, 0, history.items, others) if each.is_reason]
+        evidence = _evidence(proof, 0, history.items, others)
         return ItemAnswer(
             proof.ranker,
             proof.fallback,
             None if person is None else person.vector,
-            proof.in_time,
             item=item,
             probability=float(proof.probabilities[0]),
             among=among.tolist(),
-            evidence=_heaviest_first(evidence),
+            evidence=_heaviest_first([each for each in evidence if each.is_reason]),
+            tried=_tried(evidence),
         )
 
     def narrate_genres(self, deployment: Deployment, answer: GenreAnswer, deadline: Deadline) -> Narration:
@@ -235,7 +233,11 @@ class Explainer:
             return Narration("", text, None)
         cited = _cited(first.evidence)
         facts = genre_facts(
-            first.genre, domain, _titles(deployment, cited), has_items=bool(first.evidence), in_time=answer.in_time
+            first.genre,
+            domain,
+            _titles(deployment, cited),
+            has_items=bool(first.evidence),
+            tried=_tried(first.evidence),
         )
         return self._narrate(
             answer, facts, lambda: deployment.composer.explanation(vector, cited, first.genre), deadline
@@ -249,7 +251,7 @@ class Explainer:
             text = f"Nothing is known of this user yet; {quoted(title)} is as likely as it is popular."
             return Narration("", text, None)
         cited = _cited(answer.evidence)
-        facts = item_facts(title, domain, _titles(deployment, cited), answer.in_time)
+        facts = item_facts(title, domain, _titles(deployment, cited), answer.tried)
         return self._narrate(
             answer, facts, lambda: deployment.composer.item_explanation(vector, cited, answer.item), deadline
         )
@@ -284,7 +286,7 @@ class Explainer:
 
 def _by_popularity(interactions: np.ndarray) -> Proof:
     """For somebody of whom nothing is known."""
-    return Proof(popularity(interactions), {}, "popularity", "cold_user", in_time=True)
+    return Proof(popularity(interactions), {}, "popularity", "cold_user")
 
 
 def _evidence(proof: Proof, place: int, history: np.ndarray, items: Sequence[int]) -> list[Evidence]:
@@ -301,6 +303,10 @@ def _cited(evidence: Sequence[Evidence]) -> list[int]:
     """The reasons that make the most, oldest first."""
     reasons = _heaviest_first([each for each in evidence if each.is_reason])[:CITED_ITEMS]
     return [each.item for each in sorted(reasons, key=lambda each: each.place)]
+
+
+def _tried(evidence: Sequence[Evidence]) -> int:
+    return sum(each.effect is not None for each in evidence)
 
 
 def _titles(deployment: Deployment, items: Sequence[int]) -> list[str]:

@@ -84,7 +84,7 @@ class Facts:
         return f"{self.opening} {_enumerate([quoted(title) for title in self.cited])}." if self.cited else self.bare
 
 
-def genre_facts(genre: str, domain: Domain, cited: Sequence[str], has_items: bool, in_time: bool) -> Facts:
+def genre_facts(genre: str, domain: Domain, cited: Sequence[str], has_items: bool, tried: int) -> Facts:
     """Of the favourite genre of somebody with a history.
 
     Args:
@@ -92,25 +92,25 @@ def genre_facts(genre: str, domain: Domain, cited: Sequence[str], has_items: boo
         domain: how the catalogue is spoken of.
         cited: titles of the items that are reasons, oldest first.
         has_items: whether the history has any item of it.
-        in_time: whether there was time to find reasons.
+        tried: how many items of the history were tried.
     """
     statement = f"The favorite {domain.noun} genre of this user is {genre}"
     if not has_items:
         bare = f"{statement}, though nothing that this user has {domain.past} has this genre."
-    elif not in_time:
-        bare = f"{statement}; there was no time to find out what speaks for it."
+    elif not tried:
+        bare = f"{statement}; what speaks for it was not tried out."
     else:
-        bare = f"{statement}, but no single {domain.noun} that this user has {domain.past} makes it likelier."
+        bare = f"{statement}, though of {tried} items of the history that were tried none makes it likelier."
     return Facts(statement, bare, cited, domain)
 
 
-def item_facts(title: str, domain: Domain, cited: Sequence[str], in_time: bool) -> Facts:
+def item_facts(title: str, domain: Domain, cited: Sequence[str], tried: int) -> Facts:
     """Of an item for somebody with a history; arguments as in `genre_facts`."""
     statement = f"{quoted(title)} is for this user"
-    if in_time:
-        bare = f"No single {domain.noun} that this user has {domain.past} makes {quoted(title)} likelier."
+    if tried:
+        bare = f"Of {tried} items of the history that were tried none makes {quoted(title)} likelier for this user."
     else:
-        bare = f"There was no time to find out what speaks for {quoted(title)}."
+        bare = f"What speaks for {quoted(title)} was not tried out."
     return Facts(statement, bare, cited, domain)
 
 
