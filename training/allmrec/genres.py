@@ -9,7 +9,7 @@ Axes: E users, G genres, J joint size, Y1 what a prompt says of a user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from models.llm.token_interface import TokenInterface
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.llm import answer, each
-from models.recommending.genres import GenreRanker
+from models.recommending.genres import GenreRanker, genre_members
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.metrics import Estimate, share_estimate
 
@@ -138,12 +138,14 @@ class GenreQuiz:
         histories: E arrays of item numbers, before the test item.
         favorites: (E,) the genre that most items of each history have.
         taught: the favourites that `fit_genres` saw.
+        taken: (E,) test items.
     """
 
     user_ids: list[str]
     histories: list[np.ndarray]
     favorites: np.ndarray
     taught: np.ndarray
+    taken: np.ndarray
 
     @classmethod
     def of(cls, split: SequenceSplit, users: int, seed: int = 0, among: slice = UNTAUGHT) -> GenreQuiz:
@@ -154,7 +156,8 @@ class GenreQuiz:
         favorites = favorite_genres(split.catalogue, histories)
         asked = np.flatnonzero(favorites >= 0)
         user_ids = [split.user_ids[others[row]] for row in asked]
-        return cls(user_ids, [histories[row] for row in asked], favorites[asked], taught[taught >= 0])
+        kept = [histories[row] for row in asked]
+        return cls(user_ids, kept, favorites[asked], taught[taught >= 0], split.test[others[asked]])
 
     @property
     def is_empty(self) -> bool:
@@ -162,16 +165,15 @@ class GenreQuiz:
         return not len(self.favorites) or not len(self.taught)
 
 
-async def genre_agreement(
+async def genre_guesses(
     quiz: GenreQuiz,
     model: CatalogueModel,
     composer: PromptComposer,
     engine: LLMEngine,
     reader: GenreReader | None,
     blends: GenreBlends | None = None,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """How often each way of guessing names the genre that most items of the user's history have.
+) -> dict[str, np.ndarray]:
+    """The genre that each way of guessing names, of every user.
 
     Args:
         quiz: about whom.
@@ -180,10 +182,9 @@ async def genre_agreement(
         engine: answers.
         reader: reads the tokens exactly, if anything can.
         blends: of genres, if they were fitted; on none of these users.
-        seed: of the intervals.
 
     Returns:
-        By name the share with its 95 % interval; empty without genres.
+        By name (E,) rows of `Catalogue.genres`; empty without genres.
     """
     if len(model.catalogue.genres) < 2 or quiz.is_empty:
         return {}
@@ -208,7 +209,21 @@ async def genre_agreement(
         for name, answers in {BLENDED: [None] * len(by_llm_E_G), BLENDED_WITH_LLM: list(by_llm_E_G)}.items():
             rows = zip(users_E_D, quiz.histories, answers, strict=True)
             guesses[name] = np.asarray([ranker.probabilities(*row).argmax() for row in rows])
+    return guesses
+
+
+def genre_agreement(quiz: GenreQuiz, guesses: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Estimate]:
+    """How often each of `guesses` (E,) is the genre that most items of the user's history have."""
     return {name: share_estimate(guess == quiz.favorites, seed=seed) for name, guess in guesses.items()}
+
+
+def genre_foresight(
+    quiz: GenreQuiz, catalogue: Catalogue, guesses: Mapping[str, np.ndarray], seed: int = 0
+) -> dict[str, Estimate]:
+    """How often what the user took next, the test item, has the genre guessed (E,)."""
+    taken_E_G = genre_members(catalogue)[quiz.taken] > 0
+    rows = np.arange(len(taken_E_G))
+    return {name: share_estimate((guess >= 0) & taken_E_G[rows, guess], seed=seed) for name, guess in guesses.items()}
 
 
 async def _asked(

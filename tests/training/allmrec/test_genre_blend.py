@@ -23,7 +23,15 @@ from training.allmrec.genre_blend import (
     fit_genre_blends,
     genre_lessons,
 )
-from training.allmrec.genres import BLENDED, BLENDED_WITH_LLM, UNWEIGHED, WEIGHED, GenreQuiz, genre_agreement
+from training.allmrec.genres import (
+    BLENDED,
+    BLENDED_WITH_LLM,
+    UNWEIGHED,
+    WEIGHED,
+    GenreQuiz,
+    genre_agreement,
+    genre_guesses,
+)
 from training.data.splits import Holdout, SequenceSplit
 
 USERS, GENRES = 2000, 5
@@ -114,8 +122,8 @@ def test_the_fitted_blend_names_more_favourites_than_its_llm(split: SequenceSpli
             assert blends is not None
             assert blends.llm.validation["agreement"] >= blends.validation["counting"]
             quiz = GenreQuiz.of(split, 1000, among=UNWEIGHED)
-            shares = await genre_agreement(quiz, composer.model, composer, engine, None, blends)
-            return {name: share.mean for name, share in shares.items()}
+            guesses = await genre_guesses(quiz, composer.model, composer, engine, None, blends)
+            return {name: share.mean for name, share in genre_agreement(quiz, guesses).items()}
 
     shares = asyncio.run(measure())
     assert shares[BLENDED_WITH_LLM] > shares["A-LLMRec"] + 0.2
