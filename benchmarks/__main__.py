@@ -30,12 +30,13 @@ from models.bundle.store import load_bundle
 from models.llm.loading import EMBEDDED
 from service.settings import Settings
 from training.backbones.config import PRESETS
+from training.cli.main import Commands
 from training.evaluation.comparison import Bootstrap
 from training.evaluation.results import write_results
 from training.evaluation.seeds import aggregate
 from training.runs.loop import LoopConfig
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 
 BundleOption = Annotated[Path, typer.Option(help="Whose users and items the questions are about.")]
 SeedOption = Annotated[int, typer.Option(help="Draws users and candidates.")]

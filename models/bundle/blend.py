@@ -127,6 +127,8 @@ class Blends(Config):
         blend: without the LLM; also what serves when the LLM falls back, and what lies outside the LLM's window.
         llm: with the LLM's scores.
         llm_lift: what the LLM's scores are worth beside all others; None if too few users could be held out to say.
+        llm_lift_over_cf: what they are worth beside the first signal alone; None if that was not measured. An LLM that
+            is worth something here and nothing there knows what the other signals know too.
         retrieval: where the items come from that are ranked.
         genres: of favourite genres; None where none were fitted: bundles of earlier releases, and too few users.
     """
@@ -134,6 +136,7 @@ class Blends(Config):
     blend: Blend
     llm: Blend
     llm_lift: Lift | None
+    llm_lift_over_cf: Lift | None = None
     retrieval: Retrieval = Retrieval()
     genres: GenreBlends | None = None
 
@@ -146,4 +149,8 @@ class Blends(Config):
         line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
         if self.llm_lift.is_certain:
             return line
-        return f"{line}: no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"
+        line += ": no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"
+        over_cf = self.llm_lift_over_cf
+        if over_cf is None or not over_cf.is_certain:
+            return line
+        return f"{line}. It adds {over_cf.ndcg[0]:+.4f} to CF alone: the other signals know what it knows"

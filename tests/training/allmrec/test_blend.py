@@ -26,6 +26,15 @@ class Named(Ranker):
         return mask_padding(np.zeros(candidates_E_C.shape), candidates_E_C)
 
 
+class Knowing(Named):
+    """Knows something of the positive, which comes first; all of them know the same."""
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        scores = np.random.default_rng(0).standard_normal(candidates_E_C.shape)
+        scores[:, 0] += 1.5
+        return mask_padding(scores, candidates_E_C)
+
+
 def drawn(weights: dict[str, float], users: int = 1500, cold_weights: dict[str, float] | None = None) -> Scored:
     """Positives drawn from the softmax of weighted standard normal signals; other weights for unseen items."""
     rng = np.random.default_rng(0)
@@ -181,6 +190,20 @@ def test_twenty_users_are_enough_for_a_fit() -> None:
     signals = signals_of(tiny_contents(split))
     blends = asyncio.run(fit_blends(split, signals, [Named("allmrec", needs_llm=True)], BlendConfig()))
     assert blends.llm_lift is not None
+    assert blends.llm_lift_over_cf is not None
+
+
+def test_what_the_llm_adds_is_said_beside_cf_and_beside_everything() -> None:
+    """What another signal knows as well is a lift over CF, and none over the blend."""
+    split = tiny_split(users=300, items=60)
+    known = Knowing("similarity_mean")
+    config = BlendConfig(draws=1)
+    blends = asyncio.run(fit_blends(split, [Named("cf"), known], [Knowing("allmrec", needs_llm=True)], config))
+    assert blends.llm_lift is not None
+    assert blends.llm_lift_over_cf is not None
+    assert blends.llm_lift_over_cf.ndcg[1] > 0.1
+    assert blends.llm_lift.ndcg[0] < 0.05
+    assert "the other signals know what it knows" in blends.llm_in_words
 
 
 def test_nothing_is_recommended_for_being_unknown() -> None:
