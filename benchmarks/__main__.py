@@ -19,6 +19,7 @@ from benchmarks import claims as claims_benchmark
 from benchmarks import disturbed as disturbed_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
+from benchmarks import genres as genres_benchmark
 from benchmarks import importing as import_benchmark
 from benchmarks import overload as overload_benchmark
 from benchmarks import ranking as ranking_benchmark
@@ -163,6 +164,19 @@ def claims(
     rows = claims_benchmark.measure(settings, sample_users(loaded.model.histories, users, seed))
     llm = loaded.manifest.llm.name
     save("claims", {"llm": llm, "dtype": dtype, "users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
+    typer.echo(markdown(rows))
+
+
+@app.command()
+def genres(
+    bundle: BundleOption = DEMO,
+    dataset: Annotated[Path, typer.Option(help="What the bundle was fitted on.")] = Path("data/demo"),
+    users: Annotated[int, typer.Option(help="Who are fitted on, and as many others who are measured.")] = 500,
+    seed: SeedOption = 0,
+) -> None:
+    """How often a user's favourite genre is named, and one of the item taken next."""
+    torch.set_num_threads(1)
+    rows = genres_benchmark.measure(bundle, dataset, users, seed)
     typer.echo(markdown(rows))
 
 
