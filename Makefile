@@ -61,7 +61,7 @@ real-lm: $(VENV)/.real-lm
 	    --out runs/real-lm/$$name --bundle bundles/real-lm/$$name || exit; done
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

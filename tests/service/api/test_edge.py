@@ -253,6 +253,7 @@ def test_gzip_bodies_are_read(port: int) -> None:
         ("br", b"x", 415),
         ("deflate", zlib.compress(BODY), 415),
     ],
+    ids=["too large", "not gzip", "cut short", "brotli", "deflate"],
 )
 def test_what_cannot_be_unpacked_is_told(port: int, encoding: str, content: bytes, status: int) -> None:
     """Fifty megabytes packed into fifty kilobytes are unpacked as far as the limit goes."""
