@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -70,9 +71,15 @@ class Deployment:
         model = self.bundle.model
         return user_id if model.backbone.reads_users and user_id in model.histories else None
 
-    def questions(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> list[Asked]:
-        """What the LLM is asked of a user (d,) and candidates (W,), in each way that the blend weighs."""
-        return [WAYS[way](self.composer, user_vector, history, items) for way in self.lists.ways]
+    def questions(
+        self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray, ways: Sequence[str]
+    ) -> list[Asked]:
+        """What the LLM is asked of a user (d,) and candidates (W,), in each of some `ways`."""
+        return [WAYS[way](self.composer, user_vector, history, items) for way in ways]
+
+    def listed(self, history: np.ndarray) -> np.ndarray:
+        """The part of a history that a list of titles shows."""
+        return history[-self.bundle.manifest.prompt.title_list.history_items :]
 
     def prompted(self, history: np.ndarray) -> np.ndarray:
         """The part of a history that a prompt shows."""

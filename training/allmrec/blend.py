@@ -49,7 +49,9 @@ class BlendConfig(Config):
         seed: of negatives and folds.
     """
 
-    ways: tuple[Literal["allmrec", "title_likelihood"], ...] = Field(("allmrec", "title_likelihood"), min_length=1)
+    ways: tuple[Literal["allmrec", "title_likelihood", "user_encoder"], ...] = Field(
+        ("allmrec", "title_likelihood"), min_length=1
+    )
     title_list: TitleListConfig = TitleListConfig()
     users: int = Field(3000, gt=0)
     draws: int = Field(2, gt=0)
