@@ -27,12 +27,13 @@ from benchmarks.results import RELIABILITY, markdown, save
 from models.bundle.index import IndexKind
 from models.llm.loading import EMBEDDED
 from training.backbones.config import PRESETS
+from training.cli.main import Commands
 from training.evaluation.comparison import Bootstrap
 from training.evaluation.results import write_results
 from training.evaluation.seeds import aggregate
 from training.runs.loop import LoopConfig
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
 
 BundleOption = Annotated[Path, typer.Option(help="Whose users and items the questions are about.")]
 SeedOption = Annotated[int, typer.Option(help="Draws users and candidates.")]

@@ -109,7 +109,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one request: when it was sent, how long it took, and who answered."""
+    """What became of one request: when it was sent, how long it took, and who answered.
+
+    `status` is 0 where the connection was refused, cut or never made: no answer at all.
+    """
 
     at: float
     seconds: float
@@ -134,15 +137,20 @@ async def _send(client: Client, stream: Stream, seed: int) -> list[Seen]:
     rng = np.random.default_rng(seed)
     begun, seen = time.perf_counter(), list[Seen]()
 
-    async def one(number: int, at: float) -> None:
+    async def asked(number: int) -> tuple[int, dict[str, Any]]:
         if stream.bodies:
             body = {**stream.bodies[number % len(stream.bodies)], "timeout_ms": stream.timeout_ms}
-            status, answer = await client.ask("POST", "/recommend", body)
-            by = str(answer.get("ranker"))
-        else:
-            user_id = quote(stream.user_ids[number % len(stream.user_ids)])
-            status, answer = await client.ask("GET", f"/explain/genre?user_id={user_id}")
-            by = str(answer.get("sentence_source"))
+            return await client.ask("POST", "/recommend", body)
+        return await client.ask(
+            "GET", f"/explain/genre?user_id={quote(stream.user_ids[number % len(stream.user_ids)])}"
+        )
+
+    async def one(number: int, at: float) -> None:
+        try:
+            status, answer = await asked(number)
+        except (OSError, asyncio.IncompleteReadError):
+            status, answer = 0, {}
+        by = str(answer.get("ranker", answer.get("sentence_source")))
         seen.append(Seen(at, time.perf_counter() - begun - at, status, by, answer.get("fallback")))
 
     async with asyncio.TaskGroup() as group:

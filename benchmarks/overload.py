@@ -144,7 +144,8 @@ def row(load: str, seen: Sequence[Seen], seconds: float, timeout_ms: int) -> dic
         "fallback p50_ms": _ms(fell_back, 50),
         "503": len(refused),
         "503 p99_ms": _ms(refused, 99),
-        "other": sum(each.status not in (200, 503) for each in seen),
+        "no answer": sum(each.status == 0 for each in seen),
+        "other": sum(each.status not in (0, 200, 503) for each in seen),
     }
 
 

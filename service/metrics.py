@@ -170,6 +170,11 @@ class Metrics:
         """Count events that could not be stored, of which the client was told."""
         self.feedback_failures.inc(events)
 
+    def turned_away(self) -> None:
+        """Count a request that was refused before anything was made of it."""
+        self.shed.labels("requests").inc()
+        self.http_requests.labels("refused", 503).inc()
+
     def batch(self, requests: int) -> None:
         """Observe how many requests a forward pass of the LLM answers."""
         self.batch_requests.observe(requests)

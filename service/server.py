@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
+import socket
 import time
 from types import FrameType
 
@@ -10,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.connections import Bounds, server_options
+from service.api.pressure import Pressure
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -18,9 +22,15 @@ class LameDuckServer(uvicorn.Server):
     """Serves `app`. SIGTERM turns it into a lame duck first: not ready, but answering; then it drains and ends.
 
     A second signal, or Ctrl-C, skips the wait.
+
+    Attributes:
+        pressure: limits what comes in while the event loop is late.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        self._runtime: Runtime = app.state.runtime
+        self.pressure = Pressure(self._runtime.metrics.turned_away)
+        self._watch: asyncio.Task[None] | None = None
         bounds = Bounds.model_validate({name: getattr(settings, name) for name in Bounds.model_fields})
         super().__init__(
             uvicorn.Config(
@@ -29,12 +39,24 @@ class LameDuckServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=settings.shutdown_seconds,
-                **server_options(bounds),
+                **server_options(bounds, self.pressure),
             )
         )
-        self._runtime: Runtime = app.state.runtime
         self._lame_duck_seconds = settings.lame_duck_seconds
         self._leaving_since: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        self._watch = asyncio.create_task(self.pressure.watch(), name="pressure")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().shutdown(sockets)
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn."""

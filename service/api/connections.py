@@ -12,10 +12,15 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.api.pressure import Pressure
+
 KEPT_FILES = 128
 """Descriptors that are not for clients: the store, files, the LLM's processes."""
 GRACE_SECONDS = 1.0
 """The application answers a slow body itself; this much later the connection goes."""
+RETRY_SECONDS = 1
+QUIET = (b"/health/", b"/metrics")
+"""What is answered whatever the pressure: whoever operates the service must see it."""
 LEAST_READ_BYTES = 65_536
 """What a client must take of an answer that waits for it, in the time that it has to send a request."""
 
@@ -31,21 +36,23 @@ class Bounds(BaseModel, frozen=True):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 by httptools, within `bounds`.
+    """HTTP/1.1 by httptools, within `bounds`, under `pressure`.
 
     A request's headers and body must be there within a time of their first byte, headers within a size. A client that
     hardly reads what it asked for, so that it cannot be sent, is cut off. When there are too many connections, the one
-    that has been silent or unfinished for longest makes room; if all are being answered, the newcomer goes.
+    that has been silent or unfinished for longest makes room; if all are being answered, the newcomer goes. Requests
+    that the event loop has no time for are answered by 503 here, before anything is made of them.
     """
 
     bounds: ClassVar[Bounds] = Bounds()
+    pressure: ClassVar[Pressure] = Pressure()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
         self._since = time.monotonic()
         self._reading = False
-        self._too_large = False
+        self._too_large = self._refused = False
         self._head_bytes: int | None = 0
         self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -80,7 +87,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._too_large = True
             raise ValueError("the headers are too large")  # caught as a broken request is
         self._head_bytes, self._unread = None, 0
-        super().on_headers_complete()
+        free = (self.cycle is None or self.cycle.response_complete) and not self.expect_100_continue
+        self._refused = free and not self.url.startswith(QUIET) and not self.pressure.admits()
+        if not self._refused:
+            super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """See uvicorn: a problem instead of plain text."""
@@ -88,9 +98,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
-        super().on_body(body)
+        if not self._refused:
+            super().on_body(body)
         self._unread += len(body)
-        if self.cycle.response_complete and self._unread > self.bounds.max_body_bytes:
+        if (self._refused or self.cycle.response_complete) and self._unread > self.bounds.max_body_bytes:
             self.transport.close()  # it was told already
 
     def on_message_complete(self) -> None:
@@ -98,7 +109,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope.setdefault("state", {})["received"] = time.perf_counter()
         self._reading, self._head_bytes, self._since = False, 0, time.monotonic()
         self._unwatch()
-        super().on_message_complete()
+        if self._refused:
+            self._refused = False
+            keep = self.parser.should_keep_alive()
+            self._refuse(503, "too many requests at once: try again in a second", "Overloaded", keep)
+            self.on_response_complete()
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """See uvicorn."""
@@ -158,23 +175,28 @@ class BoundedProtocol(HttpToolsProtocol):
             slowest.transport.abort()
             self.connections.discard(slowest)
 
-    def _refuse(self, status: int, detail: str = "") -> None:
-        title = HTTPStatus(status).phrase
+    def _refuse(self, status: int, detail: str = "", title: str = "", keep: bool = False) -> None:
+        phrase = HTTPStatus(status).phrase
+        title = title or phrase
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail or title, "errors": []}
         content = json.dumps({**problem, "instance": "", "request_id": ""})
-        self.transport.write(
-            f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
-            f"content-length: {len(content)}\r\n\r\n{content}".encode()
+        later = f"retry-after: {RETRY_SECONDS}\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+        head = (
+            f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/problem+json\r\n{later}"
+            f"connection: {'keep-alive' if keep else 'close'}\r\ncontent-length: {len(content)}\r\n\r\n"
         )
-        self.transport.close()
+        bare = keep and self.parser.get_method() == b"HEAD"
+        self.transport.write((head if bare else head + content).encode())
+        if not keep:
+            self.transport.close()
 
 
-def protocol(bounds: Bounds) -> type[BoundedProtocol]:
-    """The protocol with these bounds, fewer connections where the process may not open so many files."""
+def protocol(bounds: Bounds, pressure: Pressure) -> type[BoundedProtocol]:
+    """The protocol under this pressure, with these bounds: fewer connections where fewer files may be open."""
     allowed = raise_file_limit() - KEPT_FILES
     most = max(16, min(bounds.max_connections, allowed))
     kept = bounds.model_copy(update={"max_connections": most})
-    return type("Protocol", (BoundedProtocol,), {"bounds": kept})
+    return type("Protocol", (BoundedProtocol,), {"bounds": kept, "pressure": pressure})
 
 
 def raise_file_limit() -> int:
@@ -189,6 +211,6 @@ def raise_file_limit() -> int:
     return soft
 
 
-def server_options(bounds: Bounds) -> dict[str, Any]:
+def server_options(bounds: Bounds, pressure: Pressure) -> dict[str, Any]:
     """What uvicorn is told of them."""
-    return {"http": protocol(bounds), "ws": "none", "timeout_keep_alive": bounds.keep_alive_seconds}
+    return {"http": protocol(bounds, pressure), "ws": "none", "timeout_keep_alive": bounds.keep_alive_seconds}

@@ -28,8 +28,6 @@ QUIET = (*HEALTH, "/metrics")
 ENCODINGS = ("identity", "gzip", "x-gzip", "")
 GZIP = 16 + zlib.MAX_WBITS
 MOST_DIGITS = 18
-LAG_SECONDS = 0.02
-LAG_INTERVAL_SECONDS = 0.1
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 
 
@@ -157,11 +155,10 @@ def _given(body: bytes, receive: Receive) -> Receive:
 
 
 class Capacity:
-    """Refuses what is too much for the service itself, at once: too many requests, or an event loop that lags.
+    """Refuses what is too much for the service itself, at once: more requests than it may have in hand.
 
-    A request counts once it is there: who sends half of one takes nobody's place. The lag is how long a request that
-    is there waited for the loop to come by; as in CoDel it may peak, but once it has not been small for an interval,
-    those that waited longer than the target are refused.
+    A request counts once it is there: who sends half of one takes nobody's place. What the event loop has no time for
+    is refused before, by `service.api.connections`.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int) -> None:
@@ -169,15 +166,13 @@ class Capacity:
         self._metrics = metrics
         self._max_requests = max_requests
         self._running = 0
-        self._looked_at = 0.0
-        self._high_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http" or scope["path"] in QUIET:
             await self._app(scope, receive, send)
             return
-        if self._running >= self._max_requests or self._lags(scope):
+        if self._running >= self._max_requests:
             self._metrics.shed.labels("requests").inc()
             answer = problem(scope, 503, "Overloaded", "too many requests at once: try again in a second")
             await answer(scope, receive, send)
@@ -187,17 +182,6 @@ class Capacity:
             await self._app(scope, receive, send)
         finally:
             self._running -= 1
-
-    def _lags(self, scope: Scope) -> bool:
-        now = time.perf_counter()
-        lag = now - scope["state"].get("received", now)
-        quiet = now - self._looked_at > LAG_INTERVAL_SECONDS
-        self._looked_at = now
-        if lag <= LAG_SECONDS:
-            self._high_since = None
-        elif self._high_since is None or quiet:
-            self._high_since = now
-        return self._high_since is not None and now - self._high_since > LAG_INTERVAL_SECONDS
 
 
 class Methods:

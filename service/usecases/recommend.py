@@ -28,6 +28,8 @@ from service.users.representations import Representations
 
 STORE_SHARE = 0.25
 """Of a request's time, how much Redis may take for the history, and again for the representation."""
+FEW_CANDIDATES = 50
+"""So many are ordered in less time than it takes to wake another thread."""
 
 
 class RecommendConfig(Config):
@@ -174,6 +176,8 @@ class Recommender:
         def find() -> Shortlist:
             return deployment.lists.retrieve(pool, user_vector, history)
 
+        if pool.candidates is not None and len(pool.candidates) <= FEW_CANDIDATES:
+            return find()
         return await asyncio.get_running_loop().run_in_executor(self._executor, find)
 
     def _pool(self, deployment: Deployment, query: Query, candidates: list[int] | None, history: UserHistory) -> Pool:

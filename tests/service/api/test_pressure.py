@@ -1,0 +1,148 @@
+"""What the event loop has no time for is refused before anything is made of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+
+from service.api.pressure import INTERVAL_SECONDS, Pressure
+from service.api.schemas.problem import Problem
+from tests.service.api.hosting import on_a_socket
+from tests.service.world import World, fake_engine
+
+
+class Loop:
+    """An event loop of which each admitted request takes its share, in a time of its own."""
+
+    def __init__(self, capacity: float) -> None:
+        self.backlog = 0.0
+        self._capacity = capacity
+        self.pressure = Pressure()
+
+    def run(self, offered: float, seconds: float) -> tuple[float, np.ndarray]:
+        """Admitted requests a second, and the backlog in seconds that each found."""
+        rng, found = np.random.default_rng(0), []
+        for _ in range(round(seconds / INTERVAL_SECONDS)):
+            for _ in range(rng.poisson(offered * INTERVAL_SECONDS)):
+                if self.pressure.admits():
+                    found.append(self.backlog)
+                    self.backlog += 1 / self._capacity
+            self.backlog = max(0.0, self.backlog - INTERVAL_SECONDS)
+            self.pressure.looked(self.backlog)
+        return len(found) / seconds, np.asarray(found)
+
+
+def test_nobody_is_refused_while_the_loop_is_on_time() -> None:
+    loop = Loop(capacity=200)
+    assert loop.run(offered=100, seconds=10)[0] == pytest.approx(100, rel=0.1)
+    assert loop.pressure.share == 0
+
+
+def test_a_burst_is_let_in() -> None:
+    pressure = Loop(capacity=200).pressure
+    assert all(pressure.admits() for _ in range(500))
+
+
+@pytest.mark.parametrize("times", [1.2, 2, 5, 20])
+def test_beyond_its_capacity_the_loop_is_kept_busy_and_nearly_on_time(times: float) -> None:
+    """RFC 8033 asks for no more: some tens of milliseconds in the middle, bounded at the end."""
+    loop = Loop(capacity=200)
+    loop.run(offered=200 * times, seconds=10)
+    admitted, backlog = loop.run(offered=200 * times, seconds=20)
+    assert 0.9 * 200 <= admitted <= 1.02 * 200
+    assert np.percentile(backlog, 50) <= 0.04
+    assert np.percentile(backlog, 99) <= 0.12
+
+
+def test_what_was_refused_under_pressure_is_let_in_soon_after() -> None:
+    loop = Loop(capacity=200)
+    loop.run(offered=4000, seconds=10)
+    assert loop.pressure.share > 0.9
+    loop.run(offered=100, seconds=8)
+    assert loop.run(offered=100, seconds=10)[0] == pytest.approx(100, rel=0.1)
+    assert loop.pressure.share < 0.001
+
+
+def test_every_refusal_is_told() -> None:
+    refused: list[None] = []
+    pressure = Pressure(lambda: refused.append(None))
+    for _ in range(10):
+        pressure.looked(1.0)
+    assert refused == [None] * sum(not pressure.admits() for _ in range(50))
+    assert refused
+
+
+@pytest.fixture(scope="module")
+def served(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pressure]]:
+    """Port of a service, and its pressure."""
+    settings = world.settings_for(tmp_path_factory.mktemp("pressed"))
+    with on_a_socket(settings, fake_engine(world)) as (port, server):
+        yield port, server.pressure
+
+
+BODY = {"user_id": "u0"}
+
+
+def test_who_is_refused_keeps_the_connection(served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A problem with `Retry-After`, whatever was sent; then all is as before on the same connection."""
+    port, pressure = served
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.post("/recommend", json=BODY).status_code == 200
+        monkeypatch.setattr(pressure, "admits", lambda: False)
+        for _ in range(3):
+            for answer in (client.post("/recommend", json=BODY), client.get("/users/u0")):
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"] == "1"
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert Problem.model_validate(answer.json()).title == "Overloaded"
+            assert client.head("/users/u0").status_code == 503
+            assert client.post("/feedback", content=iter([b"{", b"}"])).status_code == 503
+        assert client.get("/health/ready").status_code == 200
+        assert client.get("/metrics").status_code == 200
+        monkeypatch.undo()
+        assert client.post("/recommend", json=BODY).status_code == 200
+
+
+def test_who_wants_to_hang_up_is_hung_up_on(served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch) -> None:
+    port, pressure = served
+    monkeypatch.setattr(pressure, "admits", lambda: False)
+    answer = httpx.get(f"http://127.0.0.1:{port}/users/u0", headers={"connection": "close"})
+    assert answer.status_code == 503
+    assert answer.headers["connection"] == "close"
+
+
+def test_pipelined_requests_are_answered_in_their_order(
+    served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused does not overtake what is being answered."""
+    port, pressure = served
+    answers = iter([True, False, False])
+    monkeypatch.setattr(pressure, "admits", lambda: next(answers, True))
+    request = b"GET /users/u0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request + request.replace(b"Host: x", b"Connection: close\r\nHost: x"))
+        received = b""
+        while part := client.recv(65_536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.count(b"HTTP/1.1 ") == 2
+
+
+def test_refusals_are_counted(served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As work that was turned away, and as an answer by 503."""
+    port, pressure = served
+
+    def counted(name: str) -> float:
+        lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    shed, refused = 'allmrec_shed_total{reason="requests"}', 'allmrec_http_requests_total{code="503",route="refused"}'
+    before = counted(shed), counted(refused)
+    monkeypatch.setattr(pressure, "looked", lambda _: None)
+    monkeypatch.setattr(pressure, "share", 1.0)
+    assert httpx.get(f"http://127.0.0.1:{port}/users/u0").status_code == 503
+    assert (counted(shed), counted(refused)) == (before[0] + 1, before[1] + 1)
