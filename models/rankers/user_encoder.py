@@ -7,11 +7,13 @@ Axes: E users, C candidates, D CF size d, N items.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
 from models.catalogue import PADDING_ITEM
-from models.composer import PromptComposer
+from models.composer import Encoding, PromptComposer
 from models.engines.base import LLMEngine
 from models.rankers.base import Audience, Ranker
 from models.rankers.collaborative import candidate_logits
@@ -50,9 +52,28 @@ class UserEncoderRanker(Ranker):
         model = self._composer.model
         users_E_D = torch.zeros(len(users), model.cf_vectors.shape[1], device=model.cf_vectors.device)
 
-        async def ask(row: int) -> None:
-            question = self._composer.encoding(users.histories[row].tolist())
-            users_E_D[row] = model.encoded_user(await answer(self._engine, question))
-
-        await each(ask, np.flatnonzero(asked_E).tolist())
+        rows = np.flatnonzero(asked_E).tolist()
+        questions = [self._composer.encoding(users.histories[row].tolist()) for row in rows]
+        for row, states_1_H in zip(rows, await read_all(self._engine, questions), strict=True):
+            users_E_D[row] = model.encoded_user(states_1_H)
         return users_E_D
+
+
+async def read_all(
+    engine: LLMEngine, questions: Sequence[Encoding], on_read: Callable[[], None] = lambda: None
+) -> list[np.ndarray]:
+    """The states (P, H) that each of many questions asks for.
+
+    Args:
+        engine: reads prompts of like length together, so that little of what it computes is padding.
+        questions: in any order.
+        on_read: called after each.
+    """
+    found: list[np.ndarray] = [np.zeros(0, dtype=np.float32)] * len(questions)
+
+    async def ask(number: int) -> None:
+        found[number] = await answer(engine, questions[number])
+        on_read()
+
+    await each(ask, sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.token_ids)))
+    return found

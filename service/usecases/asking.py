@@ -16,7 +16,7 @@ from service.llm_gate import LLMGate
 from service.users.representations import Representations
 
 STORE_SHARE = 0.25
-"""Of the time that is left, how much Redis may take."""
+"""Of a request's time, how much Redis may take for the history, and again for each representation."""
 
 
 class Asking:

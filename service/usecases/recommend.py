@@ -22,12 +22,10 @@ from service.deployments.deployment import Deployment
 from service.llm_gate import FallbackError, LLMGate
 from service.metrics import Metrics
 from service.outcome import Fallback, RankedItem, Ranker, Recommendation
-from service.usecases.asking import Asking
+from service.usecases.asking import STORE_SHARE, Asking
 from service.users.histories import Histories, Sent, UserHistory
 from service.users.representations import Representations
 
-STORE_SHARE = 0.25
-"""Of a request's time, how much Redis may take for the history, and again for the representation."""
 FEW_CANDIDATES = 50
 """So many are ordered in less time than it takes to wake another thread."""
 

@@ -30,7 +30,7 @@ from models.engines.remembering import remembering
 from models.engines.transformers import in_process
 from models.llm.loading import LanguageModel
 from models.rankers.collaborative import candidate_logits
-from models.rankers.llm import answer, each
+from models.rankers.user_encoder import read_all
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.backbones.windows import Windows
 from training.data.splits import Holdout
@@ -126,32 +126,24 @@ def read_histories(
     sequences = [windows.items_of(chosen[place : place + 1])[0] for place in range(len(chosen))]
     questions = [composer.encodings(items[:-1].tolist()) for items in sequences]
     asked = [composer.encoding(history.tolist()) for history in held_out.users.histories]
-    states = asyncio.run(_answers([*questions, *asked], inputs.llm, run, answers))
+    states = asyncio.run(_states([*questions, *asked], inputs.llm, run, answers))
     # What is shown of a history are its latest titles.
-    targets = [items[len(items) - len(read) :] for items, read in zip(sequences, states, strict=False)]
-    device = inputs.model.cf_vectors.device
-    joined = [
-        torch.from_numpy(np.concatenate([np.zeros((0, inputs.llm.token_size), dtype=np.float32), *part])).to(device)
-        for part in (states[: len(questions)], states[len(questions) :])
-    ]
-    return Positions(joined[0], torch.from_numpy(np.concatenate(targets)).to(device)), joined[1]
+    targets = [items[len(items) - len(read) :] for items, read in zip(sequences, states[: len(sequences)], strict=True)]
+    nothing, device = np.zeros((0, inputs.llm.token_size), dtype=np.float32), inputs.model.cf_vectors.device
+    learned, asked_E_H = (np.concatenate([nothing, *part]) for part in (states[: len(targets)], states[len(targets) :]))
+    targets_P = np.concatenate([np.zeros(0, dtype=np.int64), *targets])
+    positions = Positions(torch.from_numpy(learned).to(device), torch.from_numpy(targets_P).to(device))
+    return positions, torch.from_numpy(asked_E_H).to(device)
 
 
-async def _answers(
+async def _states(
     questions: Sequence[Encoding], llm: LanguageModel, run: RunContext, answers: Path | None
 ) -> list[np.ndarray]:
-    """The states of all `questions`."""
-    found: list[np.ndarray] = [np.zeros(0, dtype=np.float32)] * len(questions)
+    """What the LLM says to all `questions`."""
     with run.progress() as bar:
         task = bar.add_task(f"{LABEL}: the LLM reads", total=len(questions))
         async with in_process(llm) as engine, remembering(engine, answers) as remembers:
-
-            async def ask(number: int) -> None:
-                found[number] = await answer(remembers, questions[number])
-                bar.advance(task)
-
-            await each(ask, range(len(questions)))
-    return found
+            return await read_all(remembers, questions, lambda: bar.advance(task))
 
 
 def fit_head(
