@@ -6,6 +6,7 @@ fill the prompt's slots.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,15 +46,15 @@ class Asked(Protocol):
         """
 
 
-class _Scored:
+class _Scored(ABC):
     """A question whose answer is how likely candidates are."""
 
     prompt: Prompt
     trie: Branching
 
+    @abstractmethod
     def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
         """(K,) log-probabilities of the candidates in the caller's order, from what an engine scored."""
-        raise NotImplementedError
 
     async def answer(self, engine: LLMEngine, due: float | None = None) -> np.ndarray:
         """See `Asked.answer`."""
