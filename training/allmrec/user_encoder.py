@@ -3,7 +3,8 @@
 The LLM reads the titles of a history as one list (`models.prompts.title_list`), untrained. A causal LM's state behind
 each title is that of the list so far, so that one pass over a window of a training sequence gives a position to learn
 from for each of its items. What is learned is the next item's softmax over the catalogue, with the frozen item vectors
-of CF space as its classes: new items, which stand there by their text, need no other training.
+of CF space as its classes: new items, which stand there by their text, need no other training. The backbone, which
+learned from far more than an LLM can read in this time, teaches its own distribution after the same history.
 
 Axes: P positions, B of a batch, M items that targets are told from, D CF size d, H the LLM's hidden size,
 E validation users.
@@ -51,6 +52,7 @@ class UserEncoderConfig(Config):
         prompts: at most this many lists are read by the LLM. Each has a position for every title that it shows.
         hidden_size: of the head's layer between.
         dropout: of that layer.
+        distillation: share of the loss that asks for the backbone's distribution instead of the item that followed.
         softmax_items: at most so many items are drawn for each batch, uniformly, that its targets are told from; all
             that were met in training if there are no more.
         learning_rate: of AdamW.
@@ -64,6 +66,7 @@ class UserEncoderConfig(Config):
     prompts: int = Field(4000, gt=0)
     hidden_size: int = Field(512, gt=0)
     dropout: float = Field(0.5, ge=0, lt=1)
+    distillation: float = Field(0.9, ge=0, le=1)
     softmax_items: int = Field(16384, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -80,10 +83,12 @@ class Positions:
     Attributes:
         states: (P, H) of the LLM after histories.
         targets: (P,) the items that followed.
+        teachers: (P, d) x_u of the same histories.
     """
 
     states: torch.Tensor
     targets: torch.Tensor
+    teachers: torch.Tensor
 
 
 def train_user_encoder(inputs: Stage2Inputs, config: UserEncoderConfig, run: StageRun, answers: Path) -> UserHead:
@@ -132,7 +137,12 @@ def read_histories(
     nothing, device = np.zeros((0, inputs.llm.token_size), dtype=np.float32), inputs.model.cf_vectors.device
     learned, asked_E_H = (np.concatenate([nothing, *part]) for part in (states[: len(targets)], states[len(targets) :]))
     targets_P = np.concatenate([np.zeros(0, dtype=np.int64), *targets])
-    positions = Positions(torch.from_numpy(learned).to(device), torch.from_numpy(targets_P).to(device))
+    histories, owners = [], []
+    for user, items, those in zip(windows.users[chosen], sequences, targets, strict=True):
+        histories += [items[:place] for place in range(len(items) - len(those), len(items))]
+        owners += [inputs.split.user_ids[user]] * len(those)
+    teachers = inputs.model.user_vectors(histories, owners).to(device).clone()
+    positions = Positions(torch.from_numpy(learned).to(device), torch.from_numpy(targets_P).to(device), teachers)
     return positions, torch.from_numpy(asked_E_H).to(device)
 
 
@@ -176,8 +186,10 @@ def fit_head(
 
     def loss(rows: np.ndarray) -> torch.Tensor:
         batch = torch.from_numpy(rows).to(items_N_D.device)
-        users_B_D, targets_B = head(learned.states[batch]), learned.targets[batch]
-        return softmax_loss(users_B_D, targets_B, items_N_D, drawn_items(met, config.softmax_items), len(met))
+        users_B_D, drawn_M = head(learned.states[batch]), drawn_items(met, config.softmax_items)
+        targets = softmax_loss(users_B_D, learned.targets[batch], items_N_D, drawn_M, len(met))
+        taught = distillation_loss(users_B_D, learned.teachers[batch], items_N_D[drawn_M])
+        return (1 - config.distillation) * targets + config.distillation * taught
 
     def validate() -> dict[str, float]:
         return mean_metrics(candidate_logits(head(asked_E_H), items_N_D, held_out.candidates.items))
@@ -185,6 +197,12 @@ def fit_head(
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     outcome = run.train(Task(head, optimizer, batches, loss, validate if len(held_out) else None), config.loop, LABEL)
     return head.requires_grad_(False), outcome
+
+
+def distillation_loss(users_B_D: torch.Tensor, teachers_B_D: torch.Tensor, items_M_D: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the users' softmax over M items to that of their teachers' vectors."""
+    taught_B_M = (teachers_B_D @ items_M_D.T).softmax(dim=1)
+    return -(taught_B_M * (users_B_D @ items_M_D.T).log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def drawn_items(met: torch.Tensor, count: int) -> torch.Tensor:

@@ -19,7 +19,9 @@ from tests.training.ground import COLOURS
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.user_encoder import (
     UserEncoderConfig,
+    distillation_loss,
     drawn_items,
+    fit_head,
     read_histories,
     softmax_loss,
     train_user_encoder,
@@ -29,7 +31,9 @@ from training.evaluation.held_out import HeldOut
 from training.runs.loop import LoopConfig
 from training.runs.stage_run import StageRun
 
-CONFIG = UserEncoderConfig(prompts=150, hidden_size=64, dropout=0.1, batch_size=64, loop=LoopConfig(epochs=25))
+CONFIG = UserEncoderConfig(
+    prompts=150, hidden_size=64, dropout=0.1, distillation=0.0, batch_size=64, loop=LoopConfig(epochs=25)
+)
 
 
 def colour_split(users: int = 100, seed: int = 0) -> SequenceSplit:
@@ -76,6 +80,8 @@ def test_every_title_of_a_list_is_a_position(inputs: Stage2Inputs) -> None:
     assert (learned.states.shape, asked.shape) == ((12, 32), (10, 32))
     chosen = np.random.default_rng(0).permutation(100)[:3]
     assert learned.targets.tolist() == [item for user in chosen for item in inputs.split.train[user][1:]]
+    watched = [inputs.split.train[user][: place + 1] for user in chosen for place in range(4)]
+    torch.testing.assert_close(learned.teachers, inputs.model.user_vectors(watched))
     shorter = replace(inputs.split, train=[items[:3] for items in inputs.split.train])
     fewer, _ = read_histories(replace(longer, split=shorter), held_out, config, stage(Path("nowhere")))
     torch.testing.assert_close(fewer.states, learned.states[[0, 1, 4, 5, 8, 9]], atol=1e-4, rtol=0)
@@ -110,3 +116,26 @@ def test_the_loss_is_a_softmax_over_the_catalogue() -> None:
     whole = softmax_loss(one, target, items, met, 40).exp()
     sampled = torch.stack([softmax_loss(one, target, items, drawn_items(met, 39), 40).exp() for _ in range(500)])
     assert abs(float(sampled.mean() - whole)) < 4 * float(sampled.std()) / 500**0.5
+
+
+def test_the_backbone_can_teach(inputs: Stage2Inputs, tmp_path: Path) -> None:
+    """With nothing else to learn from, the head is clearly nearer to the teacher than any one distribution for all."""
+    config = CONFIG.model_copy(update={"distillation": 1.0})
+    held_out = HeldOut.of(inputs.split, Holdout.VALIDATION, 0, 50)
+    learned, asked_E_H = read_histories(inputs, held_out, config, stage(tmp_path))
+    # What it teaches can be told by titles alone: a thing of the colour of all that came before.
+    taught = replace(learned, teachers=inputs.model.cf_vectors[learned.targets])
+    head, _ = fit_head(taught, held_out, asked_E_H, inputs.model, config, stage(tmp_path))
+    items_M_D = inputs.model.cf_vectors[1:]
+    reached = distillation_loss(head(learned.states), taught.teachers, items_M_D)
+    for_all = (taught.teachers @ items_M_D.T).softmax(dim=1).mean(dim=0)
+    assert reached < -(for_all * for_all.log()).sum() - 0.3
+
+
+def test_the_distillation_loss_is_least_at_the_teacher() -> None:
+    """There it is the teacher's entropy."""
+    torch.manual_seed(0)
+    teachers, items = torch.randn(5, 4), torch.randn(30, 4)
+    entropy = torch.distributions.Categorical(logits=teachers @ items.T).entropy().mean()
+    torch.testing.assert_close(distillation_loss(teachers, teachers, items), entropy)
+    assert distillation_loss(1.1 * teachers, teachers, items) > entropy
