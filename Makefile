@@ -50,9 +50,9 @@ results: | $(VENV)/.run
 
 llm2rec: | $(VENV)/.run
 	$(BIN)/allmrec-train llm2rec $(CATALOGUE) --llm $(LLM) --out $(LLM2REC) --config training/llm2rec/cpu.toml \
-	    --variant raw --variant csft --variant llm2rec
+	    --variant raw --variant csft --variant iem --variant llm2rec
 	$(BIN)/allmrec-train evaluate-encoder $(CATALOGUE) $(ELSEWHERE) --out $(LLM2REC)/compared --encoder minilm=embedded --set max_text_tokens=32 \
-	    $(foreach variant,raw csft llm2rec,--encoder $(LLM2REC)/$(variant)/encoder)
+	    $(foreach variant,raw csft iem llm2rec,--encoder $(LLM2REC)/$(variant)/encoder)
 
 real-lm: $(VENV)/.real-lm
 	$(BIN)/allmrec-train fetch-gemma --out data/gemma3-270m

@@ -92,8 +92,12 @@ class Blend(Config):
 
 
 def scarcity(interactions: np.ndarray, cold_below: float) -> np.ndarray:
-    """1 for an item without interactions, less the more it has."""
-    return 1.0 / (1.0 + interactions / (1.0 + cold_below))
+    """1 for an item that was met once or never, less the more it was.
+
+    Nothing may recommend an item for being unseen. Where all items of a catalogue were met by somebody, one that
+    nobody met in training is somebody's held-out item, and a fit that could tell it would.
+    """
+    return 1.0 / (1.0 + (np.maximum(interactions, 1) - 1) / (1.0 + cold_below))
 
 
 def standardised(scores_E_C: np.ndarray, centred: bool, mean: float, scale: float) -> np.ndarray:
@@ -113,12 +117,15 @@ class Blends(Config):
         blend: without the LLM; also what serves when the LLM falls back, and what lies outside the LLM's window.
         llm: with the LLM's scores.
         llm_lift: what the LLM's scores are worth beside all others; None if too few users could be held out to say.
+        llm_lift_over_cf: what they are worth beside the first signal alone; None if that was not measured. An LLM that
+            is worth something here and nothing there knows what the other signals know too.
         retrieval: where the items come from that are ranked.
     """
 
     blend: Blend
     llm: Blend
     llm_lift: Lift | None
+    llm_lift_over_cf: Lift | None = None
     retrieval: Retrieval = Retrieval()
 
     @property
@@ -130,4 +137,8 @@ class Blends(Config):
         line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
         if self.llm_lift.is_certain:
             return line
-        return f"{line}: no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"
+        line += ": no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"
+        over_cf = self.llm_lift_over_cf
+        if over_cf is None or not over_cf.is_certain:
+            return line
+        return f"{line}. It adds {over_cf.ndcg[0]:+.4f} to CF alone: the other signals know what it knows"

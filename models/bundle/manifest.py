@@ -15,7 +15,7 @@ from models.config import Config
 from models.errors import BundleError
 from models.prompts.template import PromptConfig
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MANIFEST = "manifest.json"
 
 

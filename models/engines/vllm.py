@@ -2,14 +2,15 @@
 
 The branching nodes of a request share its prompt as prefix, which vLLM's prefix cache computes once even when they
 arrive together: a node takes its blocks from the cache as soon as the node before it is scheduled. What is left is
-one prefill and a few short suffixes. vLLM runs the model in processes of its own; when they die, the engine turns
-unhealthy and starts them again with growing pauses.
+one prefill and a few short suffixes. vLLM runs the model in processes of its own; when they die or hang, the engine
+turns unhealthy and starts them again with growing pauses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -25,6 +26,7 @@ from pydantic import Field
 
 from models.config import Config
 from models.engines.base import check_prompt, warm_up_question
+from models.engines.silence import Silence
 from models.engines.text_stream import TextStream
 from models.errors import ConfigError, EngineError, OverloadedError
 from models.llm.checkpoint import fingerprint_checkpoint
@@ -66,6 +68,8 @@ class VLLMEngineConfig(Config):
         max_waiting: requests that may be under way; more are refused.
         restart_seconds: pause before a dead engine is started again; doubles while it keeps dying.
         max_restart_seconds: the longest pause. An engine that lives longer than that starts over at the shortest.
+        hang_seconds: an engine that is asked and says nothing for so long is killed and started again, and so is a
+            restart that takes this much longer than the first start.
     """
 
     llm: str = EMBEDDED
@@ -83,6 +87,7 @@ class VLLMEngineConfig(Config):
     max_waiting: int = Field(256, ge=1)
     restart_seconds: float = Field(1.0, gt=0)
     max_restart_seconds: float = Field(60.0, gt=0)
+    hang_seconds: float = Field(60.0, gt=0)
 
 
 class VLLMEngine:
@@ -103,6 +108,8 @@ class VLLMEngine:
         self._supervisor: asyncio.Task[None] | None = None
         self._request_ids = itertools.count()
         self._under_way = 0
+        self._start_seconds = 0.0
+        self._silence = Silence(config.hang_seconds)
 
     @property
     def healthy(self) -> bool:
@@ -120,7 +127,9 @@ class VLLMEngine:
             self.fingerprint = "dummy"
         else:
             self.fingerprint = await asyncio.to_thread(fingerprint_checkpoint, resolve(self.config.llm))
+        started = time.monotonic()
         await self._launch()
+        self._start_seconds = time.monotonic() - started
         self._supervisor = asyncio.create_task(self._supervise(), name="vllm-supervisor")
 
     async def close(self) -> None:
@@ -239,9 +248,11 @@ class VLLMEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         """One vLLM request. Closing the iterator, or cancelling its consumer, aborts it."""
         try:
+            self._silence.asked()
             request = llm.generate(engine_input, params, request_id=str(next(self._request_ids)))
             async with aclosing(request) as outputs:
                 async for output in outputs:
+                    self._silence.broken()
                     yield output
         except Exception as error:
             raise EngineError(f"vLLM failed on a request: {error or type(error).__name__}") from error
@@ -262,24 +273,45 @@ class VLLMEngine:
             self._under_way -= 1
 
     async def _supervise(self) -> None:
-        """Restart vLLM whenever it dies."""
+        """Restart vLLM whenever it dies, or hangs."""
         pause = self.config.restart_seconds
         while True:
             started = time.monotonic()
-            while self.healthy:
+            while self.healthy and not (self._under_way and self._silence.too_long):
                 await asyncio.sleep(_DEATH_POLL_SECONDS)
+            if self.healthy:
+                logger.error("llm_engine_hangs", silent_s=self.config.hang_seconds)
+                _kill_processes()
             logger.error("llm_engine_died", after_s=round(time.monotonic() - started, 1), restart_in_s=pause)
             if time.monotonic() - started > self.config.max_restart_seconds:
                 pause = self.config.restart_seconds
+            await self._shut_down_or_kill()
+            await asyncio.sleep(pause)
             try:
-                await self._shut_down()
-                await asyncio.sleep(pause)
-                await self._launch()
+                with self._or_kill():
+                    await self._launch()
             except Exception:
                 logger.exception("llm_engine_restart_failed")
             else:
                 logger.info("llm_engine_restarted")
             pause = min(2 * pause, self.config.max_restart_seconds)
+
+    async def _shut_down_or_kill(self) -> None:
+        try:
+            with self._or_kill():
+                await self._shut_down()
+        except Exception:
+            logger.exception("llm_engine_shutdown_failed")
+
+    @contextmanager
+    def _or_kill(self) -> Iterator[None]:
+        """Kill vLLM's processes when the block takes much longer than the first start: what waits for them fails."""
+        patience = self._start_seconds + self.config.hang_seconds
+        timer = asyncio.get_running_loop().call_later(patience, _kill_processes)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _launch(self) -> None:
         """Start and warm up vLLM's processes; requests are let in afterwards."""
@@ -299,6 +331,7 @@ class VLLMEngine:
         except BaseException:
             await asyncio.to_thread(llm.shutdown)
             raise
+        self._silence.broken()
         self._llm = llm
 
     async def _shut_down(self) -> None:
@@ -309,6 +342,13 @@ class VLLMEngine:
             llm.output_processor.propagate_error(EngineError("the LLM engine was stopped"))
             await asyncio.to_thread(llm.shutdown)
             llm.shutdown = lambda: None  # its destructor calls it again, at an end where modules are gone
+
+
+def _kill_processes() -> None:
+    """End vLLM's processes: those of the workers end with the one that started them."""
+    for child in multiprocessing.active_children():
+        if "EngineCore" in child.name:
+            child.kill()
 
 
 def _load(config: VLLMEngineConfig) -> AsyncLLM:

@@ -54,8 +54,9 @@ class SignalRanker(LocalRanker):
 def signal_rankers(tables: SignalTables) -> list[SignalRanker]:
     """All signals, computed from `tables`."""
     text, words, sequence = TextSimilarity(tables), WordOverlap(tables), Followed(tables)
+    at_least_once = np.maximum(tables.popularity, np.log(2.0))  # nothing tells an unseen item from one met once
     return [
-        SignalRanker("item_popularity", "Popularity of the item", lambda _, items: tables.popularity[items]),
+        SignalRanker("item_popularity", "Popularity of the item", lambda _, items: at_least_once[items]),
         SignalRanker(
             "neighbour_popularity", "Popularity of its like", lambda _, items: tables.neighbour_popularity[items]
         ),

@@ -34,6 +34,7 @@ async def get_about(runtime: RuntimeOf, deployment: DeploymentOf) -> About:
         sample_user_ids=deployment.sample_users(SAMPLE_USERS),
         ranker=runtime.settings.ranker,
         llm_lift=blends.llm_lift and Worth.of(blends.llm_lift),
+        llm_lift_over_cf=blends.llm_lift_over_cf and Worth.of(blends.llm_lift_over_cf),
         llm_in_words=blends.llm_in_words,
         signals=[
             Signal(id=signal.id, title=signal.title, lift=signal.lift and Worth.of(signal.lift)) for signal in signals

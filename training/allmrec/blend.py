@@ -10,7 +10,7 @@ Axes: E users, times draws of negatives, C candidates of which the first is the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -328,7 +328,11 @@ async def fit_blends(
     with_llm = fit.fit(
         always=sorted(kept), one_of=[ranker.id for ranker in llm if ranker.needs_llm], together=[(TITLES, TITLE_PRIOR)]
     )
-    return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of([ranker.id for ranker in llm]))
+    ids = [ranker.id for ranker in llm]
+    first = await score_signals(split, signals[:1], config.llm_users, 1, config.seed)
+    scores = {**first.scores, **{name: asked.scores[name] for name in ids}}
+    beside_cf = BlendFit(replace(asked, rankers=[*signals[:1], *llm], scores=scores), config)
+    return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of(ids), llm_lift_over_cf=beside_cf.lift_of(ids))
 
 
 def unfitted(signal: Ranker, llm: Sequence[Ranker], cold_below: float) -> Blends:
@@ -350,8 +354,10 @@ def worth(blends: Blends) -> dict[str, Any]:
     """For `metrics.json`: what each signal is worth, the LLM first, and the blends' validation metrics."""
     lifts = {signal.id: signal.lift.ndcg for signal in blends.blend.signals if signal.lift is not None}
     llm = {} if blends.llm_lift is None else {"llm": blends.llm_lift.ndcg}
+    over_cf = blends.llm_lift_over_cf
     return {
         "lift_ndcg": {**llm, **lifts},
+        "llm_over_cf": None if over_cf is None else over_cf.model_dump(mode="json"),
         "validation": blends.blend.validation,
         "recall@100": blends.retrieval.validation,
     }

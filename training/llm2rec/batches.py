@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,42 @@ from models.batching import consecutive
 
 POOL_BATCHES = 8
 """So many batches share what is sorted by length: enough to save most of the padding, and to mix."""
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Rows of a batch, what seeds all that is random about them, and to how many processes they are dealt out.
+
+    Attributes:
+        rows: numbers of all rows.
+        seed: of the batch.
+        index: which of the processes this one is.
+        count: of processes that have rows.
+    """
+
+    rows: np.ndarray
+    seed: tuple[int, int, int] = (0, 0, 0)
+    index: int = 0
+    count: int = 1
+
+    @property
+    def mine(self) -> slice:
+        """Which of the rows are computed here."""
+        return slice(self.index, None, self.count)
+
+    def part(self, index: int, count: int, weights: np.ndarray | None = None) -> tuple[Dealt | None, float]:
+        """As `Task.part`; the first has all rows where they do not go round.
+
+        Args:
+            index: the process.
+            count: of processes.
+            weights: what each row counts in the loss; all alike if not given.
+        """
+        if len(self.rows) < count:
+            return (self, 1.0) if index == 0 else (None, 0.0)
+        part = replace(self, index=index, count=count)
+        counted = np.ones(len(self.rows)) if weights is None else weights
+        return part, float(counted[part.mine].sum() / counted.sum())
 
 
 class Padded(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 
 from models.errors import DataError
 from training.data.splits import Holdout
-from training.llm2rec.batches import Padded, mixed_batches, padded
+from training.llm2rec.batches import Dealt, Padded, mixed_batches, padded
 from training.llm2rec.config import CSFTConfig
 from training.llm2rec.corpus import Corpus, Sentence
 from training.llm2rec.model import TitleHead, next_token_losses
@@ -55,9 +55,16 @@ class CSFT:
             rng = epoch_rng(self._seed, epoch)
             return mixed_batches(self._lengths, rng, most_padded=self._config.batch_tokens)
 
+        def sentences_of(rows: np.ndarray) -> list[Sentence]:
+            return [self._sentences[domain][row] for domain, row in self._places[rows].tolist()]
+
         def loss(rows: np.ndarray) -> torch.Tensor:
-            sentences = [self._sentences[domain][row] for domain, row in self._places[rows].tolist()]
-            return sentence_losses(model, head, sentences).mean()
+            return sentence_losses(model, head, sentences_of(rows)).mean()
+
+        def part(rows: np.ndarray, index: int, count: int) -> tuple[np.ndarray | None, float]:
+            targets = np.asarray([sum(sentence.targets) for sentence in sentences_of(rows)])
+            dealt, share = Dealt(rows).part(index, count, targets)
+            return None if dealt is None else rows[dealt.mine], share
 
         def validate() -> dict[str, float]:
             lengths = np.asarray([len(sentence.ids) for sentence in validation])
@@ -65,7 +72,7 @@ class CSFT:
             losses = [sentence_losses(model, head, [validation[row] for row in rows]) for rows in parts]
             return {"log_likelihood": -float(torch.cat(losses).mean())}
 
-        return Task(weights, optimizer, batches, loss, validate if validation else None)
+        return Task(weights, optimizer, batches, loss, validate if validation else None, part)
 
     def validation_sentences(self) -> list[Sentence]:
         """Validation items after their histories, of users spread evenly over all domains."""

@@ -5,13 +5,13 @@ both ways, blanked tokens of a text are read off the positions before them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.prompts.titles import encode_plain
-from training.llm2rec.batches import Padded, mixed_batches, padded
+from training.llm2rec.batches import Dealt, Padded, mixed_batches, padded
 from training.llm2rec.config import MNTPConfig
 from training.llm2rec.corpus import Corpus
 from training.llm2rec.model import TitleHead, next_token_losses
@@ -19,13 +19,6 @@ from training.runs.loop import Task, epoch_rng
 
 BLANK = "_"
 """Of LLMs without a token for masks."""
-
-
-class Blanked(NamedTuple):
-    """Rows of a batch, and what seeds their blanks."""
-
-    rows: np.ndarray
-    seed: tuple[int, int, int]
 
 
 class MNTP:
@@ -43,21 +36,27 @@ class MNTP:
         self._lengths = np.asarray([len(ids) for ids in self._texts])
         self._blank = blank_token(corpus.tokenizer)
 
-    def task(self, model: Any, weights: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Task[Blanked]:
+    def task(self, model: Any, weights: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Task[Dealt]:
         """What the loop drives."""
         head = TitleHead(model, self._corpus.vocabulary)
 
-        def batches(epoch: int) -> Sequence[Blanked]:
+        def batches(epoch: int) -> Sequence[Dealt]:
             rows = mixed_batches(self._lengths, epoch_rng(self._seed, epoch), most_rows=self._config.batch_size)
-            return [Blanked(chosen, (self._seed, epoch, index)) for index, chosen in enumerate(rows)]
+            return [Dealt(chosen, (self._seed, epoch, index)) for index, chosen in enumerate(rows)]
 
-        def loss(batch: Blanked) -> torch.Tensor:
-            texts = [self._texts[row] for row in batch.rows]
+        def blanked(batch: Dealt) -> list[np.ndarray]:
+            """Drawn for all rows, whoever computes them."""
             rng = np.random.default_rng(batch.seed)
-            blanks = [blanks_of(len(text), self._config.blanked, rng) for text in texts]
-            return mntp_loss(model, head, texts, blanks, self._blank)
+            return [blanks_of(len(self._texts[row]), self._config.blanked, rng) for row in batch.rows]
 
-        return Task(weights, optimizer, batches, loss)
+        def loss(batch: Dealt) -> torch.Tensor:
+            texts = [self._texts[row] for row in batch.rows[batch.mine]]
+            return mntp_loss(model, head, texts, blanked(batch)[batch.mine], self._blank)
+
+        def part(batch: Dealt, index: int, count: int) -> tuple[Dealt | None, float]:
+            return batch.part(index, count, np.asarray([mask.sum() for mask in blanked(batch)]))
+
+        return Task(weights, optimizer, batches, loss, part=part)
 
 
 def mntp_loss(

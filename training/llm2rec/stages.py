@@ -85,13 +85,15 @@ class LLM2Rec:
             run.start()
             domain = self.corpus.domains[0]
             record = {"llm": self.config.llm, "stages": list(chain), "domains": self.corpus.names}
-            write_encoder(
-                self.model(chain),
-                self.tokenizer,
-                run.directory / ENCODER_FOLDER,
-                max_tokens=self.config.max_text_tokens,
-                record=record,
-                probes=item_texts(domain.split.catalogue, self.config.texts)[1:],
+            run.alone(
+                lambda: write_encoder(
+                    self.model(chain),
+                    self.tokenizer,
+                    run.directory / ENCODER_FOLDER,
+                    max_tokens=self.config.max_text_tokens,
+                    record=record,
+                    probes=item_texts(domain.split.catalogue, self.config.texts)[1:],
+                )
             )
             run.finish({stage.value: each.metrics for stage, each in zip(chain, done, strict=True)})
         return run.directory / ENCODER_FOLDER
@@ -127,7 +129,7 @@ class LLM2Rec:
         task = self._stage(config).task(model, tuning.weights, optimizer)
         outcome = run.train(task, config.loop, f"llm2rec {'-'.join(chain)}")
         weights = {name: tensor.contiguous() for name, tensor in tuning.weights.state_dict().items()}
-        save_file(weights, run.directory / WEIGHTS_FILE)
+        run.alone(lambda: save_file(weights, run.directory / WEIGHTS_FILE))
         run.write_curve(outcome.curve, f"LLM2Rec, {stage.value}")
         run.finish(outcome.summary)
         return run

@@ -61,6 +61,22 @@ class Processes:
         for parameter, gradient, held in zip(trained, gradients, summed[: len(trained)].tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if held else None
 
+    def deal_in(self, own_P_H: torch.Tensor, rows: int) -> torch.Tensor:
+        """The (B, H) rows of a batch that was dealt out, of which this process has every `count`-th, P of them.
+
+        Gradients go back to the process that has the row, summed over all.
+
+        Args:
+            own_P_H: this process's, in their order; each process has one at least.
+            rows: of the batch, B.
+        """
+        from torch.distributed.nn.functional import all_gather  # noqa: PLC0415 - where there are several
+
+        most = -(-rows // self.count)
+        missing = own_P_H.new_zeros(most - len(own_P_H), own_P_H.shape[1])
+        parts = all_gather(torch.cat([own_P_H, missing]))  # type: ignore[no-untyped-call]
+        return torch.stack(parts, dim=1).flatten(0, 1)[:rows]
+
     def gather(self, value: Value) -> list[Value]:
         """What each process has, in their order."""
         if self.count == 1:

@@ -51,6 +51,9 @@ class About(BaseModel):
     llm_lift: Worth | None = Field(
         description="What the LLM's scores add to the blend without them; null if nobody could be held out to say."
     )
+    llm_lift_over_cf: Worth | None = Field(
+        description="What they add to collaborative filtering alone; null if that was not measured."
+    )
     llm_in_words: str = Field(description="The same for people.")
     signals: list[Signal] = Field(description="Of the blend without the LLM, what it would miss most first.")
     sources: list[str] = Field(description="Where candidates come from: cf, followed, text.")

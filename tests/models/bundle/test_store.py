@@ -256,7 +256,7 @@ def test_a_killed_export_leaves_the_old_bundle_in_place(tmp_path: Path) -> None:
 def test_the_manifest_is_plain_json(bundle: Path) -> None:
     """Nothing in it needs this project to be read."""
     content = json.loads((bundle / MANIFEST).read_text())
-    assert content["schema_version"] == 4
+    assert content["schema_version"] == 5
     assert content["prompt"]["domain"] == {"noun": "movie", "verb": "watch", "past": "watched"}
     assert set(content["files"]) == {
         path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST

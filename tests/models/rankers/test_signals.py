@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from models.bundle.blend import Blend, SignalWeight, scarcity, standardised
 from models.rankers.base import Audience, Ranker, mask_padding
@@ -24,6 +25,14 @@ class TestEverySignal(RankerSuite):
     def ranker(self, name: str) -> Ranker:
         tables = tiny_contents(tiny_split()).signals
         return next(ranker for ranker in signal_rankers(tables) if ranker.id == name)
+
+
+def test_popularity_does_not_tell_the_unseen_from_what_was_met_once() -> None:
+    tables = tiny_contents(tiny_split()).signals
+    counts = np.log1p(np.array([0, 0, 1, 2, 9]))
+    ranker = signal_rankers(replace(tables, popularity=counts))[0]
+    scores = ranker.compute(Audience([""], [np.array([4])], torch.zeros(1, 1)), np.array([[1, 2, 3, 4]]))[0]
+    assert scores[0] == scores[1] < scores[2] < scores[3]
 
 
 class TestTexts:
@@ -100,14 +109,14 @@ class TestBlend:
         return SignalWeight(id=name, title=name, centred=False, **fields)
 
     def test_logits_are_the_formula(self) -> None:
-        """(w + v s)(x - mean)/scale + b s, by hand for an item with 3 interactions and one with none."""
+        """(w + v s)(x - mean)/scale + b s, by hand for an item with 4 interactions and one with none."""
         blend = Blend(
             signals=(self.signal("a", mean=1.0, scale=2.0, weight=3.0, scarcity_weight=-1.0),),
             cold_below=2.0,
             scarcity_bias=-0.5,
         )
-        found = blend.logits({"a": np.array([[5.0, 2.0]])}, np.array([[3, 0]]))
-        assert scarcity(np.array([3, 0]), 2.0).tolist() == [0.5, 1.0]
+        found = blend.logits({"a": np.array([[5.0, 2.0]])}, np.array([[4, 0]]))
+        assert scarcity(np.array([4, 1, 0]), 2.0).tolist() == [0.5, 1.0, 1.0]
         assert found[0] == pytest.approx([(3 - 0.5) * 2.0 - 0.25, (3 - 1) * 0.5 - 0.5])
 
     def test_log_probabilities_are_centred_among_the_candidates(self) -> None:

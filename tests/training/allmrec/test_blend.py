@@ -26,6 +26,15 @@ class Named(Ranker):
         return mask_padding(np.zeros(candidates_E_C.shape), candidates_E_C)
 
 
+class Knowing(Named):
+    """Knows something of the positive, which comes first; all of them know the same."""
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        scores = np.random.default_rng(0).standard_normal(candidates_E_C.shape)
+        scores[:, 0] += 1.5
+        return mask_padding(scores, candidates_E_C)
+
+
 def drawn(weights: dict[str, float], users: int = 1500, cold_weights: dict[str, float] | None = None) -> Scored:
     """Positives drawn from the softmax of weighted standard normal signals; other weights for unseen items."""
     rng = np.random.default_rng(0)
@@ -181,6 +190,30 @@ def test_twenty_users_are_enough_for_a_fit() -> None:
     signals = signals_of(tiny_contents(split))
     blends = asyncio.run(fit_blends(split, signals, [Named("allmrec", needs_llm=True)], BlendConfig()))
     assert blends.llm_lift is not None
+    assert blends.llm_lift_over_cf is not None
+
+
+def test_what_the_llm_adds_is_said_beside_cf_and_beside_everything() -> None:
+    """What another signal knows as well is a lift over CF, and none over the blend."""
+    split = tiny_split(users=300, items=60)
+    known = Knowing("similarity_mean")
+    config = BlendConfig(draws=1)
+    blends = asyncio.run(fit_blends(split, [Named("cf"), known], [Knowing("allmrec", needs_llm=True)], config))
+    assert blends.llm_lift is not None
+    assert blends.llm_lift_over_cf is not None
+    assert blends.llm_lift_over_cf.ndcg[1] > 0.1
+    assert blends.llm_lift.ndcg[0] < 0.05
+    assert "the other signals know what it knows" in blends.llm_in_words
+
+
+def test_nothing_is_recommended_for_being_unseen() -> None:
+    """Though half of the held-out items are unseen, and a twentieth of the candidates: as good as what was met once."""
+    scored = drawn({"a": 1.0})
+    interactions = np.random.default_rng(0).choice([0, 1, 5, 50], scored.interactions.shape, p=[0.05, 0.35, 0.4, 0.2])
+    interactions[::2, 0] = 0
+    blend = BlendFit(replace(scored, interactions=interactions, cold=interactions[:, 0] <= 1), BlendConfig()).fit()
+    logits = blend.logits({"a": np.tile(np.linspace(-2, 2, 5)[:, None], (1, 2))}, np.tile([0, 1], (5, 1)))
+    assert np.array_equal(logits[:, 0], logits[:, 1])
 
 
 def test_nothing_is_recommended_for_being_unknown() -> None:

@@ -26,6 +26,9 @@ from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.train import train_backbone
+from training.llm2rec.config import LLM2RecConfig
+from training.llm2rec.corpus import Domain
+from training.llm2rec.stages import LLM2Rec
 from training.pretraining.pretrain import pretrain
 from training.runs.distributed import processes
 from training.runs.loop import LoopConfig
@@ -53,6 +56,7 @@ def main(folder: Path) -> None:
     train_stage1(split, trained, stage1, run)
 
     train_on_prompts(folder)
+    train_llm2rec(folder)
     together = len(processes().gather(0))
     processes().alone(lambda: (folder / "processes").write_text(str(together)))
 
@@ -71,6 +75,31 @@ def train_on_prompts(folder: Path) -> None:
     pretraining = small()
     run = StageRun(folder / "pretrain", pretraining, 0, {}, CONSOLE)
     pretrain(pretraining, load_tokenizer("embedded"), run)
+
+
+def train_llm2rec(folder: Path) -> None:
+    """Its stages, with nine texts of a batch for two."""
+    llm = folder / "llm"
+    processes().alone(lambda: save_llm(llm))
+    loop = {"max_steps": 4}
+    config = LLM2RecConfig.model_validate(
+        {
+            "llm": str(llm),
+            "max_title_tokens": 16,
+            "max_text_tokens": 16,
+            "csft": {"batch_tokens": 128, "lora": {"dropout": 0.0}, "loop": {**loop, "monitor": "log_likelihood"}},
+            "mntp": {"batch_size": 9, "lora": {"dropout": 0.0}, "loop": loop},
+            "contrastive": {"batch_size": 9, "dropout": 0.0, "lora": {"dropout": 0.0}, "loop": loop},
+        }
+    )
+    LLM2Rec([Domain("tiny", tiny_split())], config, folder / "llm2rec", CONSOLE).encoder()
+
+
+def save_llm(folder: Path) -> None:
+    """A random OPT."""
+    loaded = tiny_llm()
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
 
 
 if __name__ == "__main__":

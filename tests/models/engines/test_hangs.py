@@ -1,0 +1,145 @@
+"""vLLM that hangs is killed and started again: when it is asked, when it starts, when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.engines import vllm as engine_module
+from models.engines.base import warm_up_question
+from models.engines.silence import Silence
+from models.engines.vllm import VLLMEngine, VLLMEngineConfig
+from models.errors import EngineError
+
+pytestmark = pytest.mark.anyio
+HANG = 0.2
+
+
+class HungError(Exception):
+    """What a call ends with when the process that it waits for is killed."""
+
+
+class Processes:
+    """Stands in for vLLM: engines answer until they are told to hang, and hung calls fail when processes are killed.
+
+    Attributes:
+        starts: how many engines were started.
+        hang: "answers", "start" or "end": what hangs next, once.
+    """
+
+    def __init__(self) -> None:
+        self.starts, self.kills = 0, 0
+        self.hang = ""
+        self.current: SimpleNamespace | None = None
+
+    def load(self, _: VLLMEngineConfig) -> Any:
+        self.starts += 1
+        if self.hang == "start":
+            self._wait()
+        self.current = llm = SimpleNamespace(errored=False, output_handler=None)
+        llm.model_config = SimpleNamespace(dtype=torch.float32)
+        llm.output_processor = SimpleNamespace(propagate_error=lambda _: None)
+        llm.shutdown = self._shutdown
+        llm.generate = lambda _input, params, **_: self._answers(llm, params)
+        return llm
+
+    def kill(self) -> None:
+        self.kills += 1
+        self.hang = ""
+        if self.current is not None:
+            self.current.errored = True
+
+    def _shutdown(self) -> None:
+        if self.hang == "end":
+            self._wait()
+
+    def _wait(self) -> None:
+        before = self.kills
+        while self.kills == before:
+            time.sleep(0.01)
+        raise HungError
+
+    async def _answers(self, llm: Any, params: Any) -> AsyncIterator[Any]:
+        while self.hang == "answers":
+            await asyncio.sleep(0.01)
+        if llm.errored:
+            raise HungError
+        logprobs = {token: SimpleNamespace(logprob=-1.0) for token in params.logprob_token_ids}
+        yield SimpleNamespace(outputs=[SimpleNamespace(logprobs=[logprobs])])
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Processes:
+    pytest.importorskip("vllm")
+    made = Processes()
+    monkeypatch.setattr(engine_module, "_load", made.load)
+    monkeypatch.setattr(engine_module, "_kill_processes", made.kill)
+    return made
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def answers(engine: VLLMEngine) -> bool:
+    """Whether the engine answers."""
+    try:
+        scores = await engine.score(*warm_up_question(engine.token_size))
+    except EngineError:
+        return False
+    return all(np.all(each == -1.0) for each in scores)
+
+
+@pytest.mark.parametrize("what", ["answers", "start", "end"])
+async def test_what_hangs_is_killed_and_comes_back(what: str, fake: Processes) -> None:
+    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, restart_seconds=0.01, load_format="dummy"))
+    await engine.start()
+    assert await answers(engine)
+    fake.hang = what
+    if what == "answers":
+        assert not await answers(engine)
+    else:
+        assert fake.current is not None
+        fake.current.errored = True
+    await until(lambda: fake.kills > 0 and engine.healthy)
+    assert await answers(engine)
+    await engine.close()
+
+
+async def test_an_engine_that_nobody_asks_is_left_alone(fake: Processes) -> None:
+    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, load_format="dummy"))
+    await engine.start()
+    await asyncio.sleep(3 * HANG)
+    assert await answers(engine)
+    assert (fake.starts, fake.kills) == (1, 0)
+    await engine.close()
+
+
+async def test_silence_is_that_of_who_is_asked_again_and_again() -> None:
+    now = 0.0
+    silence = Silence(60, clock=lambda: now)
+    silence.asked()
+    now = 600
+    silence.asked()
+    assert not silence.too_long, "nobody asked for long, so nobody could hear that it was silent"
+    for later in range(610, 670, 10):
+        now = later
+        silence.asked()
+    now = 661
+    assert silence.too_long
+    silence.broken()
+    assert not silence.too_long
