@@ -15,17 +15,21 @@ import typer
 from benchmarks import backbone_scale as backbone_scale_benchmark
 from benchmarks import backbones as backbones_benchmark
 from benchmarks import blends as blends_benchmark
+from benchmarks import claims as claims_benchmark
 from benchmarks import disturbed as disturbed_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
+from benchmarks import genres as genres_benchmark
 from benchmarks import importing as import_benchmark
 from benchmarks import overload as overload_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
-from benchmarks.questions import Asked, Questionnaire
+from benchmarks.questions import Asked, Questionnaire, sample_users
 from benchmarks.results import RELIABILITY, markdown, save
 from models.bundle.index import IndexKind
+from models.bundle.store import load_bundle
 from models.llm.loading import EMBEDDED
+from service.settings import Settings
 from training.backbones.config import PRESETS
 from training.cli.main import Commands
 from training.evaluation.comparison import Bootstrap
@@ -49,6 +53,7 @@ def every(context: typer.Context) -> None:
         ranking()
         service()
         explanations()
+        claims()
         filters()
 
 
@@ -133,6 +138,45 @@ def explanations(
     asked = Questionnaire(bundle, EMBEDDED).users(1 + users, seed)
     rows = explanations_benchmark.measure(bundle, engine, dtype, asked)
     save("explanations", {"users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
+    typer.echo(markdown(rows))
+
+
+@app.command()
+def claims(
+    bundle: BundleOption = DEMO,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    users: Annotated[int, typer.Option(help="How many are asked about.")] = 100,
+    seconds: Annotated[int, typer.Option(help="For an explanation: more than the service gives, for large LLMs.")] = 60,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """How often what explanations claim holds, once what they name is taken out of the history.
+
+    The LLM is the bundle's, whichever that is.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = Settings(
+        _env_file=None, bundle=bundle, engine=engine, dtype=dtype, log_level="error", explain_timeout_ms=seconds * 1000
+    )
+    loaded = load_bundle(bundle)
+    rows = claims_benchmark.measure(settings, sample_users(loaded.model.histories, users, seed))
+    llm = loaded.manifest.llm.name
+    save("claims", {"llm": llm, "dtype": dtype, "users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
+    typer.echo(markdown(rows))
+
+
+@app.command()
+def genres(
+    bundle: BundleOption = DEMO,
+    dataset: Annotated[Path, typer.Option(help="What the bundle was fitted on.")] = Path("data/demo"),
+    users: Annotated[int, typer.Option(help="Who are fitted on, and as many others who are measured.")] = 500,
+    seed: SeedOption = 0,
+) -> None:
+    """How often a user's favourite genre is named, and one of the item taken next."""
+    torch.set_num_threads(1)
+    rows = genres_benchmark.measure(bundle, dataset, users, seed)
     typer.echo(markdown(rows))
 
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from benchmarks.service import Served
 from service.settings import Settings
+from service.usecases.effects import Effect
 from service.usecases.explain import CITED_ITEMS
 
 
 def measure(bundle: Path, engine: str, dtype: str, user_ids: Sequence[str]) -> list[dict[str, Any]]:
     """One row about `user_ids` but the first, who is there to warm up.
 
-    Titles are told to the LLM if an item of the first genre is in the user's history; others get the facts.
+    Titles are told to the LLM if the first genre is less probable without an item; others get the facts.
     """
     with TemporaryDirectory() as folder:
         redis = Path(folder) / "redis"
@@ -56,10 +57,11 @@ def _ask(client: httpx.Client, user_id: str) -> dict[str, Any]:
     started = time.perf_counter()
     answer = client.get("/explain/genre", params={"user_id": user_id}).raise_for_status().json()
     genres = answer["genres"]
-    titles = {item["title"] for item in genres[0]["evidence"][:CITED_ITEMS]} if genres else set()
+    effects = [item["effect"] for item in genres[0]["evidence"] if item["effect"]] if genres else []
+    reasons = [effect for effect in effects if Effect(**effect).is_reason]
     return {
         "seconds": time.perf_counter() - started,
         "by_llm": answer["sentence_source"] == "llm",
-        "told": len(titles),
+        "told": min(len(reasons), CITED_ITEMS),
         "quoted": answer["sentence"].count('"') // 2,
     }

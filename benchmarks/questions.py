@@ -12,6 +12,7 @@ import torch
 
 from models.bundle.store import load_bundle
 from models.composer import PromptComposer, Question
+from models.histories import UserHistories
 from models.llm.loading import load_config, load_tokenizer
 from models.prompts.titles import TitleTokens
 
@@ -49,9 +50,7 @@ class Questionnaire:
 
     def users(self, count: int, seed: int) -> list[str]:
         """`count` users, or all if there are fewer."""
-        user_ids = sorted(self._model.histories.user_ids())
-        chosen = np.random.default_rng(seed).permutation(len(user_ids))[:count]
-        return [user_ids[row] for row in chosen]
+        return sample_users(self._model.histories, count, seed)
 
     def ask(self, count: int, candidates: int, seed: int) -> list[Asked]:
         """`count` questions: the longer half of the users, each with `candidates` random items to rank."""
@@ -74,3 +73,10 @@ class Questionnaire:
         titles = [self._model.catalogue.titles[item] for item in items]
         tokens = TitleTokens(self._tokenizer, titles, self._max_title_tokens)
         return [str(self._tokenizer.decode(tokens[row])) for row in range(len(tokens))]
+
+
+def sample_users(histories: UserHistories, count: int, seed: int) -> list[str]:
+    """`count` users, or all if there are fewer."""
+    user_ids = sorted(histories.user_ids())
+    chosen = np.random.default_rng(seed).permutation(len(user_ids))[:count]
+    return [user_ids[row] for row in chosen]

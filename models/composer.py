@@ -262,8 +262,24 @@ class PromptComposer:
         """
         row = self.genres.index(genre)
         layout = self.template.explanation(self.titles.of(history), self._genre_tokens[row])
-        table = self.model.joint_item
-        prompt = self._fill(layout, user_vector, table[list(history)], self.model.joint_genre[row : row + 1])
+        return self._draft(layout, user_vector, history, self.model.joint_genre[row : row + 1])
+
+    @torch.inference_mode()
+    def item_explanation(self, user_vector: torch.Tensor, history: Sequence[int], item: int) -> Draft:
+        """The draft of why an item is for this user; as `explanation`.
+
+        Args:
+            user_vector: (d,) x_u.
+            history: the items that speak for it, oldest first.
+            item: its number.
+        """
+        layout = self.template.item_explanation(self.titles.of(history), self.titles[item])
+        return self._draft(layout, user_vector, history, self.model.joint_item[item : item + 1])
+
+    def _draft(
+        self, layout: PromptLayout, user_vector: torch.Tensor, history: Sequence[int], explained: torch.Tensor
+    ) -> Draft:
+        prompt = self._fill(layout, user_vector, self.model.joint_item[list(history)], explained)
         told = history[len(history) - layout.shown :]
         items = {as_quoted(self.model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])

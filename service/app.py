@@ -38,6 +38,7 @@ from service.metrics import Metrics
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
 from service.stores.create import create_stores
+from service.usecases.effects import Prover
 from service.usecases.explain import ExplainConfig, Explainer
 from service.usecases.recommend import RecommendConfig, Recommender
 from service.users.histories import Histories
@@ -220,9 +221,16 @@ async def _build(
     explainer = Explainer(
         histories,
         representations,
+        Prover(representations, llm_gate, executor, settings.explain_tries, settings.reserve_ms),
         llm_gate,
         metrics,
-        ExplainConfig(max_tokens=settings.explain_tokens, reserve_ms=settings.reserve_ms),
+        ExplainConfig(
+            max_tokens=settings.explain_tokens,
+            reserve_ms=settings.reserve_ms,
+            window=settings.window,
+            retrieve=settings.retrieve,
+            ranker=settings.ranker,
+        ),
     )
     await _warm_up(deployment, llm_gate, settings.window)
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))

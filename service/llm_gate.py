@@ -22,7 +22,7 @@ from service.outcome import Fallback
 
 logger = structlog.get_logger(__name__)
 
-Work = Literal["recommend", "genres", "sentence"]
+Work = Literal["recommend", "genres", "items", "effects", "sentence"]
 WORK: tuple[Work, ...] = get_args(Work)
 
 
@@ -70,12 +70,8 @@ class LLMGate:
         started = self._clock()
         await self._answer(questions, None)
         now = self._clock()
-        for work in ("recommend", "genres"):
+        for work in ("recommend", "genres", "items"):
             self._lanes[work].pace.took(now - started, now)
-
-    async def choose(self, compose: Callable[[], Asked], seconds: float, work: Work = "recommend") -> np.ndarray:
-        """The (K,) log-probabilities of the choices of a question; as `ask`."""
-        return (await self.ask(lambda: [compose()], seconds, work))[0]
 
     async def ask(
         self, compose: Callable[[], Sequence[Asked]], seconds: float, work: Work = "recommend"
@@ -83,7 +79,7 @@ class LLMGate:
         """What the LLM says to each question, see `Asked.answer`.
 
         Args:
-            compose: makes the questions, about the same candidates; runs in the executor.
+            compose: makes the questions; runs in the executor.
             seconds: time for all of it.
             work: what it is for.
 
@@ -101,7 +97,7 @@ class LLMGate:
                     answers = await self._answer(questions, due)
         except Exception as error:
             raise self._fallback(error) from error
-        self._metrics.candidates_scored.inc(max(question.candidates for question in questions))
+        self._metrics.candidates_scored.inc(sum(question.candidates for question in questions))
         return answers
 
     async def _answer(self, questions: Sequence[Asked], due: float | None) -> list[np.ndarray]:
@@ -117,7 +113,7 @@ class LLMGate:
         """What the LLM makes of a draft, piece by piece, see `models.writing`. Closing the iterator frees the LLM.
 
         Raises:
-            FallbackError: as `choose`; pieces may have been given before.
+            FallbackError: as `ask`; pieces may have been given before.
         """
         self._require(seconds)
         lane, due = self._lanes["sentence"], self._clock() + seconds

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import (
     REGISTRY,
@@ -33,8 +33,8 @@ StoreFailure = Literal["unreachable", "late", "refused"]
 STORE_FAILURES: tuple[StoreFailure, ...] = ("unreachable", "late", "refused")
 Shed = Literal["llm_inflight", "llm_queue", "requests"]
 SHED: tuple[Shed, ...] = ("llm_inflight", "llm_queue", "requests")
-Answer = Literal["/recommend", "/explain/genre"]
-ANSWERS: tuple[Answer, ...] = ("/recommend", "/explain/genre")
+Answer = Literal["/recommend", "/explain/genre", "/explain/item"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
 """The routes whose answers the LLM takes part in."""
 
 LAG_INTERVAL_SECONDS = 0.1
@@ -93,7 +93,9 @@ class Metrics:
             self.shed.labels(cause)
 
     def _define_llm(self) -> None:
-        self.candidates_scored = self._counter("allmrec_candidates_scored_total", "Items and genres scored by the LLM.")
+        self.candidates_scored = self._counter(
+            "allmrec_candidates_scored_total", "Items and genres scored by the LLM, in each question."
+        )
         self.engine_healthy = self._gauge("allmrec_engine_healthy", "Whether the LLM engine can be asked: 1 or 0.")
         self.queue_requests = self._gauge(
             "allmrec_llm_queue_requests", "Requests that wait for the LLM or are under way there."

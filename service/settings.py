@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the blend's ranking.")
     explain_timeout_ms: int = Field(10_000, gt=0, description="Time for an explanation.")
     explain_tokens: int = Field(48, gt=0, description="Longest explanation, quoted titles aside, in LLM tokens.")
+    explain_tries: int = Field(
+        8, ge=0, le=32, description="Items of a history without which the LLM is asked again, to tell what they do."
+    )
 
     tenant: str = Field("default", min_length=1, max_length=64, description="Whose users these are, in a shared Redis.")
     redis_url: SecretStr | None = Field(

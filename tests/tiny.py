@@ -16,7 +16,7 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from models.alignment.projection import TokenProjector
 from models.alignment.user_head import UserHead
 from models.backbones import create_backbone
-from models.bundle.blend import Blend, Blends, Lift, SignalWeight
+from models.bundle.blend import Blend, Blends, GenreBlends, Lift, SignalWeight
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
@@ -25,6 +25,7 @@ from models.llm.checkpoint import fingerprint
 from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
 from models.rankers.of_model import WAYS
+from models.recommending.genres import GenreSignals
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
 
@@ -168,4 +169,15 @@ def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blen
         for name in ("cf", "words_best", *llm)
     ]
     without = Blend(signals=tuple(signals[:2]), cold_below=2.0)
-    return Blends(blend=without, llm=without.model_copy(update={"signals": tuple(signals)}), llm_lift=lift)
+    with_llm = without.model_copy(update={"signals": tuple(signals)})
+    return Blends(blend=without, llm=with_llm, llm_lift=lift, genres=tiny_genre_blends())
+
+
+def tiny_genre_blends() -> GenreBlends:
+    """Every signal weighs the same."""
+    signals = tuple(
+        SignalWeight(id=name, title=title, centred=True, mean=0.0, scale=1.0, weight=1.0, scarcity_weight=0.0)
+        for name, title in GenreSignals.TITLES.items()
+    )
+    local = tuple(signal for signal in signals if signal.id in GenreSignals.LOCAL)
+    return GenreBlends(blend=Blend(signals=local, cold_below=0.0), llm=Blend(signals=signals, cold_below=0.0))

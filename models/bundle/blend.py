@@ -110,6 +110,20 @@ def standardised(scores_E_C: np.ndarray, centred: bool, mean: float, scale: floa
     return np.where(real, (values_E_C - mean) / scale, 0.0)
 
 
+class GenreBlends(Config):
+    """How genres are weighed, whose signals are in `models.recommending.genres`: no genre counts as little known.
+
+    Attributes:
+        blend: without the LLM; also what serves when the LLM falls back.
+        llm: with the LLM's probabilities.
+        validation: by name a figure on validation users, out of fold.
+    """
+
+    blend: Blend
+    llm: Blend
+    validation: dict[str, float] = Field(default_factory=dict)
+
+
 class Blends(Config):
     """The two blends that a bundle is served with, each fitted for itself.
 
@@ -120,6 +134,7 @@ class Blends(Config):
         llm_lift_over_cf: what they are worth beside the first signal alone; None if that was not measured. An LLM that
             is worth something here and nothing there knows what the other signals know too.
         retrieval: where the items come from that are ranked.
+        genres: of favourite genres; None where none were fitted: bundles of earlier releases, and too few users.
     """
 
     blend: Blend
@@ -127,6 +142,7 @@ class Blends(Config):
     llm_lift: Lift | None
     llm_lift_over_cf: Lift | None = None
     retrieval: Retrieval = Retrieval()
+    genres: GenreBlends | None = None
 
     @property
     def llm_in_words(self) -> str:

@@ -80,13 +80,11 @@ class Manifest(Origin):
 
     def serialise(self) -> bytes:
         """The one byte sequence that this manifest is written as."""
-        content = self.model_dump(mode="json", exclude={"checksum"})
-        content["checksum"] = hashlib.sha256(_canonical(content)).hexdigest()
-        return json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True).encode()
+        return _written(self.model_dump(mode="json", exclude={"checksum"}))
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """Read and verify the manifest alone.
+    """Read and verify the manifest alone; what an earlier release did not write yet has its default.
 
     Raises:
         BundleError: it is missing, damaged or of another schema version.
@@ -94,7 +92,8 @@ def load_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     try:
         data = path.read_bytes()
-        version = json.loads(data).get("schema_version")
+        content = json.loads(data)
+        version = content.get("schema_version")
         if version != SCHEMA_VERSION:
             raise BundleError(f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}: export again")
         manifest = Manifest.model_validate_json(data)
@@ -102,9 +101,15 @@ def load_manifest(directory: Path) -> Manifest:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, AttributeError, ValidationError) as error:
         raise BundleError(f"{path}: damaged, not a manifest: restore or export the bundle again") from error
-    if data != manifest.serialise():
+    if data != _written({name: value for name, value in content.items() if name != "checksum"}):
         raise BundleError(f"{path}: damaged, its checksum does not match: restore or export the bundle again")
     return manifest
+
+
+def _written(content: dict[str, Any]) -> bytes:
+    """`content` with its checksum, as files have it."""
+    checksum = hashlib.sha256(_canonical(content)).hexdigest()
+    return json.dumps({**content, "checksum": checksum}, indent=2, ensure_ascii=False, sort_keys=True).encode()
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

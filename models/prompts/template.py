@@ -147,11 +147,33 @@ class PromptTemplate:
         Raises:
             PromptTooLongError: the context is too small even without a history.
         """
-        answer = [*genre, *self._close_quote, *self._because]
+        return self._explained(history, genre, self._genres, self._genre_answer, injection)
+
+    def item_explanation(
+        self,
+        history: Sequence[TokenIds],
+        item: TokenIds,
+        injection: Injection | None = None,
+    ) -> PromptLayout:
+        """The prompt whose free continuation explains a recommended item, likewise from the recommendation prompt.
+
+        Raises:
+            PromptTooLongError: the context is too small even without a history.
+        """
+        return self._explained(history, item, self._request, self._answer, injection)
+
+    def _explained(
+        self,
+        history: Sequence[TokenIds],
+        choice: TokenIds,
+        request: TokenIds,
+        answer: TokenIds,
+        injection: Injection | None,
+    ) -> PromptLayout:
+        given = [*choice, *self._close_quote, *self._because]
         shown = self.config.shown(history)
         quotes = sum(len(self._open_quote) + len(title) + len(self._close_quote) for title in shown)
-        room = EXPLANATION_TOKENS + quotes
-        return self._build(history, [genre], self._genres, self._genre_answer, injection, answer, room)
+        return self._build(history, [choice], request, answer, injection, given, EXPLANATION_TOKENS + quotes)
 
     def _build(
         self,

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api.middleware import HEALTH
-from service.api.schemas.explain import GenreStart, GenreToken
+from service.api.schemas.explain import GenreStart, ItemStart, Token
 from service.api.schemas.problem import Problem
 
 REFERENCE = "#/components/schemas/{model}"
-REFERRED: tuple[type[BaseModel], ...] = (Problem, GenreStart, GenreToken)
+REFERRED: tuple[type[BaseModel], ...] = (Problem, GenreStart, ItemStart, Token)
 """What is referred to by name alone."""
 SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The API key as a bearer token."},

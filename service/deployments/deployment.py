@@ -15,6 +15,8 @@ from models.catalogue import Catalogue
 from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
 from models.rankers.of_model import WAYS
+from models.recommending.explained import ExplainedGenres, ExplainedItems
+from models.recommending.genres import GenreRanker
 from models.recommending.shortlist import ListRanker
 
 SAMPLE_HISTORY = 5
@@ -28,19 +30,23 @@ class Deployment:
         bundle: verified and fitting the engine's LLM.
         composer: asks about its users and items.
         lists: ranks what was retrieved for a user.
+        genres: explains a user's favourite genres.
         variant: its name in answers and metrics.
     """
 
     bundle: Bundle
     composer: PromptComposer
     lists: ListRanker
+    genres: ExplainedGenres
     variant: str
 
     @classmethod
     def build(cls, bundle: Bundle, engine: LLMEngine, variant: str) -> Deployment:
         """Derive from `bundle` what answering with `engine` needs."""
         composer = PromptComposer(bundle.model, bundle.manifest.prompt, engine.tokenizer, engine.context_length)
-        return cls(bundle, composer, ListRanker(bundle.model, bundle.manifest.blends), variant)
+        blends = bundle.manifest.blends
+        genres = ExplainedGenres(composer, GenreRanker(composer, blends.genres))
+        return cls(bundle, composer, ListRanker(bundle.model, blends), genres, variant)
 
     @property
     def version(self) -> str:
@@ -81,9 +87,9 @@ class Deployment:
         """The part of a history that a list of titles shows."""
         return history[-self.bundle.manifest.prompt.title_list.history_items :]
 
-    def prompted(self, history: np.ndarray) -> np.ndarray:
-        """The part of a history that a prompt shows."""
-        return self.bundle.manifest.prompt.shown(history)
+    def among(self, items: np.ndarray) -> ExplainedItems:
+        """What explains which of a window of items (W,) a user gets."""
+        return ExplainedItems(self.composer, self.lists, items)
 
     def sample_users(self, count: int) -> list[str]:
         """Ids of some users with a history worth a look."""

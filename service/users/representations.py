@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -97,6 +98,22 @@ class Representations:
     def _keep(self, key: bytes, vector: torch.Tensor) -> None:
         self._put(key, vector.cpu().numpy().astype("<f4").tobytes())
         self._local.put(key, vector)
+
+    async def apart(
+        self, deployment: Deployment, histories: Sequence[np.ndarray], user_id: str | None = None
+    ) -> list[torch.Tensor]:
+        """x_u (d,) of histories that nobody has and that will not come again: computed, not kept.
+
+        Args:
+            deployment: whose backbone.
+            histories: of item numbers, oldest first.
+            user_id: whose they would be; nobody known if not given.
+        """
+        user_id = deployment.known_to_backbone(user_id)
+        users = None if user_id is None else [user_id] * len(histories)
+        recent = [deployment.recent(history) for history in histories]
+        loop = asyncio.get_running_loop()
+        return list((await loop.run_in_executor(self._executor, deployment.model.user_vectors, recent, users)).float())
 
     def _put(self, key: bytes, value: bytes) -> None:
         """Nobody waits for the cache to take it. Where it does not keep up, it does without."""

@@ -97,7 +97,7 @@ async def load(
                 async for _ in gate.write(lambda: Draft(cast("Any", None), []), 10, timeout):
                     pass
             else:
-                await gate.choose(lambda: cast("Question", Nothing()), timeout, work)
+                await gate.ask(lambda: [cast("Question", Nothing())], timeout, work)
         except FallbackError as error:
             fallback = error.reason
         outcomes.append(Outcome(arrived - begun, loop.time() - arrived, fallback))
@@ -246,7 +246,7 @@ def test_who_left_is_not_scored() -> None:
         loop, gate = asyncio.get_running_loop(), gate_to(ScriptedEngine(1, 1.0, depth=1))
 
         def ask() -> asyncio.Task[np.ndarray]:
-            return asyncio.create_task(gate.choose(lambda: cast("Question", Nothing()), 60.0))
+            return asyncio.create_task(gate.ask(lambda: [cast("Question", Nothing())], 60.0))
 
         asks = [ask() for _ in range(10)]
         await asyncio.sleep(0.1)

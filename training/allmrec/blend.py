@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from models.bundle.blend import Blend, Blends, Lift, SignalWeight, scarcity, standardised
+from models.bundle.blend import Blend, Blends, GenreBlends, Lift, SignalWeight, scarcity, standardised
 from models.config import Config
 from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Ranker
 from models.rankers.of_model import TITLE_PRIOR, TITLES
+from training.allmrec.genre_blend import GenreBlendConfig
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
@@ -47,6 +48,7 @@ class BlendConfig(Config):
             at most `cold_cost`.
         cold_cost: share of all users' NDCG@10 that may be given up for cold items.
         seed: of negatives and folds.
+        genres: how genres are weighed.
     """
 
     ways: tuple[Literal["allmrec", "title_likelihood", "user_encoder"], ...] = Field(
@@ -60,6 +62,7 @@ class BlendConfig(Config):
     cold_weights: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0)
     cold_cost: float = Field(0.005, ge=0)
     seed: int = 0
+    genres: GenreBlendConfig = GenreBlendConfig()
 
 
 @dataclass(frozen=True)
@@ -350,6 +353,13 @@ def unfitted(signal: Ranker, llm: Sequence[Ranker], cold_below: float) -> Blends
     return Blends(blend=blend([signal]), llm=blend([signal, *llm]), llm_lift=None)
 
 
+def genre_figures(genres: GenreBlends) -> dict[str, float]:
+    """For `metrics.json`: how often favourites are named, on validation users."""
+    blended = {"blend": genres.blend.validation, "llm_blend": genres.llm.validation}
+    named = {f"{name}.{key}": value for name, figures in blended.items() for key, value in figures.items()}
+    return {**genres.validation, **named}
+
+
 def worth(blends: Blends) -> dict[str, Any]:
     """For `metrics.json`: what each signal is worth, the LLM first, and the blends' validation metrics."""
     lifts = {signal.id: signal.lift.ndcg for signal in blends.blend.signals if signal.lift is not None}
@@ -360,4 +370,5 @@ def worth(blends: Blends) -> dict[str, Any]:
         "llm_over_cf": None if over_cf is None else over_cf.model_dump(mode="json"),
         "validation": blends.blend.validation,
         "recall@100": blends.retrieval.validation,
+        "genres": {} if blends.genres is None else genre_figures(blends.genres),
     }

@@ -27,14 +27,14 @@ from models.recommending.serving import Serving
 from models.recommending.shortlist import ListRanker
 from models.threads import one_thread
 from training.allmrec.blend import BlendConfig, fit_blends
-from training.allmrec.genres import GenreQuiz, genre_agreement
+from training.allmrec.genre_blend import fit_genre_blends
+from training.allmrec.genres import UNWEIGHED, GenreQuiz, genre_agreement, genre_foresight, genre_guesses
 from training.allmrec.permuted import Texts, permuted_aligned, permuted_inputs, permuted_model, text_order
 from training.allmrec.retrieval import RetrievalConfig, choose_retrieval
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.inputs import Stage2Inputs
-from training.evaluation.evaluate import Field
-from training.evaluation.metrics import Estimate
+from training.evaluation.evaluate import Field, GenreShares
 from training.evaluation.retrieval import FinderRetriever, IndexRetriever, Retriever
 
 
@@ -92,7 +92,9 @@ class Contenders:
         async def fit() -> Blends:
             async with self._engine() as engine:
                 llm = llm_signals(engine, self._composer, self._ways)
-                return await fit_blends(self._inputs.split, signals_of(self._model), llm, config)
+                blends = await fit_blends(self._inputs.split, signals_of(self._model), llm, config)
+                genres = await fit_genre_blends(self._inputs.split, self._composer, engine, config.genres)
+                return blends.model_copy(update={"genres": genres})
 
         with one_thread():
             blends = asyncio.run(fit())
@@ -117,12 +119,15 @@ class Contenders:
         inputs = permuted_inputs(self._inputs, aligned, model)
         return Contenders(inputs, aligned, model, self._ways, self._blends, self._answers)
 
-    async def genres(self, users: int, seed: int) -> dict[str, Estimate]:
-        """How often each way of guessing names a user's favourite genre."""
-        quiz = GenreQuiz.of(self._inputs.split, users, seed)
+    async def genres(self, users: int, seed: int) -> GenreShares:
+        """How often each way of guessing names a user's favourite genre, and one of the next item."""
+        quiz = GenreQuiz.of(self._inputs.split, users, seed, UNWEIGHED)
+        blends = None if self._blends is None else self._blends.genres
         async with self._engine() as engine:
             reader = self._approach.genre_reader(self._model)
-            return await genre_agreement(quiz, self._model, self._composer, engine, reader, seed)
+            guesses = await genre_guesses(quiz, self._model, self._composer, engine, reader, blends)
+        foresight = genre_foresight(quiz, self._model.catalogue, guesses, seed)
+        return GenreShares(genres=genre_agreement(quiz, guesses, seed), next_genres=foresight)
 
     def _own(self, engine: LLMEngine) -> list[Ranker]:
         """All of them."""

@@ -9,7 +9,7 @@ Axes: E users, G genres, J joint size, Y1 what a prompt says of a user.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from models.bundle.blend import GenreBlends
 from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import Catalogue
 from models.composer import PromptComposer
@@ -27,12 +28,18 @@ from models.llm.token_interface import TokenInterface
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.llm import answer, each
+from models.recommending.genres import GenreRanker, genre_members
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.metrics import Estimate, share_estimate
 
 MOST_COMMON = "Most common favourite"
 COUNTING = "Counting the history told"
 READ_EXACTLY = "Tokens, read exactly"
+BLENDED, BLENDED_WITH_LLM = "Blend without the LLM", "Blend with the LLM"
+TAUGHT, UNTAUGHT = slice(0, None, 2), slice(1, None, 2)
+"""Users whose favourites what the LLM is told of genres is fitted to, and the others."""
+WEIGHED, UNWEIGHED = slice(1, None, 4), slice(3, None, 4)
+"""Of the others, those that genres' blends are fitted to (`training.allmrec.genre_blend`), and those that are left."""
 LLM_VARIANTS = {"LLM-Only": Injection.NONE, "A-LLMRec": Injection.ALL}
 
 
@@ -100,7 +107,7 @@ def fit_genres(
         prompt: says how much of a history is shown.
         config: how.
     """
-    histories, user_ids = split.train[::2], split.user_ids[::2]
+    histories, user_ids = split.train[TAUGHT], split.user_ids[TAUGHT]
     favorites = favorite_genres(model.catalogue, histories)
     rows = np.flatnonzero(favorites >= 0).tolist()
     start_G_2J = model.joint_genre
@@ -131,23 +138,26 @@ class GenreQuiz:
         histories: E arrays of item numbers, before the test item.
         favorites: (E,) the genre that most items of each history have.
         taught: the favourites that `fit_genres` saw.
+        taken: (E,) test items.
     """
 
     user_ids: list[str]
     histories: list[np.ndarray]
     favorites: np.ndarray
     taught: np.ndarray
+    taken: np.ndarray
 
     @classmethod
-    def of(cls, split: SequenceSplit, users: int, seed: int = 0) -> GenreQuiz:
-        """About at most so many users of the half that `fit_genres` did not see."""
-        taught = favorite_genres(split.catalogue, split.train[::2])
-        others = np.random.default_rng(seed).permutation(np.arange(1, len(split), 2))[:users]
+    def of(cls, split: SequenceSplit, users: int, seed: int = 0, among: slice = UNTAUGHT) -> GenreQuiz:
+        """About at most so many users, of those that `fit_genres` did not see or of a part of them."""
+        taught = favorite_genres(split.catalogue, split.train[TAUGHT])
+        others = np.random.default_rng(seed).permutation(np.arange(len(split))[among])[:users]
         histories = [split.history(int(user), Holdout.TEST) for user in others]
         favorites = favorite_genres(split.catalogue, histories)
         asked = np.flatnonzero(favorites >= 0)
         user_ids = [split.user_ids[others[row]] for row in asked]
-        return cls(user_ids, [histories[row] for row in asked], favorites[asked], taught[taught >= 0])
+        kept = [histories[row] for row in asked]
+        return cls(user_ids, kept, favorites[asked], taught[taught >= 0], split.test[others[asked]])
 
     @property
     def is_empty(self) -> bool:
@@ -155,15 +165,15 @@ class GenreQuiz:
         return not len(self.favorites) or not len(self.taught)
 
 
-async def genre_agreement(
+async def genre_guesses(
     quiz: GenreQuiz,
     model: CatalogueModel,
     composer: PromptComposer,
     engine: LLMEngine,
     reader: GenreReader | None,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """How often each way of guessing names the genre that most items of the user's history have.
+    blends: GenreBlends | None = None,
+) -> dict[str, np.ndarray]:
+    """The genre that each way of guessing names, of every user.
 
     Args:
         quiz: about whom.
@@ -171,10 +181,10 @@ async def genre_agreement(
         composer: asks.
         engine: answers.
         reader: reads the tokens exactly, if anything can.
-        seed: of the intervals.
+        blends: of genres, if they were fitted; on none of these users.
 
     Returns:
-        By name the share with its 95 % interval; empty without genres.
+        By name (E,) rows of `Catalogue.genres`; empty without genres.
     """
     if len(model.catalogue.genres) < 2 or quiz.is_empty:
         return {}
@@ -187,16 +197,45 @@ async def genre_agreement(
     if reader is not None:
         logits_E_G = reader.logits(reader.users(users_E_D, shown), model.joint_genre)
         guesses[READ_EXACTLY] = logits_E_G.argmax(dim=1).cpu().numpy()
-    untaught = composer.template.config.injection is Injection.NONE
+    served = composer.template.config.injection
+    said: dict[Injection, np.ndarray] = {}
     for name, injection in LLM_VARIANTS.items():
-        if untaught and injection is not Injection.NONE:
-            continue
-        guessed = guesses[name] = np.zeros(len(quiz.favorites), dtype=np.int64)
+        if served is not Injection.NONE or injection is Injection.NONE:
+            said[injection] = await _asked(quiz, users_E_D, composer, engine, injection)
+            guesses[name] = said[injection].argmax(axis=1)
+    if blends is not None:
+        by_llm_E_G = said[served] if served in said else await _asked(quiz, users_E_D, composer, engine, served)
+        ranker = GenreRanker(composer, blends)
+        for name, answers in {BLENDED: [None] * len(by_llm_E_G), BLENDED_WITH_LLM: list(by_llm_E_G)}.items():
+            rows = zip(users_E_D, quiz.histories, answers, strict=True)
+            guesses[name] = np.asarray([ranker.probabilities(*row).argmax() for row in rows])
+    return guesses
 
-        async def ask(row: int, injection: Injection = injection, guessed: np.ndarray = guessed) -> None:
-            history = quiz.histories[row].tolist()
-            question = composer.favorite_genre(users_E_D[row], history, injection=injection)
-            guessed[row] = (await answer(engine, question)).argmax()
 
-        await each(ask, range(len(quiz.histories)))
+def genre_agreement(quiz: GenreQuiz, guesses: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Estimate]:
+    """How often each of `guesses` (E,) is the genre that most items of the user's history have."""
     return {name: share_estimate(guess == quiz.favorites, seed=seed) for name, guess in guesses.items()}
+
+
+def genre_foresight(
+    quiz: GenreQuiz, catalogue: Catalogue, guesses: Mapping[str, np.ndarray], seed: int = 0
+) -> dict[str, Estimate]:
+    """How often what the user took next, the test item, has the genre guessed (E,)."""
+    taken_E_G = genre_members(catalogue)[quiz.taken] > 0
+    rows = np.arange(len(taken_E_G))
+    return {name: share_estimate((guess >= 0) & taken_E_G[rows, guess], seed=seed) for name, guess in guesses.items()}
+
+
+async def _asked(
+    quiz: GenreQuiz, users_E_D: torch.Tensor, composer: PromptComposer, engine: LLMEngine, injection: Injection
+) -> np.ndarray:
+    """(E, G) the LLM's log-probabilities."""
+    log_probs_E_G = np.zeros((len(quiz.histories), len(composer.genres)))
+
+    async def ask(row: int) -> None:
+        history = quiz.histories[row].tolist()
+        question = composer.favorite_genre(users_E_D[row], history, injection=injection)
+        log_probs_E_G[row] = await answer(engine, question)
+
+    await each(ask, range(len(quiz.histories)))
+    return log_probs_E_G

@@ -327,7 +327,7 @@ class Pipeline:
         report = evaluate(Occasion(everyone, validation), contenders.among(others), config, run)
         genres = asyncio.run(contenders.genres(config.users, config.seed))
         names = {"dataset": self.dataset.info.name, "llm": self.llm.name, "by_time": self._by_time}
-        return report.model_copy(update={**names, "genres": genres})
+        return report.model_copy(update={**names, **dict(genres)})
 
     def _backbone_texts(self) -> torch.Tensor:
         """(N+1, d_T) the text vectors of a backbone that reads texts."""

@@ -70,7 +70,19 @@ class EvaluationConfig(Config):
         return Bootstrap(resamples=self.resamples, seed=self.seed)
 
 
-class Head(Config):
+class GenreShares(Config):
+    """How good ways of guessing genres are, by their names.
+
+    Attributes:
+        genres: how often each names the user's favourite genre.
+        next_genres: how often it names one of the item that the user takes next.
+    """
+
+    genres: dict[str, Estimate] = ConfigField(default_factory=dict)
+    next_genres: dict[str, Estimate] = ConfigField(default_factory=dict)
+
+
+class Head(GenreShares):
     """What a report is about; with the saved tables all that its figures follow from.
 
     Attributes:
@@ -85,7 +97,6 @@ class Head(Config):
         bootstrap: how intervals were found.
         entries: who takes part, by id.
         retrievers: titles by id.
-        genres: how often each way of guessing names the user's favourite genre.
     """
 
     dataset: str = ""
@@ -99,7 +110,6 @@ class Head(Config):
     bootstrap: Bootstrap
     entries: dict[str, Entry]
     retrievers: dict[str, str] = ConfigField(default_factory=dict)
-    genres: dict[str, Estimate] = ConfigField(default_factory=dict)
 
 
 class EvaluationReport(Head):

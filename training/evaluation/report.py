@@ -69,8 +69,10 @@ def markdown(evaluation: EvaluationReport) -> str:
     lines += _retrieval_lines(evaluation)
     if evaluation.genres:
         lines += ["", "## Favourite genre, by users whose favourites were not learned from", ""]
-        lines += markdown_head("Guess", ["Agreement"])
-        lines += [markdown_row(name, [interval(share)]) for name, share in evaluation.genres.items()]
+        lines += markdown_head("Guess", ["Agreement", "Genre of the next item"])
+        for name, share in evaluation.genres.items():
+            then = evaluation.next_genres.get(name)
+            lines.append(markdown_row(name, [interval(share), "-" if then is None else interval(then)]))
     return "\n".join(lines) + "\n"
 
 

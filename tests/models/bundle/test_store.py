@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -261,3 +262,17 @@ def test_the_manifest_is_plain_json(bundle: Path) -> None:
     assert set(content["files"]) == {
         path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST
     }
+
+
+def test_a_manifest_from_before_genres_were_weighed_is_read(bundle: Path) -> None:
+    """Its checksum is of what it has, not of what this release would write; a changed one is still refused."""
+    path = bundle / MANIFEST
+    content = json.loads(path.read_text())
+    del content["blends"]["genres"], content["checksum"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    content["checksum"] = hashlib.sha256(canonical).hexdigest()
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True))
+    assert load_manifest(bundle).blends.genres is None
+    path.write_text(path.read_text().replace('"movie"', '"moviE"'))
+    with pytest.raises(BundleError, match="checksum"):
+        load_manifest(bundle)

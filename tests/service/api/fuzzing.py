@@ -25,6 +25,7 @@ from tests.service.world import fake_engine, make_world
 OPERATIONS = [
     ("POST", "/recommend"),
     ("GET", "/explain/genre"),
+    ("GET", "/explain/item"),
     ("POST", "/feedback"),
     ("GET", "/items/{item_id}"),
     ("GET", "/users/{user_id}"),
@@ -32,7 +33,7 @@ OPERATIONS = [
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
 ]
-REFUSING = OPERATIONS[:3]  # the others take any text in their path, or nothing
+REFUSING = OPERATIONS[:4]  # the others take any text in their path, or nothing
 CASES = [
     *((GenerationMode.POSITIVE, *operation) for operation in OPERATIONS),
     *((GenerationMode.NEGATIVE, *operation) for operation in REFUSING),

@@ -82,15 +82,26 @@ def test_examples_are_accepted(address: str, document: dict[str, Any]) -> None:
             assert httpx.post(f"{address}{path}", json=example).is_success
 
 
-def test_events_fit_their_schemas(address: str, document: dict[str, Any]) -> None:
+@pytest.mark.parametrize("model", ["GenreResponse", "ItemResponse"])
+def test_examples_of_answers_are_what_they_show(document: dict[str, Any], model: str) -> None:
+    schema = document["components"]["schemas"][model]
+    assert schema["examples"]
+    for example in schema["examples"]:
+        Draft202012Validator({**schema, "components": document["components"]}).validate(example)
+
+
+@pytest.mark.parametrize(("path", "first", "query"), [("genre", "genres", {}), ("item", "item", {"item_id": "i7"})])
+def test_events_fit_their_schemas(
+    address: str, document: dict[str, Any], path: str, first: str, query: dict[str, str]
+) -> None:
     """Each kind of event is what the document says, and comes in the order that it says."""
-    described = document["paths"]["/explain/genre"]["get"]["responses"]["200"]["content"]["text/event-stream"]
-    answer = httpx.get(f"{address}/explain/genre", params={"user_id": "u0", "stream": "true"})
+    described = document["paths"][f"/explain/{path}"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    answer = httpx.get(f"{address}/explain/{path}", params={"user_id": "u0", "stream": "true", **query})
     assert answer.headers["content-type"].startswith("text/event-stream")
     Draft202012Validator(described["schema"]).validate(answer.text)
     blocks = [block.split("\n") for block in answer.text.split("\n\n") if block]
     names = [name.removeprefix("event: ") for name, _ in blocks]
-    assert names == ["genres", *["token"] * (len(names) - 2), "done"]
+    assert names == [first, *["token"] * (len(names) - 2), "done"]
     for name, (_, data) in zip(names, blocks, strict=True):
         reference = {**described["schema"]["x-events"][name], "components": document["components"]}
         Draft202012Validator(reference).validate(json.loads(data.removeprefix("data: ")))

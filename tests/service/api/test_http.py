@@ -105,7 +105,13 @@ async def test_a_request_keeps_its_id_if_that_is_safe_to_log(client: httpx.Async
 
 async def test_with_a_key_set_only_its_holders_pass(world: World, engine: FakeEngine, tmp_path: Path) -> None:
     async with serving(world.settings_for(tmp_path, api_key=KEY), engine) as (client, _):
-        for path in ("/users/u0", "/items/i1", "/about", "/explain/genre?user_id=u0"):
+        for path in (
+            "/users/u0",
+            "/items/i1",
+            "/about",
+            "/explain/genre?user_id=u0",
+            "/explain/item?user_id=u0&item_id=i1",
+        ):
             refused = await client.get(path)
             assert_problem(refused, 401)
             assert refused.headers["www-authenticate"].startswith("Bearer")
@@ -152,7 +158,7 @@ async def test_metrics_have_the_names_and_labels_that_dashboards_rely_on(
 ) -> None:
     async with serving(world.settings_for(tmp_path), engine) as (client, app):
         await client.post("/recommend", json={"user_id": "u0"})
-        await client.get("/explain/genre", params={"user_id": "u0"})
+        genres = (await client.get("/explain/genre", params={"user_id": "u0"})).json()["genres"]
         await client.post("/feedback", json={"events": [{"user_id": "m", "item_id": "i1", "type": "click"}]})
         await client.get("/nowhere")
         answer = await client.get("/metrics")
@@ -191,12 +197,14 @@ async def test_metrics_have_the_names_and_labels_that_dashboards_rely_on(
     assert values["allmrec_bundle_info", ("bundle_version", version), ("variant", "control")] == 1
     assert values["allmrec_index_items",] == 30
     assert values["allmrec_inflight_requests",] == 1
-    assert values["allmrec_candidates_scored_total",] == 20 + 4
+    tried = sum(item["effect"] is not None for share in genres for item in share["evidence"])
+    assert tried > 0
+    assert values["allmrec_candidates_scored_total",] == 20 + 4 * (1 + tried)
     assert values["allmrec_feedback_events_total", ("type", "click")] == 1
     assert values["allmrec_http_requests_total", ("code", "404"), ("route", "unmatched")] == 1
     stages = ("user_representation", "retrieve", "prompt", "score", "explain")
     counts = {stage: values["allmrec_stage_duration_seconds_count", ("stage", stage)] for stage in stages}
-    assert counts == {"user_representation": 2, "retrieve": 1, "prompt": 2, "score": 2, "explain": 1}
+    assert counts == {"user_representation": 2, "retrieve": 1, "prompt": 3, "score": 3, "explain": 1}
     assert "python_info" in samples
 
 
@@ -219,5 +227,5 @@ async def test_the_page_says_what_the_llm_is_worth(client: httpx.AsyncClient) ->
 async def test_the_docs_describe_every_route(client: httpx.AsyncClient) -> None:
     assert (await client.get("/docs")).status_code == 200
     paths = set((await client.get("/openapi.json")).json()["paths"])
-    assert paths >= {"/recommend", "/explain/genre", "/feedback", "/health/live", "/health/ready"}
+    assert paths >= {"/recommend", "/explain/genre", "/explain/item", "/feedback", "/health/live", "/health/ready"}
     assert paths >= {"/items/{item_id}", "/users/{user_id}"}

@@ -172,3 +172,11 @@ async def test_vllm_refuses_at_start_what_it_cannot_do(encoding: World, tmp_path
     with pytest.raises(ConfigError, match="ALLMREC_ENGINE=transformers"):
         async with serving(encoding.settings_for(tmp_path), engine):
             pass
+
+
+async def test_an_item_is_explained_in_all_ways_that_rank_it(client: httpx.AsyncClient) -> None:
+    """The histories of the experiment are read like any other."""
+    item = (await client.post("/recommend", json={"user_id": "u0"})).json()["items"][0]["item_id"]
+    answer = await client.get("/explain/item", params={"user_id": "u0", "item_id": item})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["ranker"], answer.json()["fallback"]) == ("llm", None)

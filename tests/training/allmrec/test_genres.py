@@ -26,6 +26,8 @@ from training.allmrec.genres import (
     favorite_genres,
     fit_genres,
     genre_agreement,
+    genre_foresight,
+    genre_guesses,
 )
 from training.data.splits import SequenceSplit
 from training.evaluation.metrics import Estimate
@@ -102,7 +104,8 @@ def agreement_of(
     async def ask() -> dict[str, Estimate]:
         async with in_process(llm) as engine:
             reader = GenreReader(model, llm.interface)
-            return await genre_agreement(GenreQuiz.of(split, users=1000), model, composer, engine, reader)
+            quiz = GenreQuiz.of(split, users=1000)
+            return genre_agreement(quiz, await genre_guesses(quiz, model, composer, engine, reader))
 
     return asyncio.run(ask())
 
@@ -130,3 +133,12 @@ def test_without_genres_there_is_nothing_to_measure(llm: LanguageModel) -> None:
     composer = PromptComposer(contents, PromptConfig(), llm.tokenizer, llm.context_length)
     assert agreement_of(split, contents, llm, composer) == {}
     assert len(contents.joint_genre) == 0
+
+
+def test_foresight_is_of_the_test_item(split: SequenceSplit) -> None:
+    """Everybody is told comedies: right for those whose test item is 1, 4, 7, ..."""
+    quiz = GenreQuiz.of(split, users=1000)
+    comedy = list(split.catalogue.genres).index("Comedy")
+    shares = genre_foresight(quiz, split.catalogue, {"comedy": np.full(len(quiz.taken), comedy)})
+    test = {user_id: split.test[row] for row, user_id in enumerate(split.user_ids)}
+    assert shares["comedy"].mean == np.mean([test[user_id] % 3 == 1 for user_id in quiz.user_ids])

@@ -99,7 +99,7 @@ def tiny_report(directory: Path, **options: Any) -> EvaluationReport:
     occasion = Occasion(HeldOut.of(split, Holdout.TEST), HeldOut.of(split, Holdout.VALIDATION, users=25))
     report = evaluate(occasion, contenders.among(others), config, run)
     genres = asyncio.run(contenders.genres(config.users, config.seed))
-    return report.model_copy(update={"dataset": "tiny", "llm": "tiny", "genres": genres})
+    return report.model_copy(update={"dataset": "tiny", "llm": "tiny", **dict(genres)})
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,9 @@ class TestTokens:
         """Every way of guessing, with its interval."""
         text = markdown(with_interface)
         for name, share in with_interface.genres.items():
-            assert f"| {name} | {share.mean:.3f} ({share.low:.3f} to {share.high:.3f}) |" in text
+            then = with_interface.next_genres[name]
+            shown = [f"{each.mean:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (share, then)]
+            assert f"| {name} | {' | '.join(shown)} |" in text
         assert len(with_interface.genres) == 5
 
 
