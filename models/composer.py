@@ -6,15 +6,17 @@ fill the prompt's slots.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 
 from models.bundle.catalogue_model import CatalogueModel
+from models.engines.base import LLMEngine
 from models.prompts.layout import Injection, Prompt, PromptLayout
 from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
@@ -26,25 +28,59 @@ from models.writing import Draft, Quotable
 
 
 class Asked(Protocol):
-    """What is asked of an LLM about K candidates.
+    """What is asked of an LLM.
 
     Attributes:
-        prompt: ready for an engine.
-        trie: what an engine is to score behind it.
+        candidates: about how many.
     """
 
     @property
-    def prompt(self) -> Prompt: ...  # noqa: D102
+    def candidates(self) -> int: ...  # noqa: D102
 
-    @property
-    def trie(self) -> Branching: ...  # noqa: D102
+    async def answer(self, engine: LLMEngine, due: float | None = None) -> np.ndarray:
+        """(K,) what `engine` says of K candidates in the caller's order, or, of the prompt alone, (P, H) its states.
 
+        Args:
+            engine: started.
+            due: as of `LLMEngine.score`.
+        """
+
+
+class _Scored(ABC):
+    """A question whose answer is how likely candidates are."""
+
+    prompt: Prompt
+    trie: Branching
+
+    @abstractmethod
     def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
         """(K,) log-probabilities of the candidates in the caller's order, from what an engine scored."""
 
+    async def answer(self, engine: LLMEngine, due: float | None = None) -> np.ndarray:
+        """See `Asked.answer`."""
+        return self.log_probs(await engine.score(self.prompt, self.trie, due))
+
 
 @dataclass(frozen=True)
-class TitleQuestion:
+class Encoding:
+    """In which state is the LLM after a list of titles?
+
+    Attributes:
+        prompt: the list, ready for an engine.
+        places: (P,) positions of it.
+    """
+
+    prompt: Prompt
+    places: np.ndarray
+    candidates: ClassVar[int] = 0
+
+    async def answer(self, engine: LLMEngine, due: float | None = None) -> np.ndarray:
+        """(P, H) float32 the last hidden states."""
+        return await engine.encode(self.prompt, self.places, due)
+
+
+@dataclass(frozen=True)
+class TitleQuestion(_Scored):
     """How likely are K titles as what follows a list?
 
     Attributes:
@@ -55,13 +91,18 @@ class TitleQuestion:
     prompt: Prompt
     trie: ContinuationTree
 
+    @property
+    def candidates(self) -> int:
+        """K."""
+        return len(self.trie)
+
     def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
-        """See `Asked.log_probs`; these do not sum to one."""
+        """(K,) log-probabilities of the titles, which do not sum to one, from what an engine scored."""
         return self.trie.log_probs(branch_logits)
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(_Scored):
     """A prompt and the K choices it asks for.
 
     Attributes:
@@ -75,6 +116,11 @@ class Question:
     trie: ChoiceTrie
     tie_scores: np.ndarray
     order: np.ndarray
+
+    @property
+    def candidates(self) -> int:
+        """K."""
+        return len(self.order)
 
     def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
         """(K,) log-probabilities of the choices in the caller's order, from what an engine scored."""
@@ -155,6 +201,20 @@ class PromptComposer:
         """How likely are the titles of `items` in a list of anything? A constant of each item."""
         return self._titles_after(self._list.alone, items)
 
+    def encoding(self, history: Sequence[int]) -> Encoding:
+        """In which state is the LLM once it has read the titles of a history?
+
+        Args:
+            history: item numbers, oldest first.
+        """
+        ids = self._list.after(self._list_titles.of(history))
+        return Encoding(self._plain(ids), np.asarray([len(ids) - 1], dtype=np.int64))
+
+    def encodings(self, history: Sequence[int]) -> Encoding:
+        """The same after each of the titles that are shown of a history, oldest first: many histories in one prompt."""
+        titles = self._list_titles.of(history)
+        return Encoding(self._plain(self._list.after(titles)), self._list.ends(titles))
+
     @cached_property
     def _list_titles(self) -> TitleTokens:
         return TitleTokens(self._tokenizer, self.model.catalogue.titles, self._list.config.tokens_needed)
@@ -168,10 +228,13 @@ class PromptComposer:
         return np.asarray(sorted(set().union(*titles)), dtype=np.int64)
 
     def _titles_after(self, token_ids: np.ndarray, items: Sequence[int] | np.ndarray) -> TitleQuestion:
-        prompt = Prompt(token_ids, np.zeros(0, dtype=np.int64), torch.zeros(0, self.model.projector.token_size))
         titles = self._list_titles.of(np.asarray(items).tolist())
         continuations = [self._list.continuation(title) for title in titles]
-        return TitleQuestion(prompt, ContinuationTree(continuations, self._list_vocabulary))
+        return TitleQuestion(self._plain(token_ids), ContinuationTree(continuations, self._list_vocabulary))
+
+    def _plain(self, token_ids: np.ndarray) -> Prompt:
+        """A prompt without injected tokens."""
+        return Prompt(token_ids, np.zeros(0, dtype=np.int64), torch.zeros(0, self.model.projector.token_size))
 
     @torch.inference_mode()
     def favorite_genre(

@@ -257,7 +257,7 @@ async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> No
     def compose() -> list[Asked]:
         user_vector = deployment.model.user_vectors([items])[0]
         deployment.model.index.search(user_vector.cpu().numpy()[None], len(items))
-        return deployment.questions(user_vector, items, items)
+        return deployment.questions(user_vector, items, items, deployment.lists.ways)
 
     try:
         questions = await asyncio.to_thread(compose)

@@ -76,7 +76,7 @@ class LLMGate:
     async def ask(
         self, compose: Callable[[], Sequence[Asked]], seconds: float, work: Work = "recommend"
     ) -> list[np.ndarray]:
-        """The (K,) log-probabilities of the candidates of each question.
+        """What the LLM says to each question, see `Asked.answer`.
 
         Args:
             compose: makes the questions; runs in the executor.
@@ -97,18 +97,17 @@ class LLMGate:
                     answers = await self._answer(questions, due)
         except Exception as error:
             raise self._fallback(error) from error
-        self._metrics.candidates_scored.inc(sum(map(len, answers)))
+        self._metrics.candidates_scored.inc(sum(question.candidates for question in questions))
         return answers
 
     async def _answer(self, questions: Sequence[Asked], due: float | None) -> list[np.ndarray]:
         """All of them at once: an engine with several workers takes the time of the longest."""
-        asked = [asyncio.ensure_future(self._engine.score(one.prompt, one.trie, due)) for one in questions]
+        asked = [asyncio.ensure_future(question.answer(self._engine, due)) for question in questions]
         try:
-            scored = await asyncio.gather(*asked)
+            return await asyncio.gather(*asked)
         finally:
             for one in asked:
                 one.cancel()
-        return [question.log_probs(logits) for question, logits in zip(questions, scored, strict=True)]
 
     async def write(self, compose: Callable[[], Draft], max_tokens: int, seconds: float) -> AsyncGenerator[str, None]:
         """What the LLM makes of a draft, piece by piece, see `models.writing`. Closing the iterator frees the LLM.

@@ -14,6 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from models.alignment.projection import TokenProjector
+from models.alignment.user_head import UserHead
 from models.backbones import create_backbone
 from models.bundle.blend import Blend, Blends, GenreBlends, Lift, SignalWeight
 from models.bundle.catalogue_model import CatalogueModel
@@ -140,6 +141,14 @@ def tiny_contents(
         alignment={"decoder.weight": torch.randn(CF_SIZE, JOINT_SIZE)},
         signals=build_signals(split, torch.randn(items + 1, 6).numpy(), SignalsConfig(neighbours=5)),
     )
+
+
+def tiny_head(state_size: int = TOKEN_SIZE, user_size: int = CF_SIZE, seed: int = 0) -> UserHead:
+    """A random head for the states of an LLM."""
+    torch.manual_seed(seed)
+    head = UserHead(state_size, 16, user_size)
+    head.standardise(torch.randn(50, state_size) * 2 + 1)
+    return head.eval().requires_grad_(False)
 
 
 def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blends:

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from models.alignment.projection import TokenProjector
+from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
 from models.backbones import Backbone, represent_all
 from models.bundle.index import ItemIndex
 from models.bundle.signal_tables import SignalTables
 from models.catalogue import Catalogue
+from models.errors import BundleError
 from models.histories import UserHistories
 
 
@@ -36,6 +38,7 @@ class CatalogueModel:
         signals: what signals without an LLM are computed from.
         words: what the backbone reads of texts beside sentence vectors, so that new items can be placed.
         title_log_probs: (N+1,) float32 log P(title) by the bundle's LLM; (0,) where it was not asked for.
+        user_head: makes a user vector of the state of the bundle's LLM after a history; None where it is not weighed.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
@@ -52,6 +55,7 @@ class CatalogueModel:
     signals: SignalTables
     words: WordEncoder | None = None
     title_log_probs: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    user_head: UserHead | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
     def seen(self, user_id: str) -> np.ndarray:
@@ -71,6 +75,17 @@ class CatalogueModel:
         arrays = [np.asarray(history, dtype=np.int64) for history in histories]
         users = None if user_ids is None else self.histories.numbers_of(user_ids)
         return represent_all(self.backbone, arrays, self.cf_vectors, users)
+
+    @torch.inference_mode()
+    def encoded_user(self, states_1_H: np.ndarray) -> torch.Tensor:
+        """(d,) what the head makes of the state (1, H) of the LLM after a history.
+
+        Raises:
+            BundleError: there is no head.
+        """
+        if self.user_head is None:
+            raise BundleError("the LLM is to encode users, but the bundle has no head for that: export it again")
+        return self.user_head(torch.tensor(states_1_H, device=self.cf_vectors.device))[0]
 
     @torch.inference_mode()
     def cf_logits(self, user_vector: torch.Tensor, items: Sequence[int] | np.ndarray) -> np.ndarray:

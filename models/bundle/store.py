@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.alignment.projection import TokenProjector
+from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
 from models.backbones import create_backbone
 from models.bundle.catalogue_model import CatalogueModel
@@ -39,6 +40,7 @@ from models.histories import UserHistories
 
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
+USER_HEAD_FILE = "user_head.safetensors"
 DRAFT_PREFIX = ".writing-"
 DRAFT_LIFE_SECONDS = 86_400
 
@@ -197,6 +199,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
     model.signals.save(directory / "signals.safetensors")
     if model.words is not None:
         model.words.save(directory)
+    if model.user_head is not None:
+        _save_tensors(model.user_head.state_dict(), directory / USER_HEAD_FILE)
 
 
 def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
@@ -222,8 +226,13 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         signals=SignalTables.load(directory / "signals.safetensors"),
         words=WordEncoder.load(directory),
         title_log_probs=tables["title_log_probs"].cpu().numpy(),
+        user_head=_read_user_head(directory / USER_HEAD_FILE, device),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
+
+
+def _read_user_head(path: Path, device: str) -> UserHead | None:
+    return UserHead.of_weights(load_file(path)).to(device) if path.is_file() else None
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -18,7 +18,9 @@ class InvalidPromptError(ClientError):
 
 
 class LLMEngine(Protocol):
-    """A frozen LLM that scores choices and writes text. Implementations give the same numbers (1e-3 in fp32).
+    """A frozen LLM that scores choices, encodes prompts and writes text.
+
+    Implementations give the same numbers (1e-3 in fp32), or refuse.
 
     Attributes:
         tokenizer: the LLM's fast tokenizer.
@@ -57,6 +59,19 @@ class LLMEngine(Protocol):
             InvalidPromptError: see there.
             OverloadedError: too many requests are waiting, or it could not be begun by `due`.
             EngineError: the engine failed.
+        """
+
+    async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:
+        """The last hidden states (P, H) float32 at P places of `prompt`, those that the LLM's head takes.
+
+        Args:
+            prompt: what is read.
+            places: (P,) positions of it.
+            due: as of `score`.
+
+        Raises:
+            ConfigError: the engine cannot say.
+            InvalidPromptError, OverloadedError, EngineError: as `score`.
         """
 
     def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:

@@ -17,7 +17,7 @@ from models.scoring.choices import Branching
 
 
 class RememberingEngine:
-    """`LLMEngine` that looks into a file first. What it does not score it leaves to the other.
+    """`LLMEngine` that looks into a file first. What it neither scores nor encodes it leaves to the other.
 
     Args:
         engine: the other; started.
@@ -34,14 +34,34 @@ class RememberingEngine:
     async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
         key = _question(self._engine.fingerprint, prompt, trie)
-        known = self._answers.execute("SELECT scores FROM answers WHERE question = ?", (key,)).fetchone()
+        known = self._known(key)
         if known is not None:
-            return _by_branch(np.frombuffer(known[0], dtype=np.float32), trie)
+            return _by_branch(known, trie)
         scores = await self._engine.score(prompt, trie, due)
-        said = np.concatenate([np.zeros(0), *scores]).astype(np.float32)
-        with self._answers:
-            self._answers.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, said.tobytes()))
+        self._keep(key, np.concatenate([np.zeros(0), *scores]))
         return scores
+
+    async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:
+        """See `LLMEngine.encode`."""
+        digest = _digest_of(f"{self._engine.fingerprint} states", prompt)
+        digest.update(places.astype(np.int64).tobytes())
+        key = digest.digest()
+        known = self._known(key)
+        if known is not None:
+            return known.reshape(len(places), -1)
+        states_P_H = await self._engine.encode(prompt, places, due)
+        self._keep(key, states_P_H)
+        return states_P_H
+
+    def _known(self, key: bytes) -> np.ndarray | None:
+        """What was said before, flat."""
+        row = self._answers.execute("SELECT scores FROM answers WHERE question = ?", (key,)).fetchone()
+        return None if row is None else np.frombuffer(row[0], dtype=np.float32)
+
+    def _keep(self, key: bytes, said: np.ndarray) -> None:
+        with self._answers:
+            content = said.astype(np.float32).tobytes()
+            self._answers.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, content))
 
 
 @asynccontextmanager
@@ -52,21 +72,30 @@ async def remembering(engine: LLMEngine, path: Path | None) -> AsyncIterator[LLM
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as answers:
+        # A small LLM answers faster than a disk says that it wrote; what a lost machine forgets is asked again.
+        answers.execute("PRAGMA journal_mode = WAL")
+        answers.execute("PRAGMA synchronous = NORMAL")
         yield RememberingEngine(engine, answers)
 
 
 def _question(fingerprint: str, prompt: Prompt, trie: Branching) -> bytes:
     """A digest of all that an answer depends on."""
-    digest = hashlib.sha256(f"{fingerprint} {trie.normalised} {len(prompt.token_ids)}".encode())
-    soft_S_H = prompt.soft_tokens.detach().float().cpu().numpy()
-    ids = prompt.token_ids.astype(np.int64)
-    ids[prompt.soft_positions] = 0  # what stands under a slot means nothing
     among = np.zeros(0, dtype=np.int64) if trie.vocabulary is None else trie.vocabulary
-    for values in (among, ids, prompt.soft_positions.astype(np.int64), soft_S_H):
-        digest.update(np.ascontiguousarray(values).tobytes())
+    digest = _digest_of(f"{fingerprint} {trie.normalised}", prompt, among)
     for branch in trie.branches:
         digest.update(f"{branch.path} {branch.children.tolist()}".encode())
     return digest.digest()
+
+
+def _digest_of(what: str, prompt: Prompt, *tables: np.ndarray) -> hashlib._Hash:
+    """Of what is asked, by tables where there are some, of a prompt."""
+    digest = hashlib.sha256(f"{what} {len(prompt.token_ids)}".encode())
+    soft_S_H = prompt.soft_tokens.detach().float().cpu().numpy()
+    ids = prompt.token_ids.astype(np.int64)
+    ids[prompt.soft_positions] = 0  # what stands under a slot means nothing
+    for values in (*tables, ids, prompt.soft_positions.astype(np.int64), soft_S_H):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest
 
 
 def _by_branch(scores: np.ndarray, trie: Branching) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from models.llm.families import context_length_of, token_size_of
 from models.llm.loading import EMBEDDED, LanguageModel, load_config, load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.scoring.choices import Branching
+from models.scoring.encode import encode_prompts
 from models.scoring.score import score_prompts
 from models.threads import available_cores
 
@@ -47,6 +48,7 @@ OFFLINE_BATCH_TOKENS = 8192
 
 logger = structlog.get_logger(__name__)
 Result = TypeVar("Result")
+Kind = Literal["choices", "titles", "states"]
 
 
 class TransformersEngineConfig(Config):
@@ -75,15 +77,25 @@ class TransformersEngineConfig(Config):
 
 @dataclass(eq=False)
 class _Request:
+    """A question: a trie to score, or places whose hidden states are wanted."""
+
     prompt: Prompt
-    trie: Branching
-    result: asyncio.Future[list[np.ndarray]]
+    wanted: Branching | np.ndarray
+    result: asyncio.Future[Any]
     due: float = math.inf
+
+    @property
+    def kind(self) -> Kind:
+        """What it is; only requests of one kind share a forward pass."""
+        if isinstance(self.wanted, np.ndarray):
+            return "states"
+        return "titles" if self.wanted.normalised else "choices"
 
     @property
     def tokens(self) -> int:
         """What it adds to a forward pass. A few branching paths do not count, whole titles do."""
-        return len(self.prompt.token_ids) + (len(self.trie.branches) if self.trie.normalised else 0)
+        trie = None if isinstance(self.wanted, np.ndarray) else self.wanted
+        return len(self.prompt.token_ids) + (len(trie.branches) if trie is not None and trie.normalised else 0)
 
 
 class TransformersEngine:
@@ -106,7 +118,7 @@ class TransformersEngine:
         self._idle = config.workers or (cores if config.device == "cpu" else 1)
         in_a_batch = 1 if config.device == "cpu" else max(1, config.max_batch_tokens // USUAL_TOKENS)
         self.depth = 2 * self._idle * in_a_batch
-        self._token_seconds = {False: 0.0, True: 0.0}
+        self._token_seconds: dict[Kind, float] = {}
         self._workers = ThreadPoolExecutor(
             self._idle,
             "llm",
@@ -151,10 +163,21 @@ class TransformersEngine:
         check_prompt(prompt, trie, self.token_size, self.context_length)
         if not trie.branches:
             return []
+        scores: list[np.ndarray] = await self._asked_for(prompt, trie, due)
+        return scores
+
+    async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:
+        """See `LLMEngine.encode`."""
+        self._require_running()
+        check_prompt(prompt, None, self.token_size, self.context_length)
+        states_P_H: np.ndarray = await self._asked_for(prompt, places, due)
+        return states_P_H
+
+    async def _asked_for(self, prompt: Prompt, wanted: Branching | np.ndarray, due: float | None) -> Any:
         if len(self._waiting) >= self.config.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests already wait for the LLM: try again later")
-        result: asyncio.Future[list[np.ndarray]] = asyncio.get_running_loop().create_future()
-        request = _Request(prompt, trie, result, math.inf if due is None else due)
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        request = _Request(prompt, wanted, result, math.inf if due is None else due)
         self._waiting.append(request)
         self._asked.add(request)
         self._changed.set()
@@ -200,12 +223,10 @@ class TransformersEngine:
                     answering.create_task(self._answer(batch))
 
     async def _answer(self, batch: list[_Request]) -> None:
-        prompts = [request.prompt for request in batch]
-        tries = [request.trie for request in batch]
         self.on_batch(len(batch))
         started = time.perf_counter()
         try:
-            results = await self._run(lambda: score_prompts(self._model, prompts, tries))
+            results = await self._run(lambda: _computed(self._model, batch))
         except Exception as error:
             logger.exception("llm_batch_failed", requests=len(batch))
             failure = EngineError(f"the LLM failed on a batch of {len(batch)}: {error}")
@@ -214,9 +235,9 @@ class TransformersEngine:
                     request.result.set_exception(failure)
         else:
             seconds = (time.perf_counter() - started) / (len(batch) * max(request.tokens for request in batch))
-            kind = batch[0].trie.normalised
-            known = self._token_seconds[kind]
-            self._token_seconds[kind] += (seconds - known) * (PACE_WEIGHT if known else 1)
+            kind = batch[0].kind
+            known = self._token_seconds.get(kind, seconds)
+            self._token_seconds[kind] = known + (seconds - known) * PACE_WEIGHT
             for request, result in zip(batch, results, strict=True):
                 if not request.result.done():
                     request.result.set_result(result)
@@ -243,10 +264,12 @@ class TransformersEngine:
             if len(batch) == share:
                 break
             longest, due = max(longest, request.tokens), min(due, request.due)
-            tokens, kind = longest * (len(batch) + 1), request.trie.normalised
-            late = now + tokens * self._token_seconds[kind] > due
-            alone = kind and self.config.device == "cpu"  # whole titles keep a core busy, company only pads them
-            other = bool(batch) and kind is not batch[0].trie.normalised
+            tokens, kind = longest * (len(batch) + 1), request.kind
+            late = now + tokens * self._token_seconds.get(kind, 0.0) > due
+            alone = (
+                kind == "titles" and self.config.device == "cpu"
+            )  # whole titles keep a core busy, company only pads them
+            other = bool(batch) and kind != batch[0].kind
             if batch and (alone or other or tokens > self.config.max_batch_tokens or late):
                 break
             batch.append(self._waiting.popleft())
@@ -296,6 +319,16 @@ class _Decoding:
         embeds = embeddings(torch.from_numpy(prompt.token_ids).to(embeddings.weight.device))
         prompt.inject(embeds)
         return embeds[None]
+
+
+def _computed(llm: LanguageModel, batch: Sequence[_Request]) -> Sequence[Any]:
+    """What each request of a batch, all of one kind, gets."""
+    prompts = [request.prompt for request in batch]
+    places = [request.wanted for request in batch if isinstance(request.wanted, np.ndarray)]
+    if places:
+        return encode_prompts(llm, prompts, places)
+    tries = [request.wanted for request in batch if not isinstance(request.wanted, np.ndarray)]
+    return score_prompts(llm, prompts, tries)
 
 
 def _start_worker(threads: int, niceness: int) -> None:

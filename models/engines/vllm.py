@@ -157,6 +157,18 @@ class VLLMEngine:
         with self._admitted():
             return await self._score(llm, prompt, trie)
 
+    async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:  # noqa: ARG002
+        """See `LLMEngine.encode`.
+
+        Raises:
+            ConfigError: always: an engine of vLLM that gives hidden states writes nothing, so that a second one, with a
+                second copy of the weights, would be needed.
+        """
+        raise ConfigError(
+            "vLLM gives no hidden states beside probabilities, and the bundle's blend weighs the LLM as user encoder:"
+            " serve with ALLMREC_ENGINE=transformers, or fit the blend without 'user_encoder' in blend.ways"
+        )
+
     async def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:
         """See `LLMEngine.generate`."""
         from vllm import SamplingParams  # noqa: PLC0415

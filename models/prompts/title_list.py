@@ -8,6 +8,7 @@ it, so that it works with any LLM that has read of the catalogue's things.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,18 @@ class TitleList:
         Raises:
             PromptTooLongError: the context has no room for a single title.
         """
+        return np.asarray([*self._begin, *chain.from_iterable(self._entries(history))], dtype=np.int64)
+
+    def ends(self, history: Sequence[TokenIds]) -> np.ndarray:
+        """(P,) the places of `after(history)` behind each of the P titles that it shows, where the next would begin.
+
+        An LLM that reads from left to right is there where the list of the titles so far would end.
+        """
+        lengths = [len(entry) for entry in self._entries(history)]
+        return len(self._begin) - 1 + np.cumsum(lengths, dtype=np.int64)
+
+    def _entries(self, history: Sequence[TokenIds]) -> list[list[int]]:
+        """The titles that are shown, oldest first, each with what stands between it and the next."""
         longest = self.config.max_title_tokens
         room = self._context_length - len(self._begin) - longest - 1
         if room < 0:
@@ -89,8 +102,7 @@ class TitleList:
                 break
             room -= len(entry)
             entries.append(entry)
-        shown = [token for entry in reversed(entries) for token in entry]
-        return np.asarray([*self._begin, *shown], dtype=np.int64)
+        return entries[::-1]
 
     def continuation(self, title: TokenIds) -> list[int]:
         """A title as it follows in a list: with what closes it, unless it is cut."""

@@ -33,7 +33,7 @@ class BlendRanker(Ranker):
         self._blend, self._interactions = blend, interactions
         self._rankers = {signal.id: rankers[signal.id] for signal in blend.signals}
         self.needs_llm = any(ranker.needs_llm for ranker in self._rankers.values())
-        self.ranks_catalogue = not self.needs_llm
+        self.ranks_catalogue = all(ranker.ranks_catalogue for ranker in self._rankers.values())
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""

@@ -68,8 +68,8 @@ class LLMRanker(Ranker):
 
 
 async def answer(engine: LLMEngine, question: Asked) -> np.ndarray:
-    """(K,) log-probabilities of the candidates of a question."""
-    return question.log_probs(await engine.score(question.prompt, question.trie))
+    """What `engine` says; see `Asked.answer`."""
+    return await question.answer(engine)
 
 
 async def each(ask: Callable[[int], Awaitable[None]], rows: Sequence[int], at_once: int = ASKED_AT_ONCE) -> None:

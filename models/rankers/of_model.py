@@ -15,11 +15,15 @@ from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
 from models.rankers.signals import signal_rankers
 from models.rankers.title_likelihood import TitleLikelihoodRanker, TitlePriorRanker
+from models.rankers.user_encoder import UserEncoderRanker
 
 CHOICES = "allmrec"
 """A-LLMRec: the LLM reads injected tokens and chooses among the candidates that its prompt lists."""
 TITLES = TitleLikelihoodRanker.id
 """The LLM says how likely each title follows those of the history."""
+
+ENCODER = UserEncoderRanker.id
+"""The LLM reads the history alone, and a head makes a user vector of the state it is in then."""
 
 TITLE_PRIOR = TitlePriorRanker.id
 """What is taken from that, by a share that the blend fits: of no use alone."""
@@ -36,8 +40,12 @@ def _titles(composer: PromptComposer, _: torch.Tensor, history: np.ndarray, item
     return composer.title_likelihood(history.tolist(), items)
 
 
-WAYS: dict[str, Asks] = {CHOICES: _choice, TITLES: _titles}
-"""How an LLM can be asked about candidates, by the id of the signal that its answer is."""
+def _encoding(composer: PromptComposer, _: torch.Tensor, history: np.ndarray, __: np.ndarray) -> Asked:
+    return composer.encoding(history.tolist())
+
+
+WAYS: dict[str, Asks] = {CHOICES: _choice, TITLES: _titles, ENCODER: _encoding}
+"""How an LLM can be asked about candidates, by the id of the signal that its answer is, or is made of."""
 
 
 class ModelRanker(LocalRanker):
@@ -79,5 +87,6 @@ def llm_signals(engine: LLMEngine, composer: PromptComposer, ways: Sequence[str]
     makers: dict[str, Callable[[], list[Ranker]]] = {
         CHOICES: lambda: [LLMRanker(CHOICES, "A-LLMRec", engine, composer)],
         TITLES: lambda: [TitleLikelihoodRanker(engine, composer), *constants_of(composer.model)],
+        ENCODER: lambda: [UserEncoderRanker(engine, composer)],
     }
     return [ranker for way in ways for ranker in makers[way]()]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from models.composer import Asked, PromptComposer
-from models.rankers.of_model import WAYS
+from models.rankers.of_model import ENCODER, WAYS
 from models.recommending.genres import GenreRanker
 from models.recommending.merge import softmax
 from models.recommending.shortlist import ListRanker
@@ -96,7 +96,10 @@ class ExplainedItems(Explained):
         places_C = np.asarray([place_of[int(item)] for item in shortlist.items])
         order_C, scores_C = np.arange(len(places_C)), softmax(shortlist.logits)
         if answers is not None:
-            said = {way: answer[places_C] for way, answer in zip(self._lists.ways, answers, strict=True)}
+            model, told = self._composer.model, dict(zip(self._lists.ways, answers, strict=True))
+            if ENCODER in told:
+                told[ENCODER] = model.cf_logits(model.encoded_user(told[ENCODER]), self._items)
+            said = {way: answer[places_C] for way, answer in told.items()}
             order_C, scores_C = self._lists.with_llm(shortlist, said)
         probabilities_C = np.empty(len(places_C))
         probabilities_C[places_C[order_C]] = scores_C

@@ -24,7 +24,7 @@ class Serving:
         model: whose users they are.
         fallback: orders what is retrieved before an LLM ranks a window of it, and needs none.
         retrieved: K.
-        window: W, how many candidates an LLM is asked about.
+        window: W, how many candidates an LLM is asked about, where it has to be asked about each.
         finder: what retrieves; the model's index if not given.
     """
 
@@ -57,7 +57,8 @@ class Serving:
             return await ranker.score(users, candidates_E_C)
         before_E_C = await self.fallback.score(users, candidates_E_C)
         order_E_C = np.argsort(-before_E_C, axis=1, kind="stable")
-        shown_E_W = np.take_along_axis(candidates_E_C, order_E_C[:, : self.window], axis=1)
+        window = None if ranker.ranks_catalogue else self.window
+        shown_E_W = np.take_along_axis(candidates_E_C, order_E_C[:, :window], axis=1)
         asked_E_W = await ranker.score(users, shown_E_W)
         scores_E_C = np.full(candidates_E_C.shape, -np.inf)
         for row, (order, shown) in enumerate(zip(order_E_C, shown_E_W, strict=True)):

@@ -16,7 +16,7 @@ import torch
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.rankers.base import Audience, LocalRanker
-from models.rankers.of_model import WAYS, constants_of, signals_of
+from models.rankers.of_model import ENCODER, WAYS, constants_of, signals_of
 from models.recommending.merge import merge_window
 from models.recommending.retrieve import Pool
 from models.recommending.sources import Sources
@@ -64,6 +64,13 @@ class ListRanker:
         local = [*signals_of(model), *constants_of(model)]
         self._signals: list[LocalRanker] = [signal for signal in local if signal.id in weighed]
         self.ways = [signal.id for signal in blends.llm.signals if signal.id in WAYS]
+
+    def window(self, size: int) -> int | None:
+        """How many candidates the LLM ranks where it is asked about `size` of them at most; None for all.
+
+        As user encoder alone it is asked about none of them, and ranks all.
+        """
+        return None if self.ways == [ENCODER] else size
 
     @torch.inference_mode()
     def shortlist(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Shortlist:

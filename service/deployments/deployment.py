@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +14,8 @@ from models.bundle.store import Bundle
 from models.catalogue import Catalogue
 from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
-from models.recommending.explained import ExplainedGenres, ExplainedItems, Person
+from models.rankers.of_model import WAYS
+from models.recommending.explained import ExplainedGenres, ExplainedItems
 from models.recommending.genres import GenreRanker
 from models.recommending.shortlist import ListRanker
 
@@ -75,9 +77,15 @@ class Deployment:
         model = self.bundle.model
         return user_id if model.backbone.reads_users and user_id in model.histories else None
 
-    def questions(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> list[Asked]:
-        """What the LLM is asked of a user (d,) and candidates (W,), in each way that the blend weighs."""
-        return self.among(items).questions(Person(user_vector, history))
+    def questions(
+        self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray, ways: Sequence[str]
+    ) -> list[Asked]:
+        """What the LLM is asked of a user (d,) and candidates (W,), in each of some `ways`."""
+        return [WAYS[way](self.composer, user_vector, history, items) for way in ways]
+
+    def listed(self, history: np.ndarray) -> np.ndarray:
+        """The part of a history that a list of titles shows."""
+        return history[-self.bundle.manifest.prompt.title_list.history_items :]
 
     def among(self, items: np.ndarray) -> ExplainedItems:
         """What explains which of a window of items (W,) a user gets."""

@@ -22,11 +22,10 @@ from service.deployments.deployment import Deployment
 from service.llm_gate import FallbackError, LLMGate
 from service.metrics import Metrics
 from service.outcome import Fallback, RankedItem, Ranker, Recommendation
+from service.usecases.asking import STORE_SHARE, Asking
 from service.users.histories import Histories, Sent, UserHistory
 from service.users.representations import Representations
 
-STORE_SHARE = 0.25
-"""Of a request's time, how much Redis may take for the history, and again for the representation."""
 FEW_CANDIDATES = 50
 """So many are ordered in less time than it takes to wake another thread."""
 
@@ -89,7 +88,7 @@ class Recommender:
     ) -> None:
         self._histories = histories
         self._representations = representations
-        self._llm = llm
+        self._asking = Asking(llm, representations, config.reserve_ms)
         self._executor = executor
         self._metrics = metrics
         self._config = config
@@ -143,22 +142,17 @@ class Recommender:
         deadline: Deadline,
     ) -> tuple[list[RankedItem], Fallback | None]:
         """All of the shortlist, its window by the blend with the LLM where that is wanted and can be had."""
-        window = shortlist.items[: self._config.window]
+        window = shortlist.items[: deployment.lists.window(self._config.window)]
         fallback: Fallback | None = None
         order, scores, by_llm = np.arange(len(shortlist)), softmax(shortlist.logits), 0
         if self._config.ranker == "llm":
             try:
-                answers = await self._llm.ask(
-                    lambda: deployment.questions(user_vector, history, window),
-                    deadline.remaining(self._config.reserve_ms),
-                )
+                answers = await self._asking.answers(deployment, user_vector, history, window, deadline)
             except FallbackError as error:
                 fallback = self._fell_back(error.reason)
             else:
                 by_llm = len(window)
-                order, scores = deployment.lists.with_llm(
-                    shortlist, dict(zip(deployment.lists.ways, answers, strict=True))
-                )
+                order, scores = deployment.lists.with_llm(shortlist, answers)
         ranked = [
             RankedItem(int(item), float(score), "llm" if place < by_llm else "blend")
             for place, (item, score) in enumerate(zip(shortlist.items[order], scores, strict=True))

@@ -1,4 +1,6 @@
-"""x_u by history, bundle version and, where a backbone reads users, user: from this process, the store, or computed."""
+"""User vectors by history, bundle version and, where a backbone reads users, user: from this process, the store, or
+computed. The backbone's is computed here, the LLM's is given by who asked it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 
+from models.rankers.of_model import ENCODER
 from service.deployments.deployment import Deployment
 from service.metrics import Metrics
 from service.stores.lru import LRU
@@ -54,21 +57,47 @@ class Representations:
         recent = deployment.recent(history)
         user_id = deployment.known_to_backbone(user_id)
         key = representation_key(recent, deployment.version, user_id)
+        vector = await self._known(key, deployment, patience)
+        if vector is None:
+            loop = asyncio.get_running_loop()
+            users = None if user_id is None else [user_id]
+            vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent], users)
+            vector = vectors[0].float()
+            self._keep(key, vector)
+        return vector
+
+    async def encoded(
+        self, deployment: Deployment, history: np.ndarray, patience: float | None = None
+    ) -> torch.Tensor | None:
+        """(d,) float32 what the LLM as user encoder made of a history; None if it has to be asked.
+
+        Args:
+            deployment: whose LLM and head.
+            history: item numbers, oldest first.
+            patience: seconds to wait for the cache at most.
+        """
+        key = representation_key(deployment.listed(history), deployment.version, encoder=ENCODER)
+        return await self._known(key, deployment, patience)
+
+    def keep_encoded(self, deployment: Deployment, history: np.ndarray, vector: torch.Tensor) -> None:
+        """Remember (d,) for `encoded`."""
+        self._keep(representation_key(deployment.listed(history), deployment.version, encoder=ENCODER), vector)
+
+    async def _known(self, key: bytes, deployment: Deployment, patience: float | None) -> torch.Tensor | None:
         vector = self._local.get(key)
         self._count("local", "miss" if vector is None else "hit")
         if vector is not None:
             return vector
         vector = await self._stored(key, deployment.bundle.manifest.user_size, patience)
         if vector is None:
-            loop = asyncio.get_running_loop()
-            users = None if user_id is None else [user_id]
-            vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent], users)
-            vector = vectors[0].float()
-            self._put(key, vector.cpu().numpy().astype("<f4").tobytes())
-        else:
-            vector = vector.to(deployment.model.cf_vectors.device)
+            return None
+        vector = vector.to(deployment.model.cf_vectors.device)
         self._local.put(key, vector)
         return vector
+
+    def _keep(self, key: bytes, vector: torch.Tensor) -> None:
+        self._put(key, vector.cpu().numpy().astype("<f4").tobytes())
+        self._local.put(key, vector)
 
     async def apart(
         self, deployment: Deployment, histories: Sequence[np.ndarray], user_id: str | None = None
@@ -117,9 +146,18 @@ class Representations:
         self._metrics.user_cache.labels(tier, result).inc()
 
 
-def representation_key(history: np.ndarray, bundle_version: str, user_id: str | None = None) -> bytes:
-    """The cache key of a history under a bundle, and of a user where the backbone reads who that is."""
-    digest = hashlib.sha256(bundle_version.encode() + b"\0")
+def representation_key(
+    history: np.ndarray, bundle_version: str, user_id: str | None = None, encoder: str = ""
+) -> bytes:
+    """The cache key of a history under a bundle, and of a user where the backbone reads who that is.
+
+    Args:
+        history: item numbers.
+        bundle_version: whose they are.
+        user_id: who.
+        encoder: what reads it, if that is not the backbone.
+    """
+    digest = hashlib.sha256(f"{bundle_version}\0{encoder}".encode())
     if user_id is not None:
         digest.update(hashlib.sha256(user_id.encode()).digest())
     digest.update(np.asarray(history, dtype="<i8").tobytes())

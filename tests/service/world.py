@@ -35,11 +35,11 @@ from models.histories import UserHistories
 from models.llm.loading import load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.prompts.template import PromptConfig
-from models.rankers.of_model import TITLES
+from models.rankers.of_model import ENCODER, TITLES
 from models.scoring.choices import Branching
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
-from tests.tiny import tiny_blends
+from tests.tiny import tiny_blends, tiny_head
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
 
@@ -169,6 +169,8 @@ def make_world(
     contents = make_contents(llm.token_size, kind=kind)
     if TITLES in llm_signals:
         contents = replace(contents, title_log_probs=np.linspace(-1.0, -9.0, ITEMS + 1, dtype=np.float32))
+    if ENCODER in llm_signals:
+        contents = replace(contents, user_head=tiny_head(llm.token_size, USER_SIZE))
     home = directory / "bundles" / "tiny"
     write_bundle(
         home,
@@ -222,6 +224,11 @@ class FakeEngine:
         """Falling logits, after `seconds`, or `failure`."""
         await self._work()
         return [-np.arange(len(branch.children), dtype=np.float32) for branch in trie.branches]
+
+    async def encode(self, _: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:  # noqa: ARG002
+        """Rising states, after `seconds`, or `failure`."""
+        await self._work()
+        return np.tile(np.arange(self.token_size, dtype=np.float32), (len(places), 1))
 
     async def generate(self, *_: Any) -> AsyncIterator[str]:
         """The next of `texts`, each piece after `seconds`."""

@@ -51,7 +51,9 @@ class BlendConfig(Config):
         genres: how genres are weighed.
     """
 
-    ways: tuple[Literal["allmrec", "title_likelihood"], ...] = Field(("allmrec", "title_likelihood"), min_length=1)
+    ways: tuple[Literal["allmrec", "title_likelihood", "user_encoder"], ...] = Field(
+        ("allmrec", "title_likelihood"), min_length=1
+    )
     title_list: TitleListConfig = TitleListConfig()
     users: int = Field(3000, gt=0)
     draws: int = Field(2, gt=0)

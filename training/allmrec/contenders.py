@@ -20,8 +20,9 @@ from models.rankers.base import Ranker
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
-from models.rankers.of_model import CHOICES, TITLES, constants_of, llm_signals, signals_of
+from models.rankers.of_model import CHOICES, ENCODER, TITLES, constants_of, llm_signals, signals_of
 from models.rankers.title_likelihood import TitleLikelihoodRanker, title_priors
+from models.rankers.user_encoder import UserEncoderRanker
 from models.recommending.serving import Serving
 from models.recommending.shortlist import ListRanker
 from models.threads import one_thread
@@ -182,17 +183,18 @@ class Contenders:
         ]
 
     def _llm_variants(self, engine: LLMEngine, readers: set[str]) -> list[Ranker]:
-        """The method with its ablations (Table 9), and the likelihood of titles: those of the ways that are fitted."""
+        """The method with its ablations (Table 9), and what else is asked: those of the ways that are fitted."""
 
         def reads(name: str) -> str | None:
             return name if name in readers else None
 
         parts = engine, self._composer
-        titles = [TitleLikelihoodRanker(*parts)] if TITLES in self._ways else []
+        others: list[Ranker] = [TitleLikelihoodRanker(*parts)] if TITLES in self._ways else []
+        others += [UserEncoderRanker(*parts)] if ENCODER in self._ways else []
         if CHOICES not in self._ways:
-            return [*titles]
+            return others
         return [
-            *titles,
+            *others,
             LLMRanker("llm_only", "LLM-Only", *parts, injection=Injection.NONE),
             LLMRanker("allmrec_no_user", "A-LLMRec, no user token", *parts, injection=Injection.ITEMS),
             LLMRanker("allmrec", "A-LLMRec", *parts, reads=reads("tokens")),

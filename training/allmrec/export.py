@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.bundle.manifest import Origin
 from models.bundle.signal_tables import SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
+from models.rankers.of_model import ENCODER
 from training.allmrec.stage1.aligned import Aligned
 from training.data.splits import SequenceSplit
 
@@ -77,10 +79,12 @@ def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: Text
 
     Args:
         home: where.
-        model: with trained projections.
+        model: with all that was trained; what the blend with the LLM does not weigh is left out.
         origin: what the manifest says of it.
         text_encoder: fine-tuned by stage 1.
     """
+    if ENCODER not in {signal.id for signal in origin.blends.llm.signals}:
+        model = replace(model, user_head=None)
     return write_bundle(home, model, origin, lambda directory: _save_text_encoder(text_encoder, directory))
 
 

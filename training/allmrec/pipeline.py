@@ -36,7 +36,7 @@ from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
-from models.rankers.of_model import CHOICES, TITLES
+from models.rankers.of_model import CHOICES, ENCODER, TITLES
 from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
@@ -49,6 +49,7 @@ from training.allmrec.stage2.examples import predicted
 from training.allmrec.stage2.held_back import HeldBack
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.allmrec.user_encoder import train_user_encoder
 from training.backbones.external import external_inputs
 from training.backbones.texts import item_text_vectors, item_words
 from training.backbones.train import train_backbone
@@ -65,7 +66,7 @@ from training.runs.context import RunContext
 from training.runs.distributed import processes
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "stage1", "stage2", "blend", "export", "evaluation")
+STEPS = ("backbone", "stage1", "stage2", "user_encoder", "blend", "export", "evaluation")
 BLENDS_FILE = "blends.json"
 TITLES_FILE = "title_log_probs.npy"
 ANSWERS_FILE = "answers.sqlite"
@@ -176,6 +177,18 @@ class Pipeline:
 
     @cached_property
     def model(self) -> CatalogueModel:
+        """All that is trained: of the LLM's part, what the ways to ask it need."""
+        model = self._projected
+        if not self._encodes:
+            return model
+        inputs = replace(self._stage2_inputs, model=model)
+        with self._step("user_encoder", self._encoder_run.is_done):
+            answers = self.directory / ANSWERS_FILE
+            head = train_user_encoder(inputs, self.recipe.user_encoder, self._encoder_run, answers)
+        return replace(model, user_head=head)
+
+    @cached_property
+    def _projected(self) -> CatalogueModel:
         """What stages 1 and 2 leave: projections are trained if the LLM is asked in a way that injects tokens."""
         inputs = self._stage2_inputs
         if not self._injects:
@@ -234,6 +247,11 @@ class Pipeline:
         """Whether the LLM is asked in a way that needs stage 2."""
         return CHOICES in self.recipe.blend.ways
 
+    @property
+    def _encodes(self) -> bool:
+        """Whether the LLM encodes users."""
+        return ENCODER in self.recipe.blend.ways
+
     @cached_property
     def signals(self) -> SignalTables:
         """What signals without an LLM are computed from."""
@@ -257,9 +275,13 @@ class Pipeline:
             (recipe.backbone, self._backbone_run.metrics),
             (recipe.stage1, self._stage1_run.metrics),
             (recipe.stage2, self._stage2_run.metrics),
+            (recipe.user_encoder, self._encoder_run.metrics if self._encodes else {}),
             self._stage1_run.directory,
         )
-        changed = recipe.model_copy(update={name: getattr(refit, name) for name in Refit.model_fields})
+        weighed = {signal.id for signal in self.blends.llm.signals}
+        ways = tuple(way for way in recipe.blend.ways if way != ENCODER or way in weighed)
+        changes = {name: getattr(refit, name) for name in Refit.model_fields}
+        changed = recipe.model_copy(update={**changes, "blend": recipe.blend.model_copy(update={"ways": ways})})
         return Pipeline(self.dataset_path, changed, self.directory / "refit", self._console, fitted=self)
 
     def export(self, home: Path) -> Path:
@@ -362,11 +384,10 @@ class Pipeline:
         runs = {
             "backbone": self._backbone_run,
             "stage1": self._stage1_run,
-            "stage2": self._stage2_run,
+            **({"stage2": self._stage2_run} if self._injects else {}),
+            **({"user_encoder": self._encoder_run} if self._encodes else {}),
             "blend": self._blend_run,
         }
-        if not self._injects:
-            del runs["stage2"]
         return Origin(
             name=self.dataset.info.name,
             prompt=self.prompt,
@@ -400,12 +421,19 @@ class Pipeline:
         inputs = {"stage1": self._stage1_run.output, **self.llm.identity}
         return self._stage_run("stage2", self.recipe.stage2, inputs)
 
+    @cached_property
+    def _encoder_run(self) -> StageRun:
+        shown = self.recipe.blend.title_list.model_dump_json()
+        inputs = {"stage1": self._stage1_run.output, "title_list": shown, **self.llm.identity}
+        return self._stage_run("user_encoder", self.recipe.user_encoder, inputs)
+
     @property
     def _trained(self) -> dict[str, str]:
-        """Fingerprints of the last stage that trains, and of the LLM."""
+        """Fingerprints of the last stages that train, and of the LLM."""
+        encoder = {"user_encoder": self._encoder_run.output} if self._encodes else {}
         if self._injects:
-            return {"stage2": self._stage2_run.output}
-        return {"stage1": self._stage1_run.output, **self.llm.identity}
+            return {"stage2": self._stage2_run.output, **encoder}
+        return {"stage1": self._stage1_run.output, **self.llm.identity, **encoder}
 
     @cached_property
     def _blend_run(self) -> StageRun:
@@ -429,7 +457,8 @@ class Pipeline:
     @contextmanager
     def _step(self, name: str, done: bool) -> Iterator[None]:
         """Announce a stage and say how long it took."""
-        number = f"[{STEPS.index(name) + 1}/{len(STEPS)}] " if name in STEPS else ""
+        steps = [step for step in STEPS if step != "user_encoder" or self._encodes]
+        number = f"[{steps.index(name) + 1}/{len(steps)}] " if name in steps else ""
         if self._fitted is not None:
             number = "on all interactions: "
         if done:

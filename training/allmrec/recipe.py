@@ -19,6 +19,7 @@ from training.allmrec.retrieval import RetrievalConfig
 from training.allmrec.signals import SignalsConfig
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Stage2Config
+from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.data.importing.importer import ImportOptions
 from training.data.importing.ledger import OnBadRow
@@ -43,6 +44,7 @@ class Recipe(Config):
         backbone: the CF backbone.
         stage1: items aligned with their text.
         stage2: users and items aligned with the LLM.
+        user_encoder: a head on the LLM's states, where the blend has that way to ask.
         signals: what is computed without an LLM.
         blend: how signals and the LLM are weighed.
         retrieval: how it is chosen where candidates come from.
@@ -57,6 +59,7 @@ class Recipe(Config):
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()
+    user_encoder: UserEncoderConfig = UserEncoderConfig()
     signals: SignalsConfig = SignalsConfig()
     blend: BlendConfig = BlendConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
@@ -64,7 +67,7 @@ class Recipe(Config):
     baselines: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-STAGES = ("backbone", "stage1", "stage2", "blend", "evaluation")
+STAGES = ("backbone", "stage1", "stage2", "user_encoder", "blend", "evaluation")
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -14,6 +14,7 @@ from models.config import Config
 from training.allmrec.stage1.aligned import TEXT_ENCODER_FOLDER
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Chosen, Stage2Config
+from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.runs.loop import LoopConfig
 
@@ -28,11 +29,13 @@ class Refit(Config):
         backbone: the chosen preset, for as many epochs as gave the best weights.
         stage1: heads alone, for as many steps as both of their phases had.
         stage2: from the same start, for as many steps as gave the best weights.
+        user_encoder: likewise.
     """
 
     backbone: BackboneTrainingConfig
     stage1: Stage1Config
     stage2: Stage2Config
+    user_encoder: UserEncoderConfig
 
     @classmethod
     def of(
@@ -40,6 +43,7 @@ class Refit(Config):
         backbone: tuple[BackboneTrainingConfig, Metrics],
         stage1: tuple[Stage1Config, Metrics],
         stage2: tuple[Stage2Config, Metrics],
+        user_encoder: tuple[UserEncoderConfig, Metrics],
         stage1_folder: Path,
     ) -> Refit:
         """What follows from how each stage was configured and how it went.
@@ -48,12 +52,14 @@ class Refit(Config):
             backbone: the stage's config and metrics.
             stage1: likewise.
             stage2: likewise.
+            user_encoder: likewise.
             stage1_folder: has the fine-tuned text encoder.
         """
         return cls(
             backbone=as_chosen(*backbone),
             stage1=_stage1(*stage1, stage1_folder),
             stage2=_stage2(*stage2),
+            user_encoder=_user_encoder(*user_encoder),
         )
 
 
@@ -90,6 +96,13 @@ def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:
     )
     loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, chosen.steps)})
     return config.model_copy(update={"chosen": chosen, "loop": loop})
+
+
+def _user_encoder(config: UserEncoderConfig, metrics: Metrics) -> UserEncoderConfig:
+    if not metrics:
+        return config
+    loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, metrics["best_step"] or metrics["steps"])})
+    return config.model_copy(update={"loop": loop})
 
 
 def _schedule(loop: LoopConfig) -> dict[str, Any]:

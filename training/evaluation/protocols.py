@@ -165,7 +165,7 @@ async def ask_all(
             bar.update(task, description=f"{label or protocol.measure.title}: {ranker.title}")
             if ranker.id not in tables:
                 asked = protocol.held_out.take(tables.facts["fewer"]) if ranker.needs_llm else protocol.held_out
-                rows = SLOW_PART if ranker.needs_llm else max(1, min(FAST_PART, CELLS // protocol.width))
+                rows = max(1, min(SLOW_PART if ranker.needs_llm else FAST_PART, CELLS // protocol.width))
                 starts = range(0, len(asked), rows)
                 parts = [await protocol.ask(ranker, asked.part(start, start + rows)) for start in starts]
                 tables.add(ranker.id, np.concatenate(parts))

@@ -24,7 +24,7 @@ from models.domain import DOMAINS
 from models.errors import BundleError
 from models.histories import UserHistories
 from models.prompts.template import PromptConfig
-from tests.tiny import tiny_blends, tiny_contents, tiny_split
+from tests.tiny import tiny_blends, tiny_contents, tiny_head, tiny_split
 
 
 def save_text_encoder(directory: Path) -> None:
@@ -96,6 +96,21 @@ def test_words_are_in_the_bundle_where_there_are_any(bundle: Path, tmp_path: Pat
     assert np.array_equal(read.model.words.encode(["red red blue"]), words.encode(["red red blue"]))
     assert {"words.json", "words.safetensors"} <= set(read.manifest.files)
     assert load_bundle(bundle).model.words is None
+
+
+def test_a_head_is_in_the_bundle_where_there_is_one(bundle: Path, tmp_path: Path) -> None:
+    """Named in the manifest; it makes the same vectors of states. Bundles without one are read as before."""
+    head, states = tiny_head(), torch.randn(3, 32)
+    contents = replace(tiny_contents(tiny_split()), user_head=head)
+    origin = Origin(**{name: getattr(load_manifest(bundle), name) for name in Origin.model_fields})
+    read = load_bundle(write_bundle(tmp_path, contents, origin, save_text_encoder))
+    assert "user_head.safetensors" in read.manifest.files
+    assert torch.equal(read.model.user_head(states), head(states))
+    assert torch.equal(read.model.encoded_user(states[:1].numpy()), head(states[:1])[0])
+    without = load_bundle(bundle).model
+    assert without.user_head is None
+    with pytest.raises(BundleError, match="no head"):
+        without.encoded_user(states[:1].numpy())
 
 
 def test_a_bundle_for_other_genres_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,12 @@ class Reference:
         return table[range(len(string)), list(string)].numpy()
 
     @torch.inference_mode()
+    def state(self, prompt: Prompt) -> np.ndarray:
+        """(H,) the last hidden state behind the prompt's last token."""
+        output = self.model(inputs_embeds=self.embed(prompt), output_hidden_states=True)
+        return output.hidden_states[-1][0, -1].numpy()
+
+    @torch.inference_mode()
     def continuation(self, prompt: Prompt, tokens: int) -> list[int]:
         """The greedy continuation, decoded without a cache."""
         path: list[int] = []

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from models.engines.base import InvalidPromptError, LLMEngine
-from models.errors import EngineError, OverloadedError
+from models.engines.transformers import TransformersEngine
+from models.errors import ConfigError, EngineError, OverloadedError
 from models.llm.loading import load_llm
 from models.prompts.layout import Prompt
 from models.prompts.titles import encode_plain
@@ -108,6 +109,30 @@ def test_likelihoods_and_choices_at_once_change_nothing(hosted: Hosted, referenc
     for likelihoods, choices in zip(results[::2], results[1::2], strict=True):
         assert tree.log_probs(likelihoods) == pytest.approx(expected, abs=1e-3)
         assert trie.log_probs(choices) == pytest.approx(reference.log_probs(prompt, SHARED_STARTS), abs=1e-3)
+
+
+def test_states_are_those_of_plain_passes(hosted: Hosted, reference: Reference):
+    """At several places of prompts of several lengths, whatever waits beside them; vLLM refuses in a line."""
+    engine, lengths = hosted.engine, (40, 3, 200, 97)
+    prompts = [make_prompt(length, 2, seed=length) for length in lengths]
+
+    async def together():
+        asked = [engine.encode(prompt, np.asarray([len(prompt.token_ids) - 1])) for prompt in prompts]
+        scores = [engine.score(prompt, ChoiceTrie(SHARED_STARTS, END)) for prompt in prompts]
+        return (await asyncio.gather(*asked, *scores))[: len(prompts)]
+
+    if isinstance(engine, TransformersEngine):
+        for prompt, states in zip(prompts, hosted.run(together()), strict=True):
+            assert states[0] == pytest.approx(reference.state(prompt), abs=1e-3)
+        places = np.asarray([30, 10])
+        plain = Prompt(prompts[0].token_ids, NO_SLOTS, torch.zeros(0, TOKEN_SIZE))
+        states = hosted.run(engine.encode(plain, places))
+        for place, state in zip(places, states, strict=True):
+            shorter = Prompt(plain.token_ids[: place + 1], NO_SLOTS, plain.soft_tokens)
+            assert state == pytest.approx(reference.state(shorter), abs=1e-3)
+    else:
+        with pytest.raises(ConfigError, match=r"ALLMREC_ENGINE=transformers.*'user_encoder'"):
+            hosted.run(together())
 
 
 def test_one_choice_needs_no_llm(hosted: Hosted):

@@ -32,6 +32,10 @@ class Counting:
         self.asked += 1
         return [np.arange(len(branch.children)) + 10.0 * self.asked for branch in trie.branches]
 
+    async def encode(self, _: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:  # noqa: ARG002
+        self.asked += 1
+        return np.full((len(places), 2), 10.0 * self.asked, dtype=np.float32)
+
 
 def ask(engine: Any, path: Path | None, *questions: tuple[Prompt, Branching]) -> list[list[np.ndarray]]:
     async def all_of_them() -> list[list[np.ndarray]]:
@@ -66,6 +70,21 @@ def test_another_question_is_asked(tmp_path: Path, other: str):
     engine = Counting()
     ask(engine, tmp_path / "answers", (PROMPT, ChoiceTrie(CHOICES, 0)), OTHERS[other])
     assert engine.asked == 2
+
+
+def test_states_are_kept_by_prompt_and_places(tmp_path: Path):
+    """A list read before is not read again; at other places, or from another prompt, it is."""
+    engine, shorter = Counting(), Prompt(np.asarray([4, 5]), PROMPT.soft_positions, PROMPT.soft_tokens)
+
+    async def read() -> list[list[list[float]]]:
+        async with remembering(engine, tmp_path / "answers") as remembers:
+            asked = [(PROMPT, [1, 2]), (PROMPT, [2]), (shorter, [1]), (PROMPT, [1, 2])]
+            return [(await remembers.encode(prompt, np.asarray(places))).tolist() for prompt, places in asked]
+
+    first, second, third, again = asyncio.run(read())
+    assert (first, second, third) == ([[10, 10], [10, 10]], [[20, 20]], [[30, 30]])
+    assert again == first
+    assert engine.asked == 3
 
 
 def test_another_llm_is_asked_anew(tmp_path: Path):

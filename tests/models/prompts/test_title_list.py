@@ -43,6 +43,22 @@ def test_only_the_latest_are_shown():
     assert text(prompt[1:]).endswith('watched: "Brazil", "Casablanca", "')
 
 
+@pytest.mark.parametrize(
+    "sizes", [{}, {"history_items": 2}, {"history_title_tokens": 1}, {"context": 62, "max_title_tokens": 4}]
+)
+def test_a_list_ends_where_the_shorter_list_does(sizes: dict[str, int]):
+    """Behind each title that is shown stands just what the list of the titles up to it would be."""
+    history = titles_of("Alien", "Brazil", "Casablanca")
+    titles = make(**sizes)
+    prompt, ends = titles.after(history), titles.ends(history)
+    assert 0 < len(ends) <= min(3, titles.config.history_items)
+    shown = history[len(history) - len(ends) :]
+    for count, end in enumerate(ends, 1):
+        assert prompt[: end + 1].tolist() == titles.after(shown[:count]).tolist()
+    assert ends[-1] == len(prompt) - 1
+    assert len(titles.ends([])) == 0
+
+
 def test_titles_of_the_list_have_a_length_of_their_own():
     """Those that follow may be cut where those before are whole."""
     history = titles_of("Casablanca")

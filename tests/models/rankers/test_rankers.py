@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from models.rankers.llm import LLMRanker
 from models.rankers.simple import PopularityRanker, RandomRanker
 from models.rankers.title_likelihood import TitleLikelihoodRanker, TitlePriorRanker, title_priors
 from models.rankers.tokens import TokenRanker
+from models.rankers.user_encoder import UserEncoderRanker
 from tests.models.rankers.suite import RankerSuite, scored
-from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from tests.tiny import tiny_contents, tiny_head, tiny_llm, tiny_split
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
 
@@ -37,10 +39,14 @@ class PerCall:
         async with in_process(self.llm) as engine:
             return await engine.score(*question)
 
+    async def encode(self, *question: object) -> np.ndarray:
+        async with in_process(self.llm) as engine:
+            return await engine.encode(*question)
+
 
 def make(name: str) -> Ranker:
     split, llm = tiny_split(), tiny_llm(interface=True)
-    model = tiny_contents(split)
+    model = replace(tiny_contents(split), user_head=tiny_head())
     composer = PromptComposer(model, PromptConfig(), llm.tokenizer, llm.context_length)
     engine: LLMEngine = PerCall(interface=True)
     rankers = {
@@ -54,6 +60,7 @@ def make(name: str) -> Ranker:
         "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, composer, text_only=True),
         "title_likelihood": TitleLikelihoodRanker(engine, composer),
         "title_prior": TitlePriorRanker(np.linspace(0.0, -3.0, 31)),
+        "user_encoder": UserEncoderRanker(engine, composer),
     }
     return rankers[name]
 
@@ -71,6 +78,7 @@ def make(name: str) -> Ranker:
         "allmrec_text",
         "title_likelihood",
         "title_prior",
+        "user_encoder",
     ],
 )
 class TestEveryRanker(RankerSuite):
@@ -137,6 +145,23 @@ def test_the_positive_stands_anywhere_in_the_prompt() -> None:
         for items in held_out.candidates.items
     ]
     assert len(set(places)) > 10
+
+
+def test_the_user_encoder_ranks_by_inner_products_with_what_its_head_makes_of_a_state() -> None:
+    """By hand: a plain forward pass over the list's text, the head, and a product with every item's vector."""
+    split, llm = tiny_split(), tiny_llm(interface=True)
+    model = replace(tiny_contents(split), user_head=tiny_head())
+    held_out = HeldOut.of(split, Holdout.TEST, users=4)
+    logits = scored(make("user_encoder"), held_out.users, held_out.candidates.items)
+    assert logits.std() > 0.01
+    for row, history in enumerate(held_out.users.histories):
+        titles = [split.catalogue.titles[item] for item in history[-10:]]
+        text = 'A list of titles that the same person bought: "' + "".join(f'{title}", "' for title in titles)
+        ids = torch.tensor([[llm.tokenizer.bos_token_id, *llm.tokenizer(text, add_special_tokens=False)["input_ids"]]])
+        with torch.inference_mode():
+            state = llm.model(ids, output_hidden_states=True).hidden_states[-1][:, -1]
+            expected = model.cf_vectors[held_out.candidates.items[row]] @ model.user_head(state)[0]
+        np.testing.assert_allclose(logits[row], expected.numpy(), atol=1e-4)
 
 
 def plain_log_prob(llm, text: str, title: str, tokens: int) -> float:

@@ -13,8 +13,11 @@ import torch
 from models.llm.families import UnsupportedLLMError, check_family
 from models.llm.forward import embed_tokens
 from models.llm.head import head_of
+from models.llm.loading import LanguageModel
 from models.llm.self_test import check_exact, packing_error
+from models.prompts.layout import Prompt
 from models.scoring.choices import ChoiceTrie
+from models.scoring.encode import encode_prompts
 from models.scoring.packing import PackedBatch, child_logits, hidden_states, pack
 from tests.models.scoring.families import EXACT, MOE, REFUSED, VOCABULARY, tiny, tiny_config
 
@@ -70,6 +73,26 @@ def test_a_family_is_exact(asked: Asked):
     torch.testing.assert_close(head_of(model).all_logits(nodes_M_H), plain_M_V, atol=EXACTLY, rtol=0)
     normaliser_M = head_of(model).log_normaliser(nodes_M_H)
     torch.testing.assert_close(normaliser_M, plain_M_V.logsumexp(dim=1), atol=EXACTLY, rtol=0)
+
+
+@torch.no_grad()
+def test_a_state_is_that_of_a_plain_pass(asked: Asked):
+    """What the head takes at places of both prompts, read together."""
+    model, token_size = asked.model, asked.soft_S_H.shape[1]
+    llm = LanguageModel("tiny", model, None, "", None)
+    prompts = [
+        Prompt(ids, slots, asked.soft_S_H[2 * row : 2 * row + 2])
+        for row, (ids, slots) in enumerate(zip(asked.prompts, SLOTS, strict=True))
+    ]
+    places = [np.asarray([len(ids) - 1, 7]) for ids in asked.prompts]
+    assert llm.token_size == token_size
+    for prompt, wanted, states in zip(prompts, places, encode_prompts(llm, prompts, places), strict=True):
+        for place, state in zip(wanted, states, strict=True):
+            embeds = embed_tokens(model, torch.from_numpy(prompt.token_ids[: place + 1])).clone()
+            inside = prompt.soft_positions <= place
+            embeds[prompt.soft_positions[inside]] = prompt.soft_tokens[torch.from_numpy(inside)]
+            plain = model.get_decoder()(inputs_embeds=embeds[None], use_cache=False).last_hidden_state[0, -1]
+            torch.testing.assert_close(torch.from_numpy(state), plain.float(), atol=EXACTLY, rtol=0)
 
 
 def admit(case: str, settings: dict[str, Any]) -> None:

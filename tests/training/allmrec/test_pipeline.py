@@ -16,11 +16,14 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
+from models.alignment.text_encoder import TextEncoder
+from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle
 from models.llm.loading import load_llm
-from tests.tiny import tiny_llm
+from tests.tiny import tiny_head, tiny_llm
 from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec import pipeline
+from training.allmrec.export import export
 from training.cli.main import app
 from training.data.dataset import Dataset
 from training.data.splits import SequenceSplit
@@ -461,3 +464,31 @@ def test_an_llm_that_reads_no_tokens_needs_no_stage_2(
     assert "allmrec" not in report.rankers
     permuted = report.checks["permuted_titles"]
     assert "title_likelihood" in permuted.model_dump_json()
+
+
+def test_the_llm_as_user_encoder_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
+    """A stage of its own, trained again for the bundle; in the evaluation; in the bundle if the blend weighs it."""
+    ways = 'blend.ways=["user_encoder"]', "user_encoder.max_steps=3", "refit=true"
+    result = run_fit(ground, tmp_path, *ways)
+    assert result.exit_code == 0, result.output
+    assert "[4/7] user_encoder" in result.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "user_encoder", "blend"}
+    assert [signal.id for signal in bundle.manifest.blends.llm.signals].count("user_encoder") == 1
+    heads = [
+        load_file(tmp_path / "run" / part / "user_head.safetensors") for part in ("user_encoder", "refit/user_encoder")
+    ]
+    assert not torch.equal(heads[0]["output.weight"], heads[1]["output.weight"])
+    assert torch.equal(bundle.model.user_head.output.weight, heads[1]["output.weight"])
+    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert {"user_encoder", "llm"} <= set(report.rankers)
+    assert {"user_encoder", "llm"} <= set(report.protocols["full"].rankers)
+    assert result.exit_code == run_fit(ground, tmp_path, *ways).exit_code
+
+
+def test_a_head_that_is_not_weighed_is_not_in_the_bundle(fitted: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(fitted / "bundle")
+    origin = Origin(**{name: getattr(bundle.manifest, name) for name in Origin.model_fields})
+    encoder = TextEncoder(str(bundle.path / "text_encoder"))
+    exported = export(tmp_path, replace(bundle.model, user_head=tiny_head()), origin, encoder)
+    assert load_bundle(exported).model.user_head is None

@@ -10,6 +10,7 @@ from tests.tiny import tiny_split
 from training.allmrec.refit import Refit, as_chosen
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Chosen, Stage2Config
+from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.data.splits import Holdout
 from training.runs.loop import LoopConfig
@@ -26,7 +27,11 @@ def refit(**stage2: object) -> Refit:
     backbone = BackboneTrainingConfig(presets=("sasrec_bce", "hybrid_softmax"), loop=loop)
     fast = Stage2Config(loop=LoopConfig(epochs=5, minutes=12, validate_first=True, clip_norm=1.0, warmup=0.02))
     return Refit.of(
-        (backbone, BACKBONE), (Stage1Config(), STAGE1), (fast, {**STAGE2, **stage2}), stage1_folder=Path("stage1")
+        (backbone, BACKBONE),
+        (Stage1Config(), STAGE1),
+        (fast, {**STAGE2, **stage2}),
+        (UserEncoderConfig(), {"steps": 90, "best_step": 25}),
+        stage1_folder=Path("stage1"),
     )
 
 
@@ -58,6 +63,11 @@ def test_stage_2_starts_and_ends_where_it_did(best_step: int) -> None:
     assert stage2.loop.max_steps == max(1, best_step)
     assert (stage2.loop.epochs, stage2.loop.minutes, stage2.loop.validate_first) == (None, None, False)
     assert (stage2.loop.clip_norm, stage2.loop.warmup) == (1.0, 0.02)
+
+
+def test_a_head_is_trained_for_its_best_steps() -> None:
+    loop = refit().user_encoder.loop
+    assert (loop.max_steps, loop.epochs, loop.patience) == (25, None, None)
 
 
 def test_nothing_is_held_out_of_the_whole() -> None:

@@ -144,6 +144,13 @@ class TestServed:
         assert tables.ranks("costly").tolist() == [3, 1, 4, 8]
         assert {shape[1] for shape in llm.asked} == {3}
 
+    def test_an_llm_that_ranks_catalogues_has_no_window(self, serving: Serving) -> None:
+        """As user encoder it costs the same for all eight that are retrieved: turned round, 29 is last."""
+        llm = Costly()
+        llm.ranks_catalogue = True
+        tables = ask_here(Served(held_out_of([[30]] * 3, [29, 27, 22], items=30), serving), [llm])
+        assert tables.ranks("costly").tolist() == [8, 6, 1]
+
     def test_popular_candidates_are_windowed_for_the_llm_too(self) -> None:
         """100 of them have no room in a prompt."""
         llm = Costly()
