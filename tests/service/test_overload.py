@@ -67,9 +67,10 @@ class ScriptedEngine:
 
 
 class Nothing:
-    prompt = trie = None
+    candidates = 1
 
-    def log_probs(self, _: Any) -> np.ndarray:
+    async def answer(self, engine: Any, due: float | None = None) -> np.ndarray:
+        await engine.score(None, None, due)
         return np.zeros(1)
 
 
