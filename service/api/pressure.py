@@ -16,6 +16,8 @@ TUNING = ((1e-3, 32), (1e-2, 8), (1e-1, 2))
 """Below these shares steps are so many times smaller."""
 DECAY = 0.98
 """What is left of the share after an interval without lateness."""
+MOST_MISSED = 50
+"""More intervals bring the share to its end anyway."""
 
 
 class Pressure:
@@ -43,12 +45,15 @@ class Pressure:
         return True
 
     def looked(self, lag: float) -> None:
-        """The event loop came by, `lag` seconds late: at every interval."""
-        step = ALPHA * (lag - TARGET_SECONDS) + BETA * (lag - self._lag)
-        step /= next((times for below, times in TUNING if self.share < below), 1)
+        """The event loop came by, `lag` seconds late: at every interval, and for all that it missed meanwhile."""
         calm = max(lag, self._lag) < TARGET_SECONDS / 2
-        self.share = min(1.0, max(0.0, (self.share + step) * (DECAY if calm else 1.0)))
-        self._lag = lag
+        for _ in range(1 + min(MOST_MISSED, int(lag / INTERVAL_SECONDS))):
+            step = ALPHA * (lag - TARGET_SECONDS) + BETA * (lag - self._lag)
+            step /= next((times for below, times in TUNING if self.share < below), 1)
+            self.share = min(1.0, max(0.0, self.share + step))
+            self._lag = lag
+        if calm:
+            self.share *= DECAY
 
     async def watch(self) -> None:
         """Look at the event loop until cancelled."""
