@@ -111,7 +111,7 @@ def standardised(scores_E_C: np.ndarray, centred: bool, mean: float, scale: floa
 
 
 class GenreBlends(Config):
-    """How genres are weighed, whose signals are in `models.recommending.genres`: no genre counts as little known.
+    """How genres are weighed, whose signals are in `models.recommending.genres`; how little known one is has no weight.
 
     Attributes:
         blend: without the LLM; also what serves when the LLM falls back.
@@ -134,7 +134,7 @@ class Blends(Config):
         llm_lift_over_cf: what they are worth beside the first signal alone; None if that was not measured. An LLM that
             is worth something here and nothing there knows what the other signals know too.
         retrieval: where the items come from that are ranked.
-        genres: of favourite genres; None where none were fitted: bundles of earlier releases, and too few users.
+        genres: of favourite genres; None where none were fitted, with too few users.
     """
 
     blend: Blend

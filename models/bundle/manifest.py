@@ -84,7 +84,7 @@ class Manifest(Origin):
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """Read and verify the manifest alone; what an earlier release did not write yet has its default.
+    """Read and verify the manifest alone; what it leaves out has its default.
 
     Raises:
         BundleError: it is missing, damaged or of another schema version.

@@ -7,24 +7,21 @@ from collections.abc import Callable
 
 
 class Silence:
-    """For how long an engine has been asked without saying anything.
+    """For how long an engine has said nothing since it was first asked for something.
 
     Args:
-        seconds: what is too long. Who asks less often than four times in it starts it anew.
+        seconds: what is too long.
         clock: tells seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock = seconds, clock
         self._since: float | None = None
-        self._asked = 0.0
 
     def asked(self) -> None:
         """A request was sent."""
-        now = self._clock()
-        if self._since is None or now - self._asked > self._seconds / 4:
-            self._since = now
-        self._asked = now
+        if self._since is None:
+            self._since = self._clock()
 
     def broken(self) -> None:
         """Something came."""
@@ -32,5 +29,5 @@ class Silence:
 
     @property
     def too_long(self) -> bool:
-        """Whether the engine must be taken for hung."""
+        """Whether that calls for a look. Who asked may have left before an answer could come."""
         return self._since is not None and self._clock() - self._since > self._seconds

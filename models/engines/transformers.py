@@ -266,9 +266,8 @@ class TransformersEngine:
             longest, due = max(longest, request.tokens), min(due, request.due)
             tokens, kind = longest * (len(batch) + 1), request.kind
             late = now + tokens * self._token_seconds.get(kind, 0.0) > due
-            alone = (
-                kind == "titles" and self.config.device == "cpu"
-            )  # whole titles keep a core busy, company only pads them
+            # Whole titles keep a core busy, company only pads them.
+            alone = kind == "titles" and self.config.device == "cpu"
             other = bool(batch) and kind != batch[0].kind
             if batch and (alone or other or tokens > self.config.max_batch_tokens or late):
                 break

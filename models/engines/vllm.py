@@ -68,8 +68,9 @@ class VLLMEngineConfig(Config):
         max_waiting: requests that may be under way; more are refused.
         restart_seconds: pause before a dead engine is started again; doubles while it keeps dying.
         max_restart_seconds: the longest pause. An engine that lives longer than that starts over at the shortest.
-        hang_seconds: an engine that is asked and says nothing for so long is killed and started again, and so is a
-            restart that takes this much longer than the first start.
+        hang_seconds: an engine that said nothing for so long though it was asked is asked something small; it is killed
+            and started again if it does not answer that either in as much time. A restart, or an end, is given this
+            much longer than the first start took.
     """
 
     llm: str = EMBEDDED
@@ -137,7 +138,7 @@ class VLLMEngine:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
-        await self._shut_down()
+        await self._shut_down_or_kill()
 
     async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`. The numbers are log-probabilities over the whole vocabulary.
@@ -277,10 +278,10 @@ class VLLMEngine:
         pause = self.config.restart_seconds
         while True:
             started = time.monotonic()
-            while self.healthy and not (self._under_way and self._silence.too_long):
+            while self.healthy and not (self._silence.too_long and await self._hangs()):
                 await asyncio.sleep(_DEATH_POLL_SECONDS)
             if self.healthy:
-                logger.error("llm_engine_hangs", silent_s=self.config.hang_seconds)
+                logger.error("llm_engine_hangs", silent_s=2 * self.config.hang_seconds)
                 _kill_processes()
             logger.error("llm_engine_died", after_s=round(time.monotonic() - started, 1), restart_in_s=pause)
             if time.monotonic() - started > self.config.max_restart_seconds:
@@ -295,6 +296,17 @@ class VLLMEngine:
             else:
                 logger.info("llm_engine_restarted")
             pause = min(2 * pause, self.config.max_restart_seconds)
+
+    async def _hangs(self) -> bool:
+        """Whether vLLM does not even answer a small question that is waited for; others may have been in a hurry."""
+        try:
+            async with asyncio.timeout(self.config.hang_seconds):
+                await self._score(self._running_llm(), *warm_up_question(self.token_size))
+        except TimeoutError:
+            return True
+        except EngineError:
+            return False
+        return False
 
     async def _shut_down_or_kill(self) -> None:
         try:

@@ -101,7 +101,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._refused:
             super().on_body(body)
         self._unread += len(body)
-        if (self._refused or self.cycle.response_complete) and self._unread > self.bounds.max_body_bytes:
+        if self._unread <= self.bounds.max_body_bytes or self.transport.is_closing():
+            return
+        if self._refused:
+            self._refuse_under_pressure(keep=False)
+        elif self.cycle.response_complete:
             self.transport.close()  # it was told already
 
     def on_message_complete(self) -> None:
@@ -111,9 +115,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unwatch()
         if self._refused:
             self._refused = False
-            keep = self.parser.should_keep_alive()
-            self._refuse(503, "too many requests at once: try again in a second", "Overloaded", keep)
-            self.on_response_complete()
+            if not self.transport.is_closing():
+                self._refuse_under_pressure(self.parser.should_keep_alive())
+                self.on_response_complete()
         else:
             super().on_message_complete()
 
@@ -174,6 +178,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             slowest.transport.abort()
             self.connections.discard(slowest)
+
+    def _refuse_under_pressure(self, keep: bool) -> None:
+        self._refuse(503, "too many requests at once: try again in a second", "Overloaded", keep)
 
     def _refuse(self, status: int, detail: str = "", title: str = "", keep: bool = False) -> None:
         phrase = HTTPStatus(status).phrase

@@ -45,9 +45,13 @@ class Pressure:
         return True
 
     def looked(self, lag: float) -> None:
-        """The event loop came by, `lag` seconds late: at every interval, and for all that it missed meanwhile."""
+        """The event loop came by, `lag` seconds late: at every interval, and, if it was late before, for all missed.
+
+        A single stall counts once, since nothing is left of it when the loop is on time afterwards.
+        """
         calm = max(lag, self._lag) < TARGET_SECONDS / 2
-        for _ in range(1 + min(MOST_MISSED, int(lag / INTERVAL_SECONDS))):
+        missed = int(lag / INTERVAL_SECONDS) if self._lag > TARGET_SECONDS else 0
+        for _ in range(1 + min(MOST_MISSED, missed)):
             step = ALPHA * (lag - TARGET_SECONDS) + BETA * (lag - self._lag)
             step /= next((times for below, times in TUNING if self.share < below), 1)
             self.share = min(1.0, max(0.0, self.share + step))

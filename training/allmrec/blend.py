@@ -22,14 +22,11 @@ from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Ranker
 from models.rankers.of_model import TITLE_PRIOR, TITLES
 from training.allmrec.genre_blend import GenreBlendConfig
-from training.allmrec.logit import fit_logit, log_likelihoods
+from training.allmrec.logit import FEWEST_USERS, FOLDS, fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, positive_ranks
 
-FOLDS = 4
-FEWEST_USERS = 20
-"""Validation users, below which nothing is fitted: five to a fold."""
 RESAMPLES = 2000
 
 

@@ -25,12 +25,9 @@ from models.engines.base import LLMEngine
 from models.rankers.llm import answer, each
 from models.recommending.genres import GenreSignals, genre_members
 from training.allmrec.genres import WEIGHED, favorite_genres
-from training.allmrec.logit import fit_logit
+from training.allmrec.logit import FEWEST_USERS, FOLDS, fit_logit
 from training.data.splits import Holdout, SequenceSplit
 
-FOLDS = 4
-FEWEST_USERS = 20
-"""Below which nothing is fitted: five to a fold."""
 FEWEST_GENRES = 2
 
 

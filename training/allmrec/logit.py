@@ -10,6 +10,10 @@ import numpy as np
 ITERATIONS = 30
 TOLERANCE = 1e-8
 
+FOLDS = 4
+FEWEST_USERS = 20
+"""Validation users, below which nothing is fitted: five to a fold."""
+
 
 def fit_logit(
     features_E_C_F: np.ndarray,

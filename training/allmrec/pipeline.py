@@ -365,6 +365,9 @@ class Pipeline:
     def _held_back(self) -> HeldBack | None:
         """By what stage 2's examples are told, if the recipe holds any back."""
         share, config = self.recipe.stage2.examples.held_back, self.recipe.backbone
+        chosen = self.recipe.stage2.chosen
+        if chosen is not None and not chosen.steps and not chosen.rehearsal_steps:
+            return None
         split = self.split.holding_back(share, self.recipe.stage2.seed)
         if not share or config.is_external or not len(predicted(self.split, split).items):
             if share:

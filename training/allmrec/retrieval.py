@@ -18,7 +18,7 @@ from models.config import Config
 from models.recommending.retrieve import Pool
 from models.recommending.shortlist import ListRanker
 from models.recommending.sources import Sources
-from training.allmrec.blend import FEWEST_USERS
+from training.allmrec.logit import FEWEST_USERS
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import paired_difference

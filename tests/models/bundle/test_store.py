@@ -264,8 +264,8 @@ def test_the_manifest_is_plain_json(bundle: Path) -> None:
     }
 
 
-def test_a_manifest_from_before_genres_were_weighed_is_read(bundle: Path) -> None:
-    """Its checksum is of what it has, not of what this release would write; a changed one is still refused."""
+def test_a_manifest_that_leaves_out_what_has_a_default_is_read(bundle: Path) -> None:
+    """Its checksum is of what it has, not of what would be written; a changed one is still refused."""
     path = bundle / MANIFEST
     content = json.loads(path.read_text())
     del content["blends"]["genres"], content["checksum"]

@@ -32,11 +32,13 @@ class Processes:
     Attributes:
         starts: how many engines were started.
         hang: "answers", "start" or "end": what hangs next, once.
+        seconds: that an answer takes.
     """
 
     def __init__(self) -> None:
         self.starts, self.kills = 0, 0
         self.hang = ""
+        self.seconds = 0.0
         self.current: SimpleNamespace | None = None
 
     def load(self, _: VLLMEngineConfig) -> Any:
@@ -67,6 +69,7 @@ class Processes:
         raise HungError
 
     async def _answers(self, llm: Any, params: Any) -> AsyncIterator[Any]:
+        await asyncio.sleep(self.seconds)
         while self.hang == "answers":
             await asyncio.sleep(0.01)
         if llm.errored:
@@ -129,16 +132,49 @@ async def test_an_engine_that_nobody_asks_is_left_alone(fake: Processes) -> None
     await engine.close()
 
 
-async def test_silence_is_that_of_who_is_asked_again_and_again() -> None:
+async def test_an_engine_that_is_only_slower_than_its_callers_is_left_alone(fake: Processes) -> None:
+    """All of them give up before it could answer."""
+    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, load_format="dummy"))
+    await engine.start()
+    fake.seconds = HANG / 2
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(HANG / 5):
+                await answers(engine)
+    assert (fake.starts, fake.kills) == (1, 0)
+    await engine.close()
+
+
+async def test_one_that_is_hardly_ever_asked_is_found_out_too(fake: Processes) -> None:
+    """By a single request, whose caller has left long ago."""
+    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, restart_seconds=0.01, load_format="dummy"))
+    await engine.start()
+    fake.hang = "answers"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(HANG / 10):
+            await answers(engine)
+    await until(lambda: fake.kills > 0 and engine.healthy)
+    assert await answers(engine)
+    await engine.close()
+
+
+async def test_an_end_that_hangs_is_killed(fake: Processes) -> None:
+    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, load_format="dummy"))
+    await engine.start()
+    fake.hang = "end"
+    async with asyncio.timeout(20):
+        await engine.close()
+    assert fake.kills == 1
+
+
+def test_silence_begins_with_the_first_question_and_ends_with_an_answer() -> None:
     now = 0.0
     silence = Silence(60, clock=lambda: now)
-    silence.asked()
     now = 600
+    assert not silence.too_long
     silence.asked()
-    assert not silence.too_long, "nobody asked for long, so nobody could hear that it was silent"
-    for later in range(610, 670, 10):
-        now = later
-        silence.asked()
+    now = 650
+    silence.asked()
     now = 661
     assert silence.too_long
     silence.broken()

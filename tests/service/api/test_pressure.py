@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -50,8 +51,20 @@ def test_nobody_is_refused_while_the_loop_is_on_time() -> None:
 
 
 def test_a_burst_is_let_in() -> None:
-    pressure = Loop(capacity=200).pressure
-    assert all(pressure.admits() for _ in range(500))
+    """Two seconds' worth at once; those who come after it, too, once it is done."""
+    loop = Loop(capacity=200)
+    assert all(loop.pressure.admits() for _ in range(400))
+    loop.pressure.looked(2.0)
+    loop.pressure.looked(0.0)
+    assert all(loop.pressure.admits() for _ in range(100))
+
+
+@pytest.mark.parametrize("stall", [0.05, 0.3, 0.4, 0.6, 1.0, 5.0])
+def test_a_single_stall_costs_nobody_an_answer(stall: float) -> None:
+    pressure = Pressure()
+    for lag in (0.0, stall, 0.0):
+        pressure.looked(lag)
+    assert pressure.share < 0.01
 
 
 @pytest.mark.parametrize("times", [1.2, 2, 5, 10])
@@ -124,6 +137,18 @@ def test_who_wants_to_hang_up_is_hung_up_on(served: tuple[int, Pressure], monkey
     answer = httpx.get(f"http://127.0.0.1:{port}/users/u0", headers={"connection": "close"})
     assert answer.status_code == 503
     assert answer.headers["connection"] == "close"
+
+
+def test_a_large_body_is_refused_in_words(served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before all of it is there."""
+    port, pressure = served
+    monkeypatch.setattr(pressure, "admits", lambda: False)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            client.sendall(b" " * 2_000_000)
+        received = client.recv(65_536)
+    assert received.startswith(b"HTTP/1.1 503 ")
 
 
 def test_pipelined_requests_are_answered_in_their_order(

@@ -149,7 +149,9 @@ def _sampler(told: Stage2Inputs, composer: PromptComposer, config: Stage2Config)
     title_lengths = np.asarray([len(composer.titles[item]) for item in range(len(composer.titles))])
     split, examples = told.split, config.examples
     fitted = split if told.held_back is None else told.held_back.split
-    retrieve = best_of(told.model, split, fitted.catalogue.trained, examples.negatives.among)
+    negatives, retrieve = examples.negatives, None
+    if negatives.retrieved:
+        retrieve = best_of(told.model, split, fitted.catalogue.trained, negatives.among)
     cut_short = None if told.held_back is None else fitted
     return ExampleSampler(split, examples, title_lengths, config.seed, cut_short, retrieve)
 
