@@ -33,6 +33,8 @@ TIMEOUTS_MS = (1000,)
 SAMPLE_SECONDS = 1.0
 FLAT = 0.05
 """Memory is flat if its mean over the last third of a life exceeds that over the second by no more than this share."""
+LEAST_SAMPLES = 30
+"""A service that lives shorter is still warming up, and three samples say nothing of memory."""
 LATE_SECONDS = 0.02
 LOG_CHARACTERS = 20_000
 
@@ -107,7 +109,7 @@ class Soak:
                 self.findings.wrong("service", f"{stale} answers without the store, {self.failures[life]} failures")
         for life, samples in self.memory.items():
             third = len(samples) // 3
-            if third:
+            if len(samples) >= LEAST_SAMPLES:
                 middle, last = np.mean(samples[third : 2 * third]), np.mean(samples[2 * third :])
                 self.report(f"life {life}: {middle / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB")
                 if last > (1 + FLAT) * middle:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.service.endurance.chaos import torment
-from tests.service.endurance.expected import expecting
+from tests.service.endurance.expected import Findings, expecting
 from tests.service.endurance.program import Victim
-from tests.service.endurance.soak import soak
+from tests.service.endurance.soak import LEAST_SAMPLES, Soak, soak
 from tests.service.world import World
 
 pytestmark = pytest.mark.anyio
@@ -33,3 +34,21 @@ async def test_a_long_day_in_seconds(world: World, tmp_path: Path) -> None:
     assert findings.violations == []
     assert "killed and started empty" in said
     assert findings.counts["feedback"] > 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "grown"),
+    [
+        ([100] * LEAST_SAMPLES, False),
+        ([50] * 10 + [100] * (LEAST_SAMPLES - 10), False),
+        ([100 + 2 * second for second in range(LEAST_SAMPLES)], True),
+        ([100 + 2 * second for second in range(LEAST_SAMPLES - 1)], False),
+    ],
+    ids=["flat", "flat after a start", "growing", "too short to tell"],
+)
+async def test_memory_that_grows_all_along_is_noticed(samples: list[int], grown: bool) -> None:
+    findings = Findings()
+    service: Any = None
+    watched = Soak(service, [], findings, 1.0, lambda _: None, memory={1: samples})
+    await watched.verdict()
+    assert bool(findings.violations) is grown
