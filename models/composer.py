@@ -17,7 +17,8 @@ import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.engines.base import LLMEngine
-from models.prompts.layout import Injection, Prompt, PromptLayout
+from models.errors import BundleError
+from models.prompts.layout import Injection, Prompt, PromptLayout, Slot
 from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
 from models.prompts.title_list import TitleList
@@ -86,10 +87,12 @@ class TitleQuestion(_Scored):
     Attributes:
         prompt: the list, ready for an engine.
         trie: of the titles.
+        held_against: (K,) what is taken from each log-probability.
     """
 
     prompt: Prompt
     trie: ContinuationTree
+    held_against: np.ndarray | float = 0.0
 
     @property
     def candidates(self) -> int:
@@ -98,7 +101,7 @@ class TitleQuestion(_Scored):
 
     def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
         """(K,) log-probabilities of the titles, which do not sum to one, from what an engine scored."""
-        return self.trie.log_probs(branch_logits)
+        return self.trie.log_probs(branch_logits) - self.held_against
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,39 @@ class PromptComposer:
         """
         return self._titles_after(self._list.after(self._list_titles.of(history)), candidates)
 
+    @torch.inference_mode()
+    def injected_titles(
+        self, user_vector: torch.Tensor, history: Sequence[int], candidates: Sequence[int] | np.ndarray
+    ) -> TitleQuestion:
+        """How much likelier do a history and injected tokens make the titles of `candidates`?
+
+        Args:
+            user_vector: (d,) x_u.
+            history: item numbers, oldest first.
+            candidates: K item numbers, one at least.
+
+        Raises:
+            BundleError: the bundle has no projections for that.
+        """
+        projector, joint_T_2J = self.model.title_projector, self.model.joint_item[list(history)]
+        if projector is None:
+            raise BundleError(
+                "tokens are to be injected into titles, but the bundle has no projections for that: export"
+            )
+        layout = self.title_layout(history)
+        soft_S_H = projector([layout], user_vector[None], [joint_T_2J], [joint_T_2J[:0]])
+        prior = projector.prior_share.item() * self.model.title_log_probs[np.asarray(candidates)]
+        return TitleQuestion(layout.fill(soft_S_H), self.title_tree(candidates), prior)
+
+    def title_layout(self, history: Sequence[int]) -> PromptLayout:
+        """The list of a history's titles, oldest first, with slots for injected tokens."""
+        return self._list.layout(self._list_titles.of(history))
+
+    @property
+    def title_slots(self) -> dict[Slot, int]:
+        """The tokens in whose places these stand."""
+        return self._list.slot_tokens
+
     def title_prior(self, items: Sequence[int] | np.ndarray) -> TitleQuestion:
         """How likely are the titles of `items` in a list of anything? A constant of each item."""
         return self._titles_after(self._list.alone, items)
@@ -228,9 +264,12 @@ class PromptComposer:
         return np.asarray(sorted(set().union(*titles)), dtype=np.int64)
 
     def _titles_after(self, token_ids: np.ndarray, items: Sequence[int] | np.ndarray) -> TitleQuestion:
+        return TitleQuestion(self._plain(token_ids), self.title_tree(items))
+
+    def title_tree(self, items: Sequence[int] | np.ndarray) -> ContinuationTree:
+        """The titles of K items, as they follow in a list."""
         titles = self._list_titles.of(np.asarray(items).tolist())
-        continuations = [self._list.continuation(title) for title in titles]
-        return TitleQuestion(self._plain(token_ids), ContinuationTree(continuations, self._list_vocabulary))
+        return ContinuationTree([self._list.continuation(title) for title in titles], self._list_vocabulary)
 
     def _plain(self, token_ids: np.ndarray) -> Prompt:
         """A prompt without injected tokens."""

@@ -7,7 +7,7 @@ LLM's token size d_tok.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -109,3 +109,35 @@ class TokenProjector(nn.Module):
             items = self.item(torch.cat(joints))
             tokens_S_H = tokens_S_H.index_put(((~is_user).nonzero()[:, 0],), items, accumulate=True)
         return tokens_S_H
+
+
+class TitleProjector(TokenProjector):
+    """F_U and F_I for lists of titles: what they make is added to the embeddings of the tokens whose places it takes.
+
+    Args:
+        user_size: as of `TokenProjector`.
+        joint_size: likewise.
+        token_size: likewise.
+
+    Attributes:
+        prior_share: what share of `log P(title)` is taken from a title's log-probability.
+        scale: of what is left, in the choice among candidates that training is for; a blend has its own.
+    """
+
+    def __init__(self, user_size: int, joint_size: int, token_size: int) -> None:
+        super().__init__(user_size, joint_size, token_size)
+        self.prior_share = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    @torch.no_grad()
+    def start_plain(self, embeddings: Mapping[Slot, torch.Tensor]) -> None:
+        """Inject just what stands in the slots anyway.
+
+        Args:
+            embeddings: (d_tok,) of the token in each kind of slot.
+        """
+        for projection in (self.user, self.item):
+            nn.init.zeros_(projection.output.weight)
+            nn.init.zeros_(projection.output.bias)
+        for kind, embedding in embeddings.items():
+            self.slot_types[kind] = embedding.float()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from models.alignment.projection import TokenProjector
+from models.alignment.projection import TitleProjector, TokenProjector
 from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
 from models.backbones import Backbone, represent_all
@@ -38,6 +38,7 @@ class CatalogueModel:
         signals: what signals without an LLM are computed from.
         words: what the backbone reads of texts beside sentence vectors, so that new items can be placed.
         title_log_probs: (N+1,) float32 log P(title) by the bundle's LLM; (0,) where it was not asked for.
+        title_projector: injects users and items into lists of titles; None where that is not weighed.
         user_head: makes a user vector of the state of the bundle's LLM after a history; None where it is not weighed.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
@@ -55,6 +56,7 @@ class CatalogueModel:
     signals: SignalTables
     words: WordEncoder | None = None
     title_log_probs: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    title_projector: TitleProjector | None = None
     user_head: UserHead | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from models.alignment.projection import TokenProjector
+from models.alignment.projection import TitleProjector, TokenProjector
 from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
 from models.backbones import create_backbone
@@ -41,6 +41,7 @@ from models.histories import UserHistories
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
 USER_HEAD_FILE = "user_head.safetensors"
+TITLE_PROJECTOR_FILE = "title_projector.safetensors"
 DRAFT_PREFIX = ".writing-"
 DRAFT_LIFE_SECONDS = 86_400
 
@@ -199,6 +200,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
     model.signals.save(directory / "signals.safetensors")
     if model.words is not None:
         model.words.save(directory)
+    if model.title_projector is not None:
+        _save_tensors(model.title_projector.state_dict(), directory / TITLE_PROJECTOR_FILE)
     if model.user_head is not None:
         _save_tensors(model.user_head.state_dict(), directory / USER_HEAD_FILE)
 
@@ -210,7 +213,8 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         raise BundleError(f"{directory}: written for other genres than this release takes: export it again")
     backbone = create_backbone(manifest.backbone.kind, manifest.backbone.config)
     backbone.load_state_dict(load_file(directory / "backbone.safetensors"))
-    projector = TokenProjector(manifest.user_size, manifest.joint_size, manifest.token_size)
+    sizes = manifest.user_size, manifest.joint_size, manifest.token_size
+    projector = TokenProjector(*sizes)
     projector.load_state_dict(load_file(directory / "projector.safetensors"))
     return CatalogueModel(
         catalogue=catalogue,
@@ -226,9 +230,18 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         signals=SignalTables.load(directory / "signals.safetensors"),
         words=WordEncoder.load(directory),
         title_log_probs=tables["title_log_probs"].cpu().numpy(),
+        title_projector=_read_title_projector(directory / TITLE_PROJECTOR_FILE, sizes, device),
         user_head=_read_user_head(directory / USER_HEAD_FILE, device),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
+
+
+def _read_title_projector(path: Path, sizes: tuple[int, int, int], device: str) -> TitleProjector | None:
+    if not path.is_file():
+        return None
+    projector = TitleProjector(*sizes)
+    projector.load_state_dict(load_file(path))
+    return projector.to(device).eval().requires_grad_(False)
 
 
 def _read_user_head(path: Path, device: str) -> UserHead | None:

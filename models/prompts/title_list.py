@@ -3,6 +3,10 @@
 `A list of titles that the same person bought: "T1", "T2", "` and then a title with its closing quote. How likely a
 title is there less how likely it is in a list of anything tells what the history says for it. Nothing is trained for
 it, so that it works with any LLM that has read of the catalogue's things.
+
+Injected tokens can stand in a list, too: in the place of what closes a title that of its item, and in the place of the
+last opening quote that of the user. What is injected there is the token's own embedding and something learned that is
+added, so that nothing learned is the plain list.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from pydantic import Field
 from models.config import Config
 from models.domain import Domain
 from models.errors import PromptTooLongError
-from models.prompts.layout import TokenIds
+from models.prompts.layout import PromptLayout, Slot, TokenIds
 from models.prompts.titles import encode_plain
 
 
@@ -88,6 +92,29 @@ class TitleList:
         """
         lengths = [len(entry) for entry in self._entries(history)]
         return len(self._begin) - 1 + np.cumsum(lengths, dtype=np.int64)
+
+    def layout(self, history: Sequence[TokenIds]) -> PromptLayout:
+        """The prompt of a history with slots for injected tokens; where no title is shown there are none."""
+        ends = self.ends(history)
+        items = ends - len(self._between) + 1
+        # Where one token is all that stands between two titles, the last one is the user's.
+        items = items[: len(items) - (len(self._between) == 1)] if len(items) else items
+        shown, users = len(ends), min(1, len(ends))
+        return PromptLayout(
+            token_ids=self.after(history),
+            soft_positions=np.concatenate([items, ends[len(ends) - users :]]),
+            slot_kinds=np.asarray([Slot.HISTORY] * len(items) + [Slot.USER] * users, dtype=np.int64),
+            slot_ordinals=np.asarray(
+                [*range(len(history) - shown, len(history))][: len(items)] + [0] * users, dtype=np.int64
+            ),
+            choices=[],
+            shown=shown,
+        )
+
+    @property
+    def slot_tokens(self) -> dict[Slot, int]:
+        """The tokens in whose places injected ones stand."""
+        return {Slot.HISTORY: self._between[0], Slot.USER: self._between[-1]}
 
     def _entries(self, history: Sequence[TokenIds]) -> list[list[int]]:
         """The titles that are shown, oldest first, each with what stands between it and the next."""

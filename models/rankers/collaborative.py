@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from models.backbones import Backbone, represent_all
+from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import PADDING_ITEM
 from models.rankers.base import Audience, LocalRanker
 
@@ -73,3 +74,8 @@ def candidate_logits(users_E_D: torch.Tensor, item_vectors: torch.Tensor, items_
         scores_B_C = torch.einsum("bd,bcd->bc", users_B_D, functional.embedding(items_B_C, item_vectors))
         scores.append(scores_B_C.masked_fill(items_B_C == PADDING_ITEM, -torch.inf).cpu().numpy())
     return np.concatenate(scores) if scores else np.zeros(items_E_C.shape, dtype=np.float32)
+
+
+def user_vectors(model: CatalogueModel, users: Audience) -> torch.Tensor:
+    """x_u (E, d), as given or computed."""
+    return model.user_vectors(users.histories, users.user_ids) if users.vectors is None else users.vectors

@@ -11,6 +11,7 @@ from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
 from models.prompts.layout import Injection
 from models.rankers.base import Audience, Ranker
+from models.rankers.collaborative import user_vectors
 
 ASKED_AT_ONCE = 64
 """Enough for every worker of an engine; with OPT-6.7B a waiting question carries half a megabyte of soft tokens."""
@@ -48,8 +49,7 @@ class LLMRanker(Ranker):
 
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
-        model = self._composer.model
-        users_E_D = model.user_vectors(users.histories, users.user_ids) if users.vectors is None else users.vectors
+        users_E_D = user_vectors(self._composer.model, users)
         logits_E_C = np.full(candidates_E_C.shape, -np.inf)
 
         async def ask(row: int) -> None:

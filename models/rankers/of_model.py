@@ -11,16 +11,19 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
 from models.rankers.base import Audience, LocalRanker, Ranker
-from models.rankers.collaborative import candidate_logits
+from models.rankers.collaborative import candidate_logits, user_vectors
 from models.rankers.llm import LLMRanker
 from models.rankers.signals import signal_rankers
-from models.rankers.title_likelihood import TitleLikelihoodRanker, TitlePriorRanker
+from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, TitlePriorRanker
 from models.rankers.user_encoder import UserEncoderRanker
 
 CHOICES = "allmrec"
 """A-LLMRec: the LLM reads injected tokens and chooses among the candidates that its prompt lists."""
 TITLES = TitleLikelihoodRanker.id
 """The LLM says how likely each title follows those of the history."""
+
+INJECTED = InjectedTitleRanker.id
+"""The same, with injected tokens beside those titles, and less than it is likely to follow anything."""
 
 ENCODER = UserEncoderRanker.id
 """The LLM reads the history alone, and a head makes a user vector of the state it is in then."""
@@ -40,11 +43,15 @@ def _titles(composer: PromptComposer, _: torch.Tensor, history: np.ndarray, item
     return composer.title_likelihood(history.tolist(), items)
 
 
+def _injected(composer: PromptComposer, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Asked:
+    return composer.injected_titles(user_vector, history.tolist(), items)
+
+
 def _encoding(composer: PromptComposer, _: torch.Tensor, history: np.ndarray, __: np.ndarray) -> Asked:
     return composer.encoding(history.tolist())
 
 
-WAYS: dict[str, Asks] = {CHOICES: _choice, TITLES: _titles, ENCODER: _encoding}
+WAYS: dict[str, Asks] = {CHOICES: _choice, TITLES: _titles, INJECTED: _injected, ENCODER: _encoding}
 """How an LLM can be asked about candidates, by the id of the signal that its answer is, or is made of."""
 
 
@@ -67,11 +74,6 @@ class ModelRanker(LocalRanker):
         return candidate_logits(user_vectors(self._model, users), self._model.cf_vectors, candidates_E_C)
 
 
-def user_vectors(model: CatalogueModel, users: Audience) -> torch.Tensor:
-    """x_u (E, d), as given or computed."""
-    return model.user_vectors(users.histories, users.user_ids) if users.vectors is None else users.vectors
-
-
 def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
     return [ModelRanker(model), *signal_rankers(model.signals)]
@@ -87,6 +89,7 @@ def llm_signals(engine: LLMEngine, composer: PromptComposer, ways: Sequence[str]
     makers: dict[str, Callable[[], list[Ranker]]] = {
         CHOICES: lambda: [LLMRanker(CHOICES, "A-LLMRec", engine, composer)],
         TITLES: lambda: [TitleLikelihoodRanker(engine, composer), *constants_of(composer.model)],
+        INJECTED: lambda: [InjectedTitleRanker(engine, composer)],
         ENCODER: lambda: [UserEncoderRanker(engine, composer)],
     }
     return [ranker for way in ways for ranker in makers[way]()]

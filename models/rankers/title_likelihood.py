@@ -12,6 +12,7 @@ import numpy as np
 from models.composer import PromptComposer
 from models.engines.base import LLMEngine
 from models.rankers.base import Audience, LocalRanker, Ranker, mask_padding
+from models.rankers.collaborative import user_vectors
 from models.rankers.llm import answer, each
 
 PRIOR_BATCH = 32
@@ -40,6 +41,35 @@ class TitleLikelihoodRanker(Ranker):
             columns = np.flatnonzero(candidates_E_C[row])
             history = users.histories[row].tolist()
             question = self._composer.title_likelihood(history, candidates_E_C[row, columns])
+            logits_E_C[row, columns] = await answer(self._engine, question)
+
+        await each(ask, [row for row, items in enumerate(candidates_E_C) if items.any()])
+        return logits_E_C
+
+
+class InjectedTitleRanker(Ranker):
+    """`log P(title | history, injected tokens)` less a learned share of `log P(title)`.
+
+    Args:
+        engine: scores the titles; started.
+        composer: builds the lists, for a model with projections for them.
+    """
+
+    id, title = "title_injected", "Title, given history and injected tokens"
+    needs_llm = True
+
+    def __init__(self, engine: LLMEngine, composer: PromptComposer) -> None:
+        self._engine, self._composer = engine, composer
+
+    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
+        """See `Ranker.score`."""
+        logits_E_C = np.full(candidates_E_C.shape, -np.inf)
+        vectors_E_D = user_vectors(self._composer.model, users)
+
+        async def ask(row: int) -> None:
+            columns = np.flatnonzero(candidates_E_C[row])
+            history = users.histories[row].tolist()
+            question = self._composer.injected_titles(vectors_E_D[row], history, candidates_E_C[row, columns])
             logits_E_C[row, columns] = await answer(self._engine, question)
 
         await each(ask, [row for row, items in enumerate(candidates_E_C) if items.any()])

@@ -48,7 +48,7 @@ class BlendConfig(Config):
         genres: how genres are weighed.
     """
 
-    ways: tuple[Literal["allmrec", "title_likelihood", "user_encoder"], ...] = Field(
+    ways: tuple[Literal["allmrec", "title_likelihood", "title_injected", "user_encoder"], ...] = Field(
         ("allmrec", "title_likelihood"), min_length=1
     )
     title_list: TitleListConfig = TitleListConfig()

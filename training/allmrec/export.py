@@ -17,7 +17,7 @@ from models.bundle.manifest import Origin
 from models.bundle.signal_tables import SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
-from models.rankers.of_model import ENCODER
+from models.rankers.of_model import ENCODER, INJECTED
 from training.allmrec.stage1.aligned import Aligned
 from training.data.splits import SequenceSplit
 
@@ -83,8 +83,11 @@ def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: Text
         origin: what the manifest says of it.
         text_encoder: fine-tuned by stage 1.
     """
-    if ENCODER not in {signal.id for signal in origin.blends.llm.signals}:
+    weighed = {signal.id for signal in origin.blends.llm.signals}
+    if ENCODER not in weighed:
         model = replace(model, user_head=None)
+    if INJECTED not in weighed:
+        model = replace(model, title_projector=None)
     return write_bundle(home, model, origin, lambda directory: _save_text_encoder(text_encoder, directory))
 
 

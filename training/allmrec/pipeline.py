@@ -36,7 +36,7 @@ from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
-from models.rankers.of_model import CHOICES, ENCODER, TITLES
+from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
 from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
@@ -49,6 +49,7 @@ from training.allmrec.stage2.examples import predicted
 from training.allmrec.stage2.held_back import HeldBack
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.allmrec.title_tokens.stage import train_title_tokens
 from training.allmrec.user_encoder import train_user_encoder
 from training.backbones.external import external_inputs
 from training.backbones.texts import item_text_vectors, item_words
@@ -66,7 +67,7 @@ from training.runs.context import RunContext
 from training.runs.distributed import processes
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "stage1", "stage2", "user_encoder", "blend", "export", "evaluation")
+STEPS = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "export", "evaluation")
 BLENDS_FILE = "blends.json"
 TITLES_FILE = "title_log_probs.npy"
 ANSWERS_FILE = "answers.sqlite"
@@ -178,7 +179,7 @@ class Pipeline:
     @cached_property
     def model(self) -> CatalogueModel:
         """All that is trained: of the LLM's part, what the ways to ask it need."""
-        model = self._projected
+        model = self._with_title_tokens(self._projected)
         if not self._encodes:
             return model
         inputs = replace(self._stage2_inputs, model=model)
@@ -186,6 +187,25 @@ class Pipeline:
             answers = self.directory / ANSWERS_FILE
             head = train_user_encoder(inputs, self.recipe.user_encoder, self._encoder_run, answers)
         return replace(model, user_head=head)
+
+    def _with_title_tokens(self, model: CatalogueModel) -> CatalogueModel:
+        """The model with projections into lists of titles, if the LLM is asked in that way."""
+        config, run = self.recipe.title_tokens, self._titles_run
+        if INJECTED not in self.recipe.blend.ways:
+            return model
+        inputs = replace(self._stage2_inputs, model=replace(model, title_log_probs=self._title_log_probs))
+        if not run.is_done and (config.chosen is None or config.chosen.steps):
+            inputs = replace(inputs, held_back=self._held_back(config.examples.held_back, config.seed))
+        with self._step("title_tokens", run.is_done):
+            projector = train_title_tokens(inputs, config, run, self.directory / ANSWERS_FILE)
+        return replace(model, title_projector=projector)
+
+    @cached_property
+    def _title_log_probs(self) -> np.ndarray:
+        """(N+1,) what the LLM says of each title alone."""
+        if self._fitted is not None:
+            return self._fitted._title_log_probs
+        return self._contenders(self._projected).title_priors()
 
     @cached_property
     def _projected(self) -> CatalogueModel:
@@ -195,7 +215,7 @@ class Pipeline:
             self._console.print("stage2: skipped, the LLM is asked by titles alone", markup=False, highlight=False)
             return replace(inputs.model, projector=inputs.model.projector.eval().requires_grad_(False))
         if not self._stage2_run.is_done:
-            inputs = replace(inputs, held_back=self._held_back())
+            inputs = replace(inputs, held_back=self._stage2_held_back())
         with self._step("stage2", self._stage2_run.is_done):
             return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
 
@@ -229,8 +249,8 @@ class Pipeline:
     def _asked_model(self, run: StageRun) -> CatalogueModel:
         """The model, once the LLM has been asked how likely each title is; keeps that with the blend."""
         model = self.model
-        if TITLES in self.recipe.blend.ways:
-            np.save(run.directory / TITLES_FILE, self._contenders(model).title_priors())
+        if {TITLES, INJECTED} & {*self.recipe.blend.ways}:
+            np.save(run.directory / TITLES_FILE, self._title_log_probs)
         return self._with_titles(model, run)
 
     @staticmethod
@@ -275,11 +295,12 @@ class Pipeline:
             (recipe.backbone, self._backbone_run.metrics),
             (recipe.stage1, self._stage1_run.metrics),
             (recipe.stage2, self._stage2_run.metrics),
+            (recipe.title_tokens, self._titles_run.metrics if INJECTED in recipe.blend.ways else {}),
             (recipe.user_encoder, self._encoder_run.metrics if self._encodes else {}),
             self._stage1_run.directory,
         )
         weighed = {signal.id for signal in self.blends.llm.signals}
-        ways = tuple(way for way in recipe.blend.ways if way != ENCODER or way in weighed)
+        ways = tuple(way for way in recipe.blend.ways if way not in (ENCODER, INJECTED) or way in weighed)
         changes = {name: getattr(refit, name) for name in Refit.model_fields}
         changed = recipe.model_copy(update={**changes, "blend": recipe.blend.model_copy(update={"ways": ways})})
         return Pipeline(self.dataset_path, changed, self.directory / "refit", self._console, fitted=self)
@@ -362,24 +383,29 @@ class Pipeline:
         model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
         return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
 
-    def _held_back(self) -> HeldBack | None:
-        """By what stage 2's examples are told, if the recipe holds any back."""
-        share, config = self.recipe.stage2.examples.held_back, self.recipe.backbone
-        chosen = self.recipe.stage2.chosen
+    def _stage2_held_back(self) -> HeldBack | None:
+        """By what stage 2's examples are told, if there will be any and the recipe holds any back."""
+        config = self.recipe.stage2
+        chosen = config.chosen
         if chosen is not None and not chosen.steps and not chosen.rehearsal_steps:
             return None
-        split = self.split.holding_back(share, self.recipe.stage2.seed)
+        return self._held_back(config.examples.held_back, config.seed)
+
+    def _held_back(self, share: float, seed: int) -> HeldBack | None:
+        """By what examples are told, if a share of positions is held back for them."""
+        config = self.recipe.backbone
+        split = self.split.holding_back(share, seed)
         if not share or config.is_external or not len(predicted(self.split, split).items):
             if share:
                 why = "the backbone is imported" if config.is_external else "there is too little"
-                self._console.print(f"stage2: nothing is held back, {why}", markup=False, highlight=False)
+                self._console.print(f"examples: nothing is held back, {why}", markup=False, highlight=False)
             return None
         config = as_chosen(config, self._backbone_run.metrics)
-        inputs = {"backbone": self._backbone_run.output, "held back": f"{share} {self.recipe.stage2.seed}"}
+        inputs = {"backbone": self._backbone_run.output, "held back": f"{share} {seed}"}
         run = self._stage_run("examples", config, inputs)
         with self._step("backbone of the examples", run.is_done):
             backbone = train_backbone(split, config, run, self._backbone_run.directory)
-        return HeldBack.of(split, backbone, self.aligned, self.recipe.stage2.seed)
+        return HeldBack.of(split, backbone, self.aligned, seed)
 
     @property
     def _origin(self) -> Origin:
@@ -388,6 +414,7 @@ class Pipeline:
             "backbone": self._backbone_run,
             "stage1": self._stage1_run,
             **({"stage2": self._stage2_run} if self._injects else {}),
+            **({"title_tokens": self._titles_run} if INJECTED in self.recipe.blend.ways else {}),
             **({"user_encoder": self._encoder_run} if self._encodes else {}),
             "blend": self._blend_run,
         }
@@ -425,6 +452,12 @@ class Pipeline:
         return self._stage_run("stage2", self.recipe.stage2, inputs)
 
     @cached_property
+    def _titles_run(self) -> StageRun:
+        shown = self.recipe.blend.title_list.model_dump_json()
+        inputs = {"stage1": self._stage1_run.output, "title_list": shown, **self.llm.identity}
+        return self._stage_run("title_tokens", self.recipe.title_tokens, inputs)
+
+    @cached_property
     def _encoder_run(self) -> StageRun:
         shown = self.recipe.blend.title_list.model_dump_json()
         inputs = {"stage1": self._stage1_run.output, "title_list": shown, **self.llm.identity}
@@ -433,10 +466,12 @@ class Pipeline:
     @property
     def _trained(self) -> dict[str, str]:
         """Fingerprints of the last stages that train, and of the LLM."""
-        encoder = {"user_encoder": self._encoder_run.output} if self._encodes else {}
+        others = {"user_encoder": self._encoder_run.output} if self._encodes else {}
+        if INJECTED in self.recipe.blend.ways:
+            others["title_tokens"] = self._titles_run.output
         if self._injects:
-            return {"stage2": self._stage2_run.output, **encoder}
-        return {"stage1": self._stage1_run.output, **self.llm.identity, **encoder}
+            return {"stage2": self._stage2_run.output, **others}
+        return {"stage1": self._stage1_run.output, **self.llm.identity, **others}
 
     @cached_property
     def _blend_run(self) -> StageRun:
@@ -460,7 +495,8 @@ class Pipeline:
     @contextmanager
     def _step(self, name: str, done: bool) -> Iterator[None]:
         """Announce a stage and say how long it took."""
-        steps = [step for step in STEPS if step != "user_encoder" or self._encodes]
+        optional = {"user_encoder": ENCODER, "title_tokens": INJECTED}
+        steps = [step for step in STEPS if optional.get(step, CHOICES) in (CHOICES, *self.recipe.blend.ways)]
         number = f"[{steps.index(name) + 1}/{len(steps)}] " if name in steps else ""
         if self._fitted is not None:
             number = "on all interactions: "

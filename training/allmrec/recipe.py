@@ -19,6 +19,7 @@ from training.allmrec.retrieval import RetrievalConfig
 from training.allmrec.signals import SignalsConfig
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Stage2Config
+from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.data.importing.importer import ImportOptions
@@ -44,6 +45,7 @@ class Recipe(Config):
         backbone: the CF backbone.
         stage1: items aligned with their text.
         stage2: users and items aligned with the LLM.
+        title_tokens: users and items injected into lists of titles, where the blend has that way to ask.
         user_encoder: a head on the LLM's states, where the blend has that way to ask.
         signals: what is computed without an LLM.
         blend: how signals and the LLM are weighed.
@@ -59,6 +61,7 @@ class Recipe(Config):
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()
+    title_tokens: TitleTokensConfig = TitleTokensConfig()
     user_encoder: UserEncoderConfig = UserEncoderConfig()
     signals: SignalsConfig = SignalsConfig()
     blend: BlendConfig = BlendConfig()
@@ -67,7 +70,7 @@ class Recipe(Config):
     baselines: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-STAGES = ("backbone", "stage1", "stage2", "user_encoder", "blend", "evaluation")
+STAGES = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "evaluation")
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

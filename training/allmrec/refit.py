@@ -14,6 +14,8 @@ from models.config import Config
 from training.allmrec.stage1.aligned import TEXT_ENCODER_FOLDER
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Chosen, Stage2Config
+from training.allmrec.title_tokens.config import Chosen as ChosenTitles
+from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.runs.loop import LoopConfig
@@ -29,12 +31,14 @@ class Refit(Config):
         backbone: the chosen preset, for as many epochs as gave the best weights.
         stage1: heads alone, for as many steps as both of their phases had.
         stage2: from the same start, for as many steps as gave the best weights.
+        title_tokens: likewise.
         user_encoder: likewise.
     """
 
     backbone: BackboneTrainingConfig
     stage1: Stage1Config
     stage2: Stage2Config
+    title_tokens: TitleTokensConfig
     user_encoder: UserEncoderConfig
 
     @classmethod
@@ -43,6 +47,7 @@ class Refit(Config):
         backbone: tuple[BackboneTrainingConfig, Metrics],
         stage1: tuple[Stage1Config, Metrics],
         stage2: tuple[Stage2Config, Metrics],
+        title_tokens: tuple[TitleTokensConfig, Metrics],
         user_encoder: tuple[UserEncoderConfig, Metrics],
         stage1_folder: Path,
     ) -> Refit:
@@ -52,6 +57,7 @@ class Refit(Config):
             backbone: the stage's config and metrics.
             stage1: likewise.
             stage2: likewise.
+            title_tokens: likewise.
             user_encoder: likewise.
             stage1_folder: has the fine-tuned text encoder.
         """
@@ -59,6 +65,7 @@ class Refit(Config):
             backbone=as_chosen(*backbone),
             stage1=_stage1(*stage1, stage1_folder),
             stage2=_stage2(*stage2),
+            title_tokens=_title_tokens(*title_tokens),
             user_encoder=_user_encoder(*user_encoder),
         )
 
@@ -94,6 +101,14 @@ def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:
         steps=metrics["best_step"],
         rehearsal_steps=int(start.get("rehearsal_steps", 0)),
     )
+    loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, chosen.steps)})
+    return config.model_copy(update={"chosen": chosen, "loop": loop})
+
+
+def _title_tokens(config: TitleTokensConfig, metrics: Metrics) -> TitleTokensConfig:
+    if not metrics:
+        return config
+    chosen = ChosenTitles(**metrics["start"], steps=metrics["best_step"])
     loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, chosen.steps)})
     return config.model_copy(update={"chosen": chosen, "loop": loop})
 

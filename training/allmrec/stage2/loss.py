@@ -14,6 +14,7 @@ from models.llm.head import head_of
 from models.precision import training_dtype
 from models.prompts.layout import PromptLayout
 from models.scoring.choices import ChoiceTrie
+from models.scoring.likelihood import ContinuationTree
 from models.scoring.packing import PackedBatch, node_logits, pack
 from training.allmrec.stage2.config import Loss, Stage2Config
 from training.allmrec.stage2.examples import Examples
@@ -155,21 +156,29 @@ def choice_log_probs(tries: Sequence[ChoiceTrie], log_probs_M_C: torch.Tensor) -
         tries: of B prompts.
         log_probs_M_C: of the children of all branching nodes, in the order in which a packed batch lists them.
     """
+    shares = np.zeros((len(tries), max(len(trie) for trie in tries)), dtype=np.float32)
+    for row, trie in enumerate(tries):
+        shares[row, : len(trie)] = -np.log(np.bincount(trie.groups)[trie.groups])
+    return path_log_probs(tries, log_probs_M_C) + torch.from_numpy(shares).to(log_probs_M_C.device)
+
+
+def path_log_probs(tries: Sequence[ChoiceTrie | ContinuationTree], log_probs_M_C: torch.Tensor) -> torch.Tensor:
+    """(B, C) log P of each prompt's strings, -inf beyond them; arguments as of `choice_log_probs`."""
     widest = max(len(trie) for trie in tries)
-    places, columns, shares = [], [], np.full((len(tries), widest), -np.inf, dtype=np.float32)
+    places, columns = [], []
+    real_B_C = np.zeros((len(tries), widest), dtype=bool)
     first, children = 0, log_probs_M_C.shape[1]
     for row, trie in enumerate(tries):
-        sizes = np.bincount(trie.groups)[trie.groups]
-        shares[row, : len(trie)] = -np.log(sizes)
+        real_B_C[row, : len(trie)] = True
         for choice, steps in enumerate(trie.steps):
             columns += [(first + branch) * children + child for branch, child in steps]
             places += [row * widest + choice] * len(steps)
         first += len(trie.branches)
     device = log_probs_M_C.device
-    sums = torch.zeros(shares.size, device=device)
     taken = log_probs_M_C.flatten()[torch.tensor(columns, dtype=torch.int64, device=device)]
+    sums = torch.zeros(real_B_C.size, device=device)
     sums = sums.index_add(0, torch.tensor(places, dtype=torch.int64, device=device), taken)
-    return sums.view(shares.shape) + torch.from_numpy(shares).to(device)
+    return sums.view(real_B_C.shape).masked_fill(~torch.from_numpy(real_B_C).to(device), -torch.inf)
 
 
 def corrected_surprise(log_probs_B_C: torch.Tensor, batch: Examples) -> torch.Tensor:

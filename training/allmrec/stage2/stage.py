@@ -25,7 +25,7 @@ from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.config import Stage2Config
-from training.allmrec.stage2.examples import Examples, ExampleSampler
+from training.allmrec.stage2.examples import ExampleConfig, Examples, ExampleSampler
 from training.allmrec.stage2.inputs import Stage2Inputs
 from training.allmrec.stage2.loss import Stage2Loss
 from training.allmrec.stage2.negatives import best_of
@@ -109,10 +109,11 @@ def fit_projector(
     start = {"temperature": temperature, **approach.start(inputs, config, temperature)}
 
     composer, told = inputs.composer(model), inputs.of_examples
-    rehearsed = approach.rehearse(told, composer, _sampler(told, composer, _longer(config)), config, run, temperature)
+    longer = sampler_of(told, composer, _longer(config.examples), config.seed)
+    rehearsed = approach.rehearse(told, composer, longer, config, run, temperature)
     start |= {f"rehearsal_{name}": value for name, value in _rehearsal(rehearsed).items()}
     loss = Stage2Loss(told, composer, config, approach.teacher(told, composer.titles, temperature))
-    sampler = _sampler(told, composer, config)
+    sampler = sampler_of(told, composer, config.examples, config.seed)
 
     def validate() -> dict[str, float]:
         return mean_metrics(asyncio.run(score()))
@@ -133,10 +134,9 @@ def fit_projector(
     return model, start, outcome
 
 
-def _longer(config: Stage2Config) -> Stage2Config:
+def _longer(examples: ExampleConfig) -> ExampleConfig:
     """With as many prompts a step as the law reads at once."""
-    examples = config.examples.model_copy(update={"batch_tokens": BATCH_TOKENS})
-    return config.model_copy(update={"examples": examples})
+    return examples.model_copy(update={"batch_tokens": BATCH_TOKENS})
 
 
 def _rehearsal(outcome: Outcome) -> dict[str, float]:
@@ -145,15 +145,23 @@ def _rehearsal(outcome: Outcome) -> dict[str, float]:
     return {"steps": float(kept), "minutes": outcome.minutes, **outcome.best} if outcome.steps else {}
 
 
-def _sampler(told: Stage2Inputs, composer: PromptComposer, config: Stage2Config) -> ExampleSampler:
+def sampler_of(told: Stage2Inputs, composer: PromptComposer, examples: ExampleConfig, seed: int) -> ExampleSampler:
+    """Draws examples.
+
+    Args:
+        told: the data, and the tables as the examples have them.
+        composer: knows how long titles are.
+        examples: what they contain.
+        seed: of all that is random.
+    """
     title_lengths = np.asarray([len(composer.titles[item]) for item in range(len(composer.titles))])
-    split, examples = told.split, config.examples
+    split = told.split
     fitted = split if told.held_back is None else told.held_back.split
     negatives, retrieve = examples.negatives, None
     if negatives.retrieved:
         retrieve = best_of(told.model, split, fitted.catalogue.trained, negatives.among)
     cut_short = None if told.held_back is None else fitted
-    return ExampleSampler(split, examples, title_lengths, config.seed, cut_short, retrieve)
+    return ExampleSampler(split, examples, title_lengths, seed, cut_short, retrieve)
 
 
 def _temperature(model: CatalogueModel, held_out: HeldOut) -> float:

@@ -1,0 +1,1 @@
+"""Users and items injected into lists of titles (ADR 22)."""
