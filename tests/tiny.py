@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-from models.alignment.projection import TokenProjector
+from models.alignment.projection import TitleProjector, TokenProjector
 from models.alignment.user_head import UserHead
 from models.backbones import create_backbone
 from models.bundle.blend import Blend, Blends, GenreBlends, Lift, SignalWeight
@@ -149,6 +149,16 @@ def tiny_head(state_size: int = TOKEN_SIZE, user_size: int = CF_SIZE, seed: int 
     head = UserHead(state_size, 16, user_size)
     head.standardise(torch.randn(50, state_size) * 2 + 1)
     return head.eval().requires_grad_(False)
+
+
+def tiny_title_projector(
+    token_size: int = TOKEN_SIZE, user_size: int = CF_SIZE, joint_size: int = JOINT_SIZE
+) -> TitleProjector:
+    """Random projections into lists of titles, which take half of what is likely anyway."""
+    torch.manual_seed(0)
+    projector = TitleProjector(user_size, joint_size, token_size)
+    projector.prior_share.data.fill_(0.5)
+    return projector.eval().requires_grad_(False)
 
 
 def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blends:

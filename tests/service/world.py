@@ -35,11 +35,11 @@ from models.histories import UserHistories
 from models.llm.loading import load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.prompts.template import PromptConfig
-from models.rankers.of_model import ENCODER, TITLES
+from models.rankers.of_model import ENCODER, INJECTED, TITLES
 from models.scoring.choices import Branching
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
-from tests.tiny import tiny_blends, tiny_head
+from tests.tiny import tiny_blends, tiny_head, tiny_title_projector
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
 
@@ -167,8 +167,11 @@ def make_world(
     llm_path = llm_path or make_llm(directory / "llm")
     llm = load_llm(str(llm_path))
     contents = make_contents(llm.token_size, kind=kind)
-    if TITLES in llm_signals:
+    if {TITLES, INJECTED} & {*llm_signals}:
         contents = replace(contents, title_log_probs=np.linspace(-1.0, -9.0, ITEMS + 1, dtype=np.float32))
+    if INJECTED in llm_signals:
+        projector = tiny_title_projector(llm.token_size, USER_SIZE, contents.joint_item.shape[1])
+        contents = replace(contents, title_projector=projector)
     if ENCODER in llm_signals:
         contents = replace(contents, user_head=tiny_head(llm.token_size, USER_SIZE))
     home = directory / "bundles" / "tiny"

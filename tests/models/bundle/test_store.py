@@ -24,7 +24,7 @@ from models.domain import DOMAINS
 from models.errors import BundleError
 from models.histories import UserHistories
 from models.prompts.template import PromptConfig
-from tests.tiny import tiny_blends, tiny_contents, tiny_head, tiny_split
+from tests.tiny import tiny_blends, tiny_contents, tiny_head, tiny_split, tiny_title_projector
 
 
 def save_text_encoder(directory: Path) -> None:
@@ -96,6 +96,18 @@ def test_words_are_in_the_bundle_where_there_are_any(bundle: Path, tmp_path: Pat
     assert np.array_equal(read.model.words.encode(["red red blue"]), words.encode(["red red blue"]))
     assert {"words.json", "words.safetensors"} <= set(read.manifest.files)
     assert load_bundle(bundle).model.words is None
+
+
+def test_projections_into_titles_are_in_the_bundle_where_there_are_any(bundle: Path, tmp_path: Path) -> None:
+    """With what they take of a title's likelihood. Bundles without any are read as before."""
+    projector = tiny_title_projector()
+    contents = replace(tiny_contents(tiny_split()), title_projector=projector)
+    origin = Origin(**{name: getattr(load_manifest(bundle), name) for name in Origin.model_fields})
+    read = load_bundle(write_bundle(tmp_path, contents, origin, save_text_encoder))
+    assert "title_projector.safetensors" in read.manifest.files
+    loaded = read.model.title_projector.state_dict()
+    assert all(torch.equal(loaded[name], weights) for name, weights in projector.state_dict().items())
+    assert load_bundle(bundle).model.title_projector is None
 
 
 def test_a_head_is_in_the_bundle_where_there_is_one(bundle: Path, tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from models.rankers.base import Audience, Ranker
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
 from models.rankers.simple import PopularityRanker, RandomRanker
-from models.rankers.title_likelihood import TitleLikelihoodRanker, TitlePriorRanker, title_priors
+from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, TitlePriorRanker, title_priors
 from models.rankers.tokens import TokenRanker
 from models.rankers.user_encoder import UserEncoderRanker
 from tests.models.rankers.suite import RankerSuite, scored
-from tests.tiny import tiny_contents, tiny_head, tiny_llm, tiny_split
+from tests.tiny import tiny_contents, tiny_head, tiny_llm, tiny_split, tiny_title_projector
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
 
@@ -46,7 +46,10 @@ class PerCall:
 
 def make(name: str) -> Ranker:
     split, llm = tiny_split(), tiny_llm(interface=True)
-    model = replace(tiny_contents(split), user_head=tiny_head())
+    priors = np.linspace(0.0, -3.0, 31, dtype=np.float32)
+    model = replace(
+        tiny_contents(split), user_head=tiny_head(), title_projector=tiny_title_projector(), title_log_probs=priors
+    )
     composer = PromptComposer(model, PromptConfig(), llm.tokenizer, llm.context_length)
     engine: LLMEngine = PerCall(interface=True)
     rankers = {
@@ -59,7 +62,8 @@ def make(name: str) -> Ranker:
         "llm_only": LLMRanker("llm_only", "LLM-Only", engine, composer, injection=Injection.NONE),
         "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, composer, text_only=True),
         "title_likelihood": TitleLikelihoodRanker(engine, composer),
-        "title_prior": TitlePriorRanker(np.linspace(0.0, -3.0, 31)),
+        "title_injected": InjectedTitleRanker(engine, composer),
+        "title_prior": TitlePriorRanker(priors),
         "user_encoder": UserEncoderRanker(engine, composer),
     }
     return rankers[name]
@@ -77,6 +81,7 @@ def make(name: str) -> Ranker:
         "llm_only",
         "allmrec_text",
         "title_likelihood",
+        "title_injected",
         "title_prior",
         "user_encoder",
     ],

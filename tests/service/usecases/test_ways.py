@@ -28,8 +28,9 @@ pytestmark = pytest.mark.anyio
 WAYS = {
     "titles": ("title_likelihood", "title_prior"),
     "both": ("allmrec", "title_likelihood", "title_prior"),
+    "injected": ("title_injected",),
     "encoder": ("user_encoder",),
-    "all": ("allmrec", "title_likelihood", "title_prior", "user_encoder"),
+    "all": ("allmrec", "title_likelihood", "title_prior", "title_injected", "user_encoder"),
 }
 
 
@@ -47,7 +48,8 @@ class Listening(FakeEngine):
         self.kinds: list[str] = []
 
     async def score(self, prompt: Any, trie: Branching, due: float | None = None) -> list[np.ndarray]:
-        self.kinds.append("title_likelihood" if trie.normalised else "allmrec")
+        titles = "title_injected" if len(prompt.soft_positions) else "title_likelihood"
+        self.kinds.append(titles if trie.normalised else "allmrec")
         return await super().score(prompt, trie, due)
 
     async def encode(self, prompt: Any, places: np.ndarray, due: float | None = None) -> np.ndarray:
@@ -69,7 +71,7 @@ async def by_hand(world: World, items: np.ndarray) -> list[str]:
     user = Audience([""], [model.histories.of("u0")])
     composer = PromptComposer(model, bundle.manifest.prompt, llm.tokenizer, llm.context_length)
     async with in_process(llm) as engine:
-        asked = llm_signals(engine, composer, ["allmrec", "title_likelihood", "user_encoder"])
+        asked = llm_signals(engine, composer, ["allmrec", "title_likelihood", "title_injected", "user_encoder"])
         rankers = {ranker.id: ranker for ranker in [*signals_of(model), *constants_of(model), *asked]}
         names = {signal.id for signal in (*blends.llm.signals, *blends.blend.signals)}
         scores = {name: await rankers[name].score(user, items[None]) for name in names}
@@ -97,7 +99,7 @@ async def test_only_what_the_blend_weighs_is_asked(world: World, tmp_path: Path)
         answer = (await client.post("/recommend", json={"user_id": "u0"})).json()
     weighed = {signal.id for signal in load_bundle(world.bundle).manifest.blends.llm.signals}
     assert answer["ranker"] == "llm"
-    assert sorted(engine.kinds) == sorted(weighed & {"allmrec", "title_likelihood", "user_encoder"})
+    assert sorted(engine.kinds) == sorted(weighed & {"allmrec", "title_likelihood", "title_injected", "user_encoder"})
 
 
 async def test_without_its_answers_the_blend_without_it_ranks(world: World, tmp_path: Path) -> None:

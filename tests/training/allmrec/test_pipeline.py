@@ -20,7 +20,7 @@ from models.alignment.text_encoder import TextEncoder
 from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle
 from models.llm.loading import load_llm
-from tests.tiny import tiny_head, tiny_llm
+from tests.tiny import tiny_head, tiny_llm, tiny_title_projector
 from tests.tiny_encoder import write_tiny_encoder
 from training.allmrec import pipeline
 from training.allmrec.export import export
@@ -486,9 +486,34 @@ def test_the_llm_as_user_encoder_goes_all_the_way(ground: Path, tmp_path: Path) 
     assert result.exit_code == run_fit(ground, tmp_path, *ways).exit_code
 
 
-def test_a_head_that_is_not_weighed_is_not_in_the_bundle(fitted: Path, tmp_path: Path) -> None:
+def test_injected_titles_go_all_the_way(ground: Path, tmp_path: Path) -> None:
+    """A stage of its own on positions held back, trained again for the bundle; in the evaluation and in the bundle."""
+    ways = (
+        'blend.ways=["title_injected"]',
+        "title_tokens.max_steps=2",
+        "title_tokens.examples.held_back=0.3",
+        "refit=true",
+    )
+    result = run_fit(ground, tmp_path, *ways)
+    assert result.exit_code == 0, result.output
+    assert "[4/7] title_tokens" in result.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert set(bundle.manifest.metrics) == {"backbone", "stage1", "title_tokens", "blend"}
+    assert [signal.id for signal in bundle.manifest.blends.llm.signals].count("title_injected") == 1
+    start = bundle.manifest.metrics["title_tokens"]["start"]
+    refit = json.loads((tmp_path / "run" / "refit" / "title_tokens" / "config.json").read_text())
+    assert refit["config"]["chosen"] == {**start, "steps": bundle.manifest.metrics["title_tokens"]["best_step"]}
+    assert bundle.model.title_projector is not None
+    assert (bundle.model.title_log_probs[1:] < 0).all()
+    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert {"title_injected", "title_prior", "llm"} <= set(report.rankers)
+    assert "title_injected" in report.checks["permuted_titles"].model_dump_json()
+
+
+def test_what_is_not_weighed_is_not_in_the_bundle(fitted: Path, tmp_path: Path) -> None:
     bundle = load_bundle(fitted / "bundle")
     origin = Origin(**{name: getattr(bundle.manifest, name) for name in Origin.model_fields})
     encoder = TextEncoder(str(bundle.path / "text_encoder"))
-    exported = export(tmp_path, replace(bundle.model, user_head=tiny_head()), origin, encoder)
-    assert load_bundle(exported).model.user_head is None
+    unweighed = replace(bundle.model, user_head=tiny_head(), title_projector=tiny_title_projector())
+    exported = load_bundle(export(tmp_path, unweighed, origin, encoder)).model
+    assert (exported.user_head, exported.title_projector) == (None, None)

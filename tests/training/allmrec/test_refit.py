@@ -10,6 +10,8 @@ from tests.tiny import tiny_split
 from training.allmrec.refit import Refit, as_chosen
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Chosen, Stage2Config
+from training.allmrec.title_tokens.config import Chosen as ChosenTitles
+from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.data.splits import Holdout
@@ -18,10 +20,11 @@ from training.runs.loop import LoopConfig
 BACKBONE = {"chosen": "hybrid_softmax", "epochs": 12.0, "steps": 240, "best_step": 180}
 STAGE1 = {"heads": {"steps": 2000}, "text encoder": {"steps": 70}, "refit heads": {"steps": 1000}}
 START = {"temperature": 1.5, "similarity_weight": 2.0, "series_weight": -0.5, "user_error": 0.1}
+READ = {"prior_share": 0.8, "scale": 0.3, "temperature": 1.5}
 STAGE2 = {"start": START, "steps": 90, "best_step": 40}
 
 
-def refit(**stage2: object) -> Refit:
+def refit(title_steps: int = 20, **stage2: object) -> Refit:
     """Of a fit with presets and a time budget."""
     loop = LoopConfig(epochs=200, minutes=8, patience=8, validate_every=2)
     backbone = BackboneTrainingConfig(presets=("sasrec_bce", "hybrid_softmax"), loop=loop)
@@ -30,6 +33,7 @@ def refit(**stage2: object) -> Refit:
         (backbone, BACKBONE),
         (Stage1Config(), STAGE1),
         (fast, {**STAGE2, **stage2}),
+        (TitleTokensConfig(loop=fast.loop), {"start": READ, "steps": 60, "best_step": title_steps}),
         (UserEncoderConfig(), {"steps": 90, "best_step": 25}),
         stage1_folder=Path("stage1"),
     )
@@ -63,6 +67,14 @@ def test_stage_2_starts_and_ends_where_it_did(best_step: int) -> None:
     assert stage2.loop.max_steps == max(1, best_step)
     assert (stage2.loop.epochs, stage2.loop.minutes, stage2.loop.validate_first) == (None, None, False)
     assert (stage2.loop.clip_norm, stage2.loop.warmup) == (1.0, 0.02)
+
+
+@pytest.mark.parametrize("best_step", [20, 0])
+def test_title_tokens_start_and_end_where_they_did(best_step: int) -> None:
+    """Lists are read by the same scale and share; where the plain list was best, nothing is trained."""
+    titles = refit(title_steps=best_step).title_tokens
+    assert titles.chosen == ChosenTitles(**READ, steps=best_step)
+    assert (titles.loop.max_steps, titles.loop.epochs) == (max(1, best_step), None)
 
 
 def test_a_head_is_trained_for_its_best_steps() -> None:

@@ -66,7 +66,7 @@ def projected(inputs: Stage2Inputs, noise: float = 0.0) -> Stage2Inputs:
     start_plainly(projector, inputs, inputs.composer(inputs.model), START, 0)
     with torch.no_grad():
         for weight in (projector.user.output.weight, projector.item.output.weight):
-            weight += noise * torch.randn_like(weight)
+            weight.add_(noise * torch.randn_like(weight))
     return inputs
 
 
