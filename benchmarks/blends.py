@@ -32,6 +32,7 @@ from training.backbones.texts import item_text_vectors
 from training.backbones.train import train_backbone
 from training.data.dataset import Dataset
 from training.data.splits import Holdout, SequenceSplit
+from training.evaluation.corrected import CorrectedRanker
 from training.evaluation.evaluate import EvaluationConfig, Field, Occasion, evaluate
 from training.evaluation.held_out import HeldOut
 from training.evaluation.report import write_report
@@ -142,4 +143,5 @@ async def _field(model: CatalogueModel, opponent: Backbone, blends: Blends) -> A
             FinderRetriever("served", "As served", model, lists),
         ],
         serving=Serving(model, blend, finder=lists),
+        corrected=[CorrectedRanker(blend, model.catalogue.interactions)],
     )

@@ -34,6 +34,7 @@ from training.allmrec.retrieval import RetrievalConfig, choose_retrieval
 from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.approach import approach_of
 from training.allmrec.stage2.inputs import Stage2Inputs
+from training.evaluation.corrected import CorrectedRanker
 from training.evaluation.evaluate import Field, GenreShares
 from training.evaluation.retrieval import FinderRetriever, IndexRetriever, Retriever
 
@@ -77,12 +78,15 @@ class Contenders:
     async def among(self, others: Sequence[Ranker]) -> AsyncIterator[Field]:
         """All rankers, `others` first, for as long as the LLM's engine runs."""
         async with self._engine() as engine:
+            own = self._own(engine)
+            blends = [ranker for ranker in own if ranker.id == "blend"]
             yield Field(
-                rankers=[*others, *self._own(engine)],
+                rankers=[*others, *own],
                 reference=self._model.backbone.kind,
                 retrievers=self._retrievers(),
                 default="llm" if self._blends is not None else self._ways[0],
                 serving=Serving(self._model, self._fallback(), finder=self._finder),
+                corrected=[CorrectedRanker(blend, self._model.catalogue.interactions) for blend in blends],
                 permuted=lambda: self.permuted()._own(engine),
             )
 

@@ -29,11 +29,13 @@ from training.evaluation.comparison import (
     strongest,
     with_orders,
 )
+from training.evaluation.corrected import CorrectedRanker
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import (
     ALL_USERS,
     CHECKS,
     PERMUTED_TITLES,
+    POPULAR,
     PROTOCOLS,
     RETRIEVAL,
     SHUFFLED_HISTORIES,
@@ -148,6 +150,7 @@ class Field:
         retrievers: ways to search the whole catalogue.
         default: id of the ranker that is served unless told otherwise.
         serving: how the bundle is served; without it nothing is evaluated as served.
+        corrected: rankers that are told the odds where negatives are drawn by popularity, and take part there alone.
         permuted: makes the rankers that read item texts, by their ids, with the texts permuted among the items.
     """
 
@@ -156,11 +159,18 @@ class Field:
     retrievers: Sequence[Retriever] = ()
     default: str | None = None
     serving: Serving | None = None
+    corrected: Sequence[CorrectedRanker] = ()
     permuted: Callable[[], Sequence[Ranker]] | None = None
 
     def __post_init__(self) -> None:
-        if len({ranker.id for ranker in self.rankers}) != len(self.rankers):
-            raise ValueError(f"rankers with the same id: {sorted(ranker.id for ranker in self.rankers)}")
+        ids = [ranker.id for ranker in self.all]
+        if len({*ids}) != len(ids):
+            raise ValueError(f"rankers with the same id: {sorted(ids)}")
+
+    @property
+    def all(self) -> list[Ranker]:
+        """Whoever takes part anywhere."""
+        return [*self.rankers, *self.corrected]
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ def evaluate(
                 users=len(occasion.everyone),
                 seed=config.seed,
                 bootstrap=config.bootstrap,
-                entries={ranker.id: Entry.of(ranker) for ranker in compared.rankers},
+                entries={ranker.id: Entry.of(ranker) for ranker in compared.all},
                 retrievers={retriever.id: retriever.title for retriever in compared.retrievers},
             )
             return summarise(head, tables)
@@ -222,7 +232,8 @@ async def ask_field(
     if field.serving is not None:
         protocols.append(Served(sample, field.serving))
     for protocol in protocols:
-        tables.append(await ask_all(protocol, rankers, config.llm_users, run))
+        asked = field.all if protocol.measure is POPULAR else rankers
+        tables.append(await ask_all(protocol, asked, config.llm_users, run))
     shuffled = Sampled(SHUFFLED_HISTORIES, sample.shuffled(config.seed))
     tables.append(await ask_all(shuffled, rankers, config.check_users, run))
     if field.permuted is not None:

@@ -20,6 +20,8 @@ from models.recommending.serving import Serving
 from tests.tiny import tiny_contents, tiny_split
 from training.data.splits import Holdout
 from training.evaluation.candidates import Candidates, draw_by_weight
+from training.evaluation.corrected import CorrectedRanker
+from training.evaluation.evaluate import EvaluationConfig, Field, Occasion, ask_field
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import SHUFFLED_HISTORIES, UNIFORM
 from training.evaluation.protocols import FullCatalogue, Protocol, Sampled, Served, ask_all, full_ranks, popular
@@ -156,6 +158,21 @@ class TestServed:
         llm = Costly()
         ask_here(popular(HeldOut.of(tiny_split(), Holdout.TEST), 0, self.serve(100, 20)), [llm])
         assert {shape[1] for shape in llm.asked} == {20}
+
+    def test_a_ranker_that_is_told_the_odds_of_negatives(self, tmp_path: Path) -> None:
+        """Its logits less log q, and it takes part only where negatives are drawn by q."""
+        held_out = held_out_of([[2], [2]], [3, 5], items=30)
+        interactions = held_out.catalogue.interactions
+        told = CorrectedRanker(ByNumber(), interactions)
+        items = np.asarray([[3, 7, 0], [5, 1, 4]])
+        logits = asyncio.run(told.score(held_out.users, items))
+        np.testing.assert_allclose(logits[0, :2], [3 - np.log(3), 7 - np.log(7)])
+        assert logits[0, 2] == -np.inf
+        field = Field([ByNumber()], "by_number", corrected=[told])
+        run = RunContext(tmp_path, Console(quiet=True))
+        tables = asyncio.run(ask_field(Occasion(held_out), field, EvaluationConfig(), run))
+        taking_part = {name for name, table in tables.items() if "by_number_corrected" in table}
+        assert taking_part == {"popular"}
 
     def test_what_finds_may_be_another(self) -> None:
         """As a blend of several sources does: here the least by number, best last."""
