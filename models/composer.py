@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 
+from models.alignment.projection import TitleProjector
 from models.bundle.catalogue_model import CatalogueModel
 from models.engines.base import LLMEngine
 from models.errors import BundleError
@@ -100,7 +101,7 @@ class TitleQuestion(_Scored):
         return len(self.trie)
 
     def log_probs(self, branch_logits: Sequence[np.ndarray]) -> np.ndarray:
-        """(K,) log-probabilities of the titles, which do not sum to one, from what an engine scored."""
+        """(K,) log-probabilities of the titles less what is held against them, from what an engine scored."""
         return self.trie.log_probs(branch_logits) - self.held_against
 
 
@@ -204,7 +205,7 @@ class PromptComposer:
     def injected_titles(
         self, user_vector: torch.Tensor, history: Sequence[int], candidates: Sequence[int] | np.ndarray
     ) -> TitleQuestion:
-        """How much likelier do a history and injected tokens make the titles of `candidates`?
+        """How likely do titles follow a history with injected tokens, less a learned share of `log P(title)`?
 
         Args:
             user_vector: (d,) x_u.
@@ -212,17 +213,40 @@ class PromptComposer:
             candidates: K item numbers, one at least.
 
         Raises:
-            BundleError: the bundle has no projections for that.
+            BundleError: the bundle has no projections for lists of titles.
         """
-        projector, joint_T_2J = self.model.title_projector, self.model.joint_item[list(history)]
-        if projector is None:
-            raise BundleError(
-                "tokens are to be injected into titles, but the bundle has no projections for that: export"
-            )
+        projector, joint_T_2J = self._title_projector, self.model.joint_item[list(history)]
         layout = self.title_layout(history)
         soft_S_H = projector([layout], user_vector[None], [joint_T_2J], [joint_T_2J[:0]])
         prior = projector.prior_share.item() * self.model.title_log_probs[np.asarray(candidates)]
         return TitleQuestion(layout.fill(soft_S_H), self.title_tree(candidates), prior)
+
+    def plain_titles(self, history: Sequence[int], candidates: Sequence[int] | np.ndarray) -> TitleQuestion:
+        """The same without injected tokens, with the share by which the plain list is read best.
+
+        Args:
+            history: item numbers, oldest first.
+            candidates: K item numbers, one at least.
+
+        Raises:
+            BundleError: the bundle has no projections for lists of titles.
+        """
+        prior = self._title_projector.plain_share.item() * self.model.title_log_probs[np.asarray(candidates)]
+        return replace(self.title_likelihood(history, candidates), held_against=prior)
+
+    @property
+    def _title_projector(self) -> TitleProjector:
+        projector = self.model.title_projector
+        if projector is None:
+            raise BundleError(
+                "tokens are to be injected into lists of titles, but the bundle has none: export it again"
+            )
+        return projector
+
+    @property
+    def title_lengths(self) -> np.ndarray:
+        """(N+1,) tokens of every title, as far as lists show them."""
+        return np.minimum(self._list_titles.lengths, self._list.config.tokens_needed - 1)
 
     def title_layout(self, history: Sequence[int]) -> PromptLayout:
         """The list of a history's titles, oldest first, with slots for injected tokens."""

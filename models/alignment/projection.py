@@ -122,20 +122,29 @@ class TitleProjector(TokenProjector):
     Attributes:
         prior_share: what share of `log P(title)` is taken from a title's log-probability.
         scale: of what is left, in the choice among candidates that training is for; a blend has its own.
+        plain_share: the share that a list without injected tokens is read by best.
     """
+
+    plain_share: torch.Tensor
 
     def __init__(self, user_size: int, joint_size: int, token_size: int) -> None:
         super().__init__(user_size, joint_size, token_size)
         self.prior_share = nn.Parameter(torch.ones(()))
         self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("plain_share", torch.ones(()))
 
     @torch.no_grad()
-    def start_plain(self, embeddings: Mapping[Slot, torch.Tensor]) -> None:
+    def start_plain(self, embeddings: Mapping[Slot, torch.Tensor], share: float, scale: float) -> None:
         """Inject just what stands in the slots anyway.
 
         Args:
             embeddings: (d_tok,) of the token in each kind of slot.
+            share: that a list without injected tokens is read by best.
+            scale: likewise.
         """
+        for value in (self.prior_share, self.plain_share):
+            value.fill_(share)
+        self.scale.fill_(scale)
         for projection in (self.user, self.item):
             nn.init.zeros_(projection.output.weight)
             nn.init.zeros_(projection.output.bias)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from models.prompts.anchor import anchor_of, tokenise
 
 
@@ -28,6 +30,11 @@ class TitleTokens:
     def __len__(self) -> int:
         """The number of titles."""
         return len(self._tokens)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) tokens of every title."""
+        return np.asarray([len(tokens) for tokens in self._tokens], dtype=np.int64)
 
     def of(self, items: Iterable[int]) -> list[list[int]]:
         """The tokens of several titles."""

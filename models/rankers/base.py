@@ -51,6 +51,7 @@ class Ranker(ABC):
         id: stable and unique, for reports, settings and bundles; lower case with underscores.
         title: for people.
         reads: id of the ranker that reads exactly what this one is told, to be compared with it; None if there is none.
+        beside: id of the ranker that it was before it learned, with which it is compared user by user; None if none.
         needs_llm: whether it asks an LLM, and so takes its time.
         ranks_catalogue: whether it can score all items of a catalogue for thousands of users; see `score_all`.
     """
@@ -58,6 +59,7 @@ class Ranker(ABC):
     id: str
     title: str
     reads: str | None = None
+    beside: str | None = None
     needs_llm: bool = False
     ranks_catalogue: bool = False
 

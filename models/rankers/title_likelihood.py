@@ -7,9 +7,12 @@ Axes: E users, C candidates.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
+
 import numpy as np
 
-from models.composer import PromptComposer
+from models.composer import PromptComposer, TitleQuestion
 from models.engines.base import LLMEngine
 from models.rankers.base import Audience, LocalRanker, Ranker, mask_padding
 from models.rankers.collaborative import user_vectors
@@ -19,61 +22,76 @@ PRIOR_BATCH = 32
 """Titles of one forward pass: neighbours by the alphabet, which share beginnings."""
 
 
-class TitleLikelihoodRanker(Ranker):
-    """`log P(title | history)` over the whole vocabulary of the LLM.
+class TitleRanker(Ranker):
+    """Asks about the titles of candidates, user by user.
 
     Args:
         engine: scores the titles; started.
         composer: builds the lists.
     """
 
-    id, title = "title_likelihood", "Title, given the history"
     needs_llm = True
 
     def __init__(self, engine: LLMEngine, composer: PromptComposer) -> None:
         self._engine, self._composer = engine, composer
 
+    @abstractmethod
+    def questions(self, users: Audience) -> Callable[[int, np.ndarray], TitleQuestion]:
+        """Makes the question about the user of a row and some items."""
+
     async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
         logits_E_C = np.full(candidates_E_C.shape, -np.inf)
+        question = self.questions(users)
 
         async def ask(row: int) -> None:
             columns = np.flatnonzero(candidates_E_C[row])
-            history = users.histories[row].tolist()
-            question = self._composer.title_likelihood(history, candidates_E_C[row, columns])
-            logits_E_C[row, columns] = await answer(self._engine, question)
+            logits_E_C[row, columns] = await answer(self._engine, question(row, candidates_E_C[row, columns]))
 
         await each(ask, [row for row, items in enumerate(candidates_E_C) if items.any()])
         return logits_E_C
 
 
-class InjectedTitleRanker(Ranker):
+class TitleLikelihoodRanker(TitleRanker):
+    """`log P(title | history)`; arguments as of `TitleRanker`."""
+
+    id, title = "title_likelihood", "Title, given the history"
+
+    def questions(self, users: Audience) -> Callable[[int, np.ndarray], TitleQuestion]:
+        """See `TitleRanker.questions`."""
+        return lambda row, items: self._composer.title_likelihood(users.histories[row].tolist(), items)
+
+
+class PlainTitleRanker(TitleRanker):
+    """What `InjectedTitleRanker` says before it is trained: the same list without injected tokens.
+
+    Args:
+        engine: as above.
+        composer: builds the lists, for a model with projections for them.
+    """
+
+    id, title = "title_plain", "Title, given the history, less its share alone"
+
+    def questions(self, users: Audience) -> Callable[[int, np.ndarray], TitleQuestion]:
+        """See `TitleRanker.questions`."""
+        return lambda row, items: self._composer.plain_titles(users.histories[row].tolist(), items)
+
+
+class InjectedTitleRanker(TitleRanker):
     """`log P(title | history, injected tokens)` less a learned share of `log P(title)`.
 
     Args:
-        engine: scores the titles; started.
+        engine: as above.
         composer: builds the lists, for a model with projections for them.
     """
 
     id, title = "title_injected", "Title, given history and injected tokens"
-    needs_llm = True
+    beside = PlainTitleRanker.id
 
-    def __init__(self, engine: LLMEngine, composer: PromptComposer) -> None:
-        self._engine, self._composer = engine, composer
-
-    async def score(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
-        """See `Ranker.score`."""
-        logits_E_C = np.full(candidates_E_C.shape, -np.inf)
+    def questions(self, users: Audience) -> Callable[[int, np.ndarray], TitleQuestion]:
+        """See `TitleRanker.questions`."""
         vectors_E_D = user_vectors(self._composer.model, users)
-
-        async def ask(row: int) -> None:
-            columns = np.flatnonzero(candidates_E_C[row])
-            history = users.histories[row].tolist()
-            question = self._composer.injected_titles(vectors_E_D[row], history, candidates_E_C[row, columns])
-            logits_E_C[row, columns] = await answer(self._engine, question)
-
-        await each(ask, [row for row, items in enumerate(candidates_E_C) if items.any()])
-        return logits_E_C
+        return lambda row, items: self._composer.injected_titles(vectors_E_D[row], users.histories[row].tolist(), items)
 
 
 class TitlePriorRanker(LocalRanker):

@@ -13,7 +13,7 @@ import torch
 from models.llm.loading import LanguageModel
 from models.prompts.layout import Prompt
 from models.scoring.choices import ChoiceTrie
-from models.scoring.packing import hidden_states, pack
+from models.scoring.packing import hidden_states, pack, soft_tokens_of
 
 NOTHING = ChoiceTrie([[0]], end_token=0)
 """A single choice branches nowhere, so that nothing is packed behind a prompt."""
@@ -25,7 +25,7 @@ def encode_prompts(llm: LanguageModel, prompts: Sequence[Prompt], places: Sequen
     device = llm.model.device
     tries = [NOTHING] * len(prompts)
     batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], tries)
-    soft_tokens_S_H = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
+    soft_tokens_S_H = soft_tokens_of(prompts, llm.token_size, device)
     hidden_B_L_H = hidden_states(llm.model, batch.to(device), soft_tokens_S_H)
     return [
         hidden_L_H[torch.from_numpy(wanted).to(device)].float().cpu().numpy()

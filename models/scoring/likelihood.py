@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 
 from models.llm.head import head_of
 from models.llm.loading import LanguageModel
 from models.prompts.layout import Prompt
 from models.scoring.choices import Branch, Branching
-from models.scoring.packing import NO_CHILD, hidden_states, pack, split_nodes
+from models.scoring.packing import NO_CHILD, hidden_states, pack, soft_tokens_of, split_nodes
 
 BLOCK_LOGITS = 2**24
 """How many logits are held at once: 64 MB in fp32."""
@@ -98,7 +99,7 @@ def score_continuations(
     device = llm.model.device
     batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], trees)
     batch = batch.to(device)
-    soft_tokens_S_H = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
+    soft_tokens_S_H = soft_tokens_of(prompts, llm.token_size, device)
     hidden_B_L_H = hidden_states(llm.model, batch, soft_tokens_S_H)
     hidden_M_H = hidden_B_L_H[batch.node_rows, batch.node_columns]
     parts, start = [], 0
@@ -125,11 +126,16 @@ def child_log_probs(
     columns_M_C = children_M_C if among is None else torch.searchsorted(among, children_M_C)
     columns_M_C = columns_M_C.clamp(0, size - 1)
     places = max(1, BLOCK_LOGITS // size)
-    blocks = []
-    for start in range(0, len(hidden_M_H), places):
-        block = slice(start, start + places)
-        states = hidden_M_H[block]
-        logits_m_V = head.all_logits(states) if among is None else head.logits_of(states, among)
-        own_m_C = logits_m_V.gather(1, columns_M_C[block])
-        blocks.append(own_m_C - logits_m_V.logsumexp(dim=1, keepdim=True))
-    return torch.cat(blocks).masked_fill(children_M_C == NO_CHILD, -torch.inf)
+
+    def of_block(states_m_H: torch.Tensor, columns_m_C: torch.Tensor) -> torch.Tensor:
+        logits_m_V = head.all_logits(states_m_H) if among is None else head.logits_of(states_m_H, among)
+        return logits_m_V.gather(1, columns_m_C) - logits_m_V.logsumexp(dim=1, keepdim=True)
+
+    def bounded(*block: torch.Tensor) -> torch.Tensor:
+        # A backward pass would keep the logits of all blocks.
+        if not hidden_M_H.requires_grad:
+            return of_block(*block)
+        return torch.utils.checkpoint.checkpoint(of_block, *block, use_reentrant=False)
+
+    pairs = zip(torch.split(hidden_M_H, places), torch.split(columns_M_C, places), strict=True)
+    return torch.cat([bounded(*pair) for pair in pairs]).masked_fill(children_M_C == NO_CHILD, -torch.inf)

@@ -19,6 +19,7 @@ import torch
 
 from models.llm.forward import decoder_states, embed_tokens
 from models.llm.head import head_of
+from models.prompts.layout import Prompt
 from models.scoring.choices import Branching
 
 NO_CHILD = -1
@@ -101,6 +102,11 @@ def pack(
         children_M_C=children_of(tries),
         node_counts=[len(trie.branches) for trie in tries],
     )
+
+
+def soft_tokens_of(prompts: Sequence[Prompt], token_size: int, device: torch.device | str) -> torch.Tensor:
+    """(S, H) the soft tokens of all prompts, wherever each has its own."""
+    return torch.cat([prompt.soft_tokens.reshape(-1, token_size).to(device) for prompt in prompts])
 
 
 def embed(model: Any, batch: PackedBatch, soft_tokens_S_H: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,15 @@ from models.prompts.layout import Prompt
 from models.scoring.choices import Branching
 from models.scoring.likelihood import score_continuations
 from models.scoring.opt_inference import OPTScorer
-from models.scoring.packing import child_logits, children_of, hidden_states, node_logits, pack, split_nodes
+from models.scoring.packing import (
+    child_logits,
+    children_of,
+    hidden_states,
+    node_logits,
+    pack,
+    soft_tokens_of,
+    split_nodes,
+)
 
 
 @torch.inference_mode()
@@ -37,5 +45,5 @@ def score_packed(llm: LanguageModel, prompts: Sequence[Prompt], tries: Sequence[
     device = llm.model.device
     batch = pack([prompt.token_ids for prompt in prompts], [prompt.soft_positions for prompt in prompts], tries)
     batch = batch.to(device)
-    soft_tokens_S_H = torch.cat([prompt.soft_tokens.reshape(-1, llm.token_size) for prompt in prompts]).to(device)
+    soft_tokens_S_H = soft_tokens_of(prompts, llm.token_size, device)
     return split_nodes(child_logits(llm.model, batch, hidden_states(llm.model, batch, soft_tokens_S_H)), tries)

@@ -21,7 +21,12 @@ from models.rankers.blend import BlendRanker, by_id
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES, constants_of, llm_signals, signals_of
-from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, title_priors
+from models.rankers.title_likelihood import (
+    InjectedTitleRanker,
+    PlainTitleRanker,
+    TitleLikelihoodRanker,
+    title_priors,
+)
 from models.rankers.user_encoder import UserEncoderRanker
 from models.recommending.serving import Serving
 from models.recommending.shortlist import ListRanker
@@ -194,7 +199,7 @@ class Contenders:
 
         parts = engine, self._composer
         others: list[Ranker] = [TitleLikelihoodRanker(*parts)] if TITLES in self._ways else []
-        others += [InjectedTitleRanker(*parts)] if INJECTED in self._ways else []
+        others += [PlainTitleRanker(*parts), InjectedTitleRanker(*parts)] if INJECTED in self._ways else []
         others += [UserEncoderRanker(*parts)] if ENCODER in self._ways else []
         if CHOICES not in self._ways:
             return others

@@ -150,7 +150,7 @@ class Pipeline:
             domain=DOMAINS[self.dataset.info.domain],
             history_items=examples.history_items,
             max_title_tokens=examples.max_title_tokens,
-            injection=self.recipe.stage2.injection if self._injects else Injection.NONE,
+            injection=self.recipe.stage2.injection if self._chooses else Injection.NONE,
             title_list=self.recipe.blend.title_list,
         )
 
@@ -193,8 +193,9 @@ class Pipeline:
         config, run = self.recipe.title_tokens, self._titles_run
         if INJECTED not in self.recipe.blend.ways:
             return model
-        inputs = replace(self._stage2_inputs, model=replace(model, title_log_probs=self._title_log_probs))
+        inputs = replace(self._stage2_inputs, model=model)
         if not run.is_done and (config.chosen is None or config.chosen.steps):
+            inputs = replace(inputs, model=replace(model, title_log_probs=self._title_log_probs))
             inputs = replace(inputs, held_back=self._held_back(config.examples.held_back, config.seed))
         with self._step("title_tokens", run.is_done):
             projector = train_title_tokens(inputs, config, run, self.directory / ANSWERS_FILE)
@@ -205,14 +206,15 @@ class Pipeline:
         """(N+1,) what the LLM says of each title alone."""
         if self._fitted is not None:
             return self._fitted._title_log_probs
-        return self._contenders(self._projected).title_priors()
+        self._console.print("the LLM says how likely each title is", markup=False, highlight=False)
+        return processes().alone(lambda: self._contenders(self._projected).title_priors())
 
     @cached_property
     def _projected(self) -> CatalogueModel:
-        """What stages 1 and 2 leave: projections are trained if the LLM is asked in a way that injects tokens."""
+        """What stages 1 and 2 leave: projections are trained if the LLM chooses among candidates that it reads."""
         inputs = self._stage2_inputs
-        if not self._injects:
-            self._console.print("stage2: skipped, the LLM is asked by titles alone", markup=False, highlight=False)
+        if not self._chooses:
+            self._console.print("stage2: skipped, the LLM is not asked to choose", markup=False, highlight=False)
             return replace(inputs.model, projector=inputs.model.projector.eval().requires_grad_(False))
         if not self._stage2_run.is_done:
             inputs = replace(inputs, held_back=self._stage2_held_back())
@@ -263,8 +265,8 @@ class Pipeline:
         return Contenders(self._stage2_inputs, self.aligned, model, ways, blends, answers, self._backbone_texts)
 
     @property
-    def _injects(self) -> bool:
-        """Whether the LLM is asked in a way that needs stage 2."""
+    def _chooses(self) -> bool:
+        """Whether the LLM is asked in the way that needs stage 2."""
         return CHOICES in self.recipe.blend.ways
 
     @property
@@ -402,7 +404,7 @@ class Pipeline:
             return None
         config = as_chosen(config, self._backbone_run.metrics)
         inputs = {"backbone": self._backbone_run.output, "held back": f"{share} {seed}"}
-        run = self._stage_run("examples", config, inputs)
+        run = StageRun.keyed(self.directory / "examples", config, inputs, self._console)
         with self._step("backbone of the examples", run.is_done):
             backbone = train_backbone(split, config, run, self._backbone_run.directory)
         return HeldBack.of(split, backbone, self.aligned, seed)
@@ -413,7 +415,7 @@ class Pipeline:
         runs = {
             "backbone": self._backbone_run,
             "stage1": self._stage1_run,
-            **({"stage2": self._stage2_run} if self._injects else {}),
+            **({"stage2": self._stage2_run} if self._chooses else {}),
             **({"title_tokens": self._titles_run} if INJECTED in self.recipe.blend.ways else {}),
             **({"user_encoder": self._encoder_run} if self._encodes else {}),
             "blend": self._blend_run,
@@ -469,7 +471,7 @@ class Pipeline:
         others = {"user_encoder": self._encoder_run.output} if self._encodes else {}
         if INJECTED in self.recipe.blend.ways:
             others["title_tokens"] = self._titles_run.output
-        if self._injects:
+        if self._chooses:
             return {"stage2": self._stage2_run.output, **others}
         return {"stage1": self._stage1_run.output, **self.llm.identity, **others}
 

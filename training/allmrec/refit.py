@@ -108,7 +108,8 @@ def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:
 def _title_tokens(config: TitleTokensConfig, metrics: Metrics) -> TitleTokensConfig:
     if not metrics:
         return config
-    chosen = ChosenTitles(**metrics["start"], steps=metrics["best_step"])
+    # Where nobody validates the last weights are kept; where somebody does, the start may be.
+    chosen = ChosenTitles(**metrics["start"], steps=metrics["best_step" if metrics["validation"] else "steps"])
     loop = LoopConfig(**{**_schedule(config.loop), "max_steps": max(1, chosen.steps)})
     return config.model_copy(update={"chosen": chosen, "loop": loop})
 

@@ -37,16 +37,18 @@ class Entry(Config):
         title: for people.
         needs_llm: whether it asks an LLM.
         reads: id of the ranker that reads exactly what this one is told.
+        beside: id of the ranker that it was before it learned.
     """
 
     title: str
     needs_llm: bool = False
     reads: str | None = None
+    beside: str | None = None
 
     @classmethod
     def of(cls, ranker: Ranker) -> Entry:
         """As `ranker` presents itself."""
-        return cls(title=ranker.title, needs_llm=ranker.needs_llm, reads=ranker.reads)
+        return cls(title=ranker.title, needs_llm=ranker.needs_llm, reads=ranker.reads, beside=ranker.beside)
 
 
 class RankerReport(Config):
@@ -55,8 +57,8 @@ class RankerReport(Config):
     Attributes:
         title: for people.
         groups: `overall`, and the groups of `HeldOut`; of the users that it was asked about.
-        differences: to the reference and to the strongest opponent, by their ids: this ranker less the other, user by
-            user, by group and metric.
+        differences: to the reference, to the strongest opponent and to what it was before it learned, by their ids:
+            this ranker less the other, user by user, by group and metric.
         calibration_error: expected, of the probabilities that its logits stand for; None where it gives none.
         rank_correlation: mean Spearman correlation with the reference's order of the candidates.
         known_correlation: that over the candidates with training interactions: of the others a backbone's order says
@@ -132,7 +134,7 @@ def compare(
             groups=group_reports(ranks_E, tables, bootstrap),
             differences={
                 other: differences(ranks_E, ranks[other], tables, bootstrap)
-                for other in dict.fromkeys(others)
+                for other in dict.fromkeys([*others, entries[name].beside or ""])
                 if other in ranks
             },
         )

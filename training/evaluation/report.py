@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from training.evaluation.chart import plot
-from training.evaluation.comparison import CheckReport, Differences, ProtocolReport, RankerReport
+from training.evaluation.comparison import COMPARED_METRICS, CheckReport, Differences, ProtocolReport, RankerReport
 from training.evaluation.evaluate import EvaluationReport
 from training.evaluation.metrics import Estimate, RankingReport
 
@@ -136,6 +136,18 @@ def _ranking_lines(evaluation: EvaluationReport, group: str) -> list[str]:
         lines.append(markdown_row(ranker.title, cells))
     if group == "unseen":
         lines += _below_chance(evaluation)
+    return lines + _learned_lines(evaluation, group)
+
+
+def _learned_lines(evaluation: EvaluationReport, group: str) -> list[str]:
+    """What rankers have that they had not before they learned."""
+    lines = []
+    for name, ranker in evaluation.rankers.items():
+        before = evaluation.entries[name].beside
+        if before in ranker.differences:
+            found = ranker.differences[before]
+            leads = [f"{NAMES[metric]} {_difference(found, group, metric)}" for metric in COMPARED_METRICS]
+            lines += ["", f"{ranker.title}, less {evaluation.rankers[before].title}: {', '.join(leads)}."]
     return lines
 
 

@@ -114,7 +114,9 @@ def fitted(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def done(directory: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in (directory / "run").glob("*/done")}
+    run = directory / "run"
+    paths = [*run.glob("*/done"), *run.glob("examples/*/done")]
+    return {path.relative_to(run).parts[0]: path.stat().st_mtime_ns for path in paths}
 
 
 def test_fit_goes_from_raw_files_to_a_bundle_that_loads(ground: Path, fitted: Path) -> None:
@@ -242,7 +244,8 @@ def test_examples_have_a_backbone_of_their_own(ground: Path, fitted: Path, tmp_p
     again = allmrec_train(*arguments, *settings)
     assert again.exit_code == 0, again.output
     assert done(tmp_path) == after
-    ours, theirs = (load_file(tmp_path / "run" / name / "backbone.safetensors") for name in ("backbone", "examples"))
+    (examples,) = (tmp_path / "run" / "examples").iterdir()
+    ours, theirs = (load_file(folder / "backbone.safetensors") for folder in (tmp_path / "run" / "backbone", examples))
     assert not torch.equal(ours["items.weight"], theirs["items.weight"])
 
 
@@ -506,8 +509,10 @@ def test_injected_titles_go_all_the_way(ground: Path, tmp_path: Path) -> None:
     assert bundle.model.title_projector is not None
     assert (bundle.model.title_log_probs[1:] < 0).all()
     report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
-    assert {"title_injected", "title_prior", "llm"} <= set(report.rankers)
-    assert "title_injected" in report.checks["permuted_titles"].model_dump_json()
+    assert {"title_plain", "title_injected", "title_prior", "llm"} <= set(report.rankers)
+    assert "title_plain" in report.rankers["title_injected"].differences
+    assert "title_injected" in report.checks["permuted_titles"].losses
+    assert "less Title, given the history" in (tmp_path / "run" / "evaluation" / "report.md").read_text()
 
 
 def test_what_is_not_weighed_is_not_in_the_bundle(fitted: Path, tmp_path: Path) -> None:

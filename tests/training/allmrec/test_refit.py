@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from training.runs.loop import LoopConfig
 BACKBONE = {"chosen": "hybrid_softmax", "epochs": 12.0, "steps": 240, "best_step": 180}
 STAGE1 = {"heads": {"steps": 2000}, "text encoder": {"steps": 70}, "refit heads": {"steps": 1000}}
 START = {"temperature": 1.5, "similarity_weight": 2.0, "series_weight": -0.5, "user_error": 0.1}
+FOUND = {"ndcg@10": 0.5}
 READ = {"prior_share": 0.8, "scale": 0.3, "temperature": 1.5}
 STAGE2 = {"start": START, "steps": 90, "best_step": 40}
 
 
-def refit(title_steps: int = 20, **stage2: object) -> Refit:
+def refit(title_steps: int = 20, validation: Mapping[str, float] = FOUND, **stage2: object) -> Refit:
     """Of a fit with presets and a time budget."""
     loop = LoopConfig(epochs=200, minutes=8, patience=8, validate_every=2)
     backbone = BackboneTrainingConfig(presets=("sasrec_bce", "hybrid_softmax"), loop=loop)
@@ -33,7 +35,10 @@ def refit(title_steps: int = 20, **stage2: object) -> Refit:
         (backbone, BACKBONE),
         (Stage1Config(), STAGE1),
         (fast, {**STAGE2, **stage2}),
-        (TitleTokensConfig(loop=fast.loop), {"start": READ, "steps": 60, "best_step": title_steps}),
+        (
+            TitleTokensConfig(loop=fast.loop),
+            {"start": READ, "steps": 60, "best_step": title_steps, "validation": validation},
+        ),
         (UserEncoderConfig(), {"steps": 90, "best_step": 25}),
         stage1_folder=Path("stage1"),
     )
@@ -75,6 +80,12 @@ def test_title_tokens_start_and_end_where_they_did(best_step: int) -> None:
     titles = refit(title_steps=best_step).title_tokens
     assert titles.chosen == ChosenTitles(**READ, steps=best_step)
     assert (titles.loop.max_steps, titles.loop.epochs) == (max(1, best_step), None)
+
+
+def test_title_tokens_that_nobody_validated_keep_their_last_step() -> None:
+    chosen = refit(title_steps=0, validation={}).title_tokens.chosen
+    assert chosen is not None
+    assert chosen.steps == 60
 
 
 def test_a_head_is_trained_for_its_best_steps() -> None:

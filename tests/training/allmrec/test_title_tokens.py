@@ -21,11 +21,13 @@ from models.prompts.template import PromptConfig
 from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Audience
 from models.rankers.title_likelihood import InjectedTitleRanker, title_priors
+from models.scoring.likelihood import score_continuations
 from tests.tiny import CF_SIZE, JOINT_SIZE, TOKEN_SIZE, tiny_contents, tiny_llm
 from tests.training.allmrec.test_user_encoder import colour_split
 from training.allmrec.stage2.examples import ExampleConfig
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import sampler_of
+from training.allmrec.stage2.teachers import collaborative_teacher
 from training.allmrec.title_tokens.config import Chosen, Start, TitleTokensConfig
 from training.allmrec.title_tokens.loss import TitleTokensLoss
 from training.allmrec.title_tokens.stage import fit_title_tokens, read_plainly, start_plainly, train_title_tokens
@@ -34,7 +36,7 @@ from training.runs.loop import LoopConfig
 from training.runs.stage_run import StageRun
 
 QUIET = Console(quiet=True)
-EXAMPLES = ExampleConfig(candidates=5, text_prompts=0.0, text_items=0.0, batch_tokens=4096)
+EXAMPLES = ExampleConfig(candidates=5, history_items=3, text_prompts=0.0, text_items=0.0, batch_tokens=4096)
 START = Start(prior_share=0.5, scale=0.3, temperature=1.0)
 
 
@@ -46,7 +48,7 @@ def inputs() -> Stage2Inputs:
     place = torch.zeros(65, CF_SIZE)
     place[1:] = 3 * torch.eye(8).repeat_interleave(8, dim=0) + 0.3 * torch.randn(64, CF_SIZE)
     model = replace(tiny_contents(split), cf_vectors=place)
-    texts = ItemTexts(torch.zeros(0, 1), torch.zeros(0, CF_SIZE))
+    texts = ItemTexts(torch.zeros(65, 1), torch.zeros(65, CF_SIZE))
     prompt = PromptConfig(title_list=TitleListConfig(history_items=3))
     llm = tiny_llm()
     composer = PromptComposer(model, prompt, llm.tokenizer, llm.context_length)
@@ -111,7 +113,7 @@ def test_the_loss_is_of_what_serving_says(inputs: Stage2Inputs) -> None:
     """Cross-entropy with the target, and the teacher's distribution, of the ranker's own logits."""
     near = projected(inputs, noise=0.3)
     config = TitleTokensConfig(examples=EXAMPLES, distillation=0.25, training_dtype="float32")
-    batch = sampler_of(near, composed(near), EXAMPLES, 0).batches(0)[0]
+    batch = sampler_of(near, composed(near).title_lengths, EXAMPLES, 0).batches(0)[0]
 
     def teach(users_B_D: torch.Tensor, _: object, candidates: list[torch.Tensor]) -> list[np.ndarray]:
         assert len(users_B_D) == len(candidates)
@@ -128,6 +130,58 @@ def test_the_loss_is_of_what_serving_says(inputs: Stage2Inputs) -> None:
     torch.testing.assert_close(loss.double(), (0.75 * targets + 0.25 * taught).mean(), rtol=1e-4, atol=1e-4)
 
 
+def test_lists_with_fewer_candidates_can_be_trained_on(inputs: Stage2Inputs) -> None:
+    """Padding has no part in the loss, and no gradient that is not a number; one list's loss is its own."""
+    near = projected(inputs, noise=0.3)
+    projector = near.model.title_projector
+    config = TitleTokensConfig(examples=EXAMPLES, distillation=0.5, training_dtype="float32")
+    teach = collaborative_teacher(near.model, near.texts, 1.0)
+    loss = TitleTokensLoss(near, projector, composed(near), config, teach)
+    batch = sampler_of(near, composed(near).title_lengths, EXAMPLES, 0).batches(0)[0].take(np.arange(2))
+    batch.items[0] = np.where(np.arange(5) < 3, batch.items[0], 0)
+    batch = replace(batch, answers=np.asarray([1, 3]))
+    whole = loss(batch)
+    parts = [loss(batch.take(np.asarray([row]))) for row in range(2)]
+    torch.testing.assert_close(whole, torch.stack(parts).mean(), rtol=1e-4, atol=1e-4)
+    whole.backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in projector.parameters())
+    assert projector.scale.grad.abs() > 0
+
+
+def test_items_are_also_told_by_their_text(inputs: Stage2Inputs) -> None:
+    """As unseen ones are served: the latest of a history by the flags of the example."""
+    near = projected(inputs, noise=0.3)
+    config = TitleTokensConfig(examples=EXAMPLES, distillation=0.0)
+    loss = TitleTokensLoss(near, near.model.title_projector, composed(near), config, lambda *_: [])
+    joints = loss._joints(np.asarray([4, 9, 17, 25]), np.asarray([True, False, True]))
+    by_item, by_text = near.model.joint_item, near.model.joint_text
+    torch.testing.assert_close(joints, torch.stack([by_item[4], by_text[9], by_item[17], by_text[25]]))
+    short = loss._joints(np.asarray([25]), np.asarray([True, True, False]))
+    torch.testing.assert_close(short, by_item[[25]])
+
+
+def test_plain_and_injected_lists_share_a_pass(inputs: Stage2Inputs) -> None:
+    """What each says does not depend on the other; a prompt without soft tokens has a table of its own."""
+    near = projected(inputs, noise=0.3)
+    composer, user = composed(near), torch.ones(CF_SIZE)
+    asked = [composer.injected_titles(user, [1, 9], [2, 3]), composer.plain_titles([1, 9], [2, 3])]
+    trees = [question.trie for question in asked]
+    together = score_continuations(near.llm, [question.prompt for question in asked], trees)
+    for question, tree, said in zip(asked, trees, together, strict=True):
+        (alone,) = score_continuations(near.llm, [question.prompt], [tree])
+        for ours, theirs in zip(said, alone, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert not np.allclose(asked[0].log_probs(together[0]), asked[1].log_probs(together[1]), atol=1e-3)
+
+
+def test_only_what_fits_is_told(inputs: Stage2Inputs) -> None:
+    """Where the context cuts a list, tokens are of the items that are still shown."""
+    composer = PromptComposer(inputs.model, inputs.prompt, inputs.llm.tokenizer, 90)
+    layout = composer.title_layout([1, 9, 17])
+    assert 0 < layout.shown < 3
+    assert layout.slot_ordinals.tolist() == [*range(3 - layout.shown, 3), 0]
+
+
 def test_users_and_items_are_told_apart_by_what_is_injected(inputs: Stage2Inputs) -> None:
     """Another user, or other joint embeddings, change the answer; the LLM's weights get no gradient."""
     near = projected(inputs, noise=0.3)
@@ -135,6 +189,7 @@ def test_users_and_items_are_told_apart_by_what_is_injected(inputs: Stage2Inputs
     told = replace(users, vectors=torch.eye(2, CF_SIZE))
     first, second = asyncio.run(scored(near, told, items))
     assert not np.allclose(first, second, atol=1e-3)
+    assert not any(weight.requires_grad for weight in inputs.llm.model.parameters())
     others = replace(near, model=replace(near.model, joint_item=near.model.joint_item.flip(0)))
     assert not np.allclose(first, asyncio.run(scored(others, told, items))[0], atol=1e-3)
 
@@ -179,6 +234,7 @@ def test_how_the_plain_list_is_read_is_fitted() -> None:
     for table in (likely, prior):
         table[rows, 0], table[rows, first] = table[rows, first].copy(), table[rows, 0].copy()
     assert read_plainly(likely, prior) == pytest.approx((0.4, 0.6), abs=0.04)
+    assert read_plainly(-likely, prior) == (0.01, 1.0)
 
 
 def test_a_bundle_without_projections_says_what_to_do(inputs: Stage2Inputs) -> None:

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -24,6 +26,8 @@ from training.allmrec.stage2.config import Stage2Config
 from training.allmrec.stage2.examples import ExampleConfig
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.allmrec.title_tokens.config import TitleTokensConfig
+from training.allmrec.title_tokens.stage import train_title_tokens
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.train import train_backbone
 from training.llm2rec.config import LLM2RecConfig
@@ -62,7 +66,7 @@ def main(folder: Path) -> None:
 
 
 def train_on_prompts(folder: Path) -> None:
-    """Stage 2 and pre-training."""
+    """Stage 2, tokens in lists of titles and pre-training."""
     split, llm = tiny_split(), tiny_llm(interface=True)
     model: CatalogueModel = tiny_contents(split)
     texts = ItemTexts(torch.randn(31, 6, generator=torch.Generator().manual_seed(0)), model.cf_vectors)
@@ -71,6 +75,11 @@ def train_on_prompts(folder: Path) -> None:
     stage2 = Stage2Config(examples=examples, validation_users=5, loop=LoopConfig(max_steps=4))
     run = StageRun(folder / "stage2", stage2, 0, {}, CONSOLE)
     train_stage2(inputs, stage2, run)
+
+    told = replace(inputs, model=replace(model, title_log_probs=np.linspace(-9.0, -1.0, 31, dtype=np.float32)))
+    titles = TitleTokensConfig(examples=examples, validation_users=5, loop=LoopConfig(max_steps=4, validate_first=True))
+    run = StageRun(folder / "title_tokens", titles, 0, {}, CONSOLE)
+    train_title_tokens(told, titles, run, folder / "answers.sqlite")
 
     pretraining = small()
     run = StageRun(folder / "pretrain", pretraining, 0, {}, CONSOLE)

@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from models.alignment.projection import TokenProjector
 from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import PADDING_ITEM
-from models.composer import PromptComposer
 from models.engines.transformers import in_process
 from models.rankers.collaborative import candidate_logits
 from models.rankers.llm import LLMRanker
@@ -109,11 +108,12 @@ def fit_projector(
     start = {"temperature": temperature, **approach.start(inputs, config, temperature)}
 
     composer, told = inputs.composer(model), inputs.of_examples
-    longer = sampler_of(told, composer, _longer(config.examples), config.seed)
+    lengths = composer.titles.lengths
+    longer = sampler_of(told, lengths, _longer(config.examples), config.seed)
     rehearsed = approach.rehearse(told, composer, longer, config, run, temperature)
     start |= {f"rehearsal_{name}": value for name, value in _rehearsal(rehearsed).items()}
     loss = Stage2Loss(told, composer, config, approach.teacher(told, composer.titles, temperature))
-    sampler = sampler_of(told, composer, config.examples, config.seed)
+    sampler = sampler_of(told, lengths, config.examples, config.seed)
 
     def validate() -> dict[str, float]:
         return mean_metrics(asyncio.run(score()))
@@ -145,16 +145,15 @@ def _rehearsal(outcome: Outcome) -> dict[str, float]:
     return {"steps": float(kept), "minutes": outcome.minutes, **outcome.best} if outcome.steps else {}
 
 
-def sampler_of(told: Stage2Inputs, composer: PromptComposer, examples: ExampleConfig, seed: int) -> ExampleSampler:
+def sampler_of(told: Stage2Inputs, title_lengths: np.ndarray, examples: ExampleConfig, seed: int) -> ExampleSampler:
     """Draws examples.
 
     Args:
         told: the data, and the tables as the examples have them.
-        composer: knows how long titles are.
+        title_lengths: (N+1,) tokens of every title.
         examples: what they contain.
         seed: of all that is random.
     """
-    title_lengths = np.asarray([len(composer.titles[item]) for item in range(len(composer.titles))])
     split = told.split
     fitted = split if told.held_back is None else told.held_back.split
     negatives, retrieve = examples.negatives, None

@@ -39,8 +39,8 @@ class TitleTokensConfig(Config):
     """The stage `title_tokens`.
 
     Attributes:
-        examples: which positions are predicted, and among which candidates. What the list shows says
-            `blend.title_list`.
+        examples: which positions are predicted, among which candidates, and which items are injected by their text.
+            What the list shows, and how much of a title, says `blend.title_list`.
         distillation: share of the loss that asks for the backbone's distribution over the candidates instead of the
             target.
         learning_rate: of AdamW.
@@ -52,14 +52,12 @@ class TitleTokensConfig(Config):
         loop: when to stop, validate and save.
     """
 
-    examples: ExampleConfig = ExampleConfig(
-        candidates=8, held_back=0.1, text_prompts=0.0, text_items=0.0, batch_tokens=3072
-    )
+    examples: ExampleConfig = ExampleConfig(candidates=8, held_back=0.1, batch_tokens=3072)
     distillation: float = Field(0.5, ge=0, le=1)
     learning_rate: float = Field(3e-4, gt=0)
     training_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
-    validation_users: int = Field(100, gt=0)
+    validation_users: int = Field(300, gt=0)
     chosen: Chosen | None = None
     seed: int = 0
     loop: LoopConfig = LoopConfig(

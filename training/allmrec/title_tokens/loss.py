@@ -59,27 +59,41 @@ class TitleTokensLoss:
         owners = [self._split.user_ids[user] for user in batch.users]
         # A copy can be trained through, what inference made cannot.
         users_B_D = self._model.user_vectors(histories, owners).clone()
-        logits_B_C = self.logits(users_B_D, histories, candidates)
+        limit = batch.as_text.shape[1] - batch.items.shape[1]
+        joints = [self._joints(history, flags[:limit]) for history, flags in zip(histories, batch.as_text, strict=True)]
+        logits_B_C = self.logits(users_B_D, histories, joints, candidates)
         loss = (1.0 - self._distillation) * corrected_surprise(logits_B_C, batch).mean()
         if self._distillation:
-            loss = loss + self._distillation * self._untaught(logits_B_C, users_B_D, candidates)
+            loss = loss + self._distillation * self._distilled(logits_B_C, users_B_D, candidates)
         return loss
 
+    def _joints(self, history: np.ndarray, as_text: np.ndarray) -> torch.Tensor:
+        """(T, 2d') the joint embeddings of a history; of the latest items some by their text alone."""
+        joint_T_2J = self._model.joint_item[torch.from_numpy(history)]
+        latest = as_text[max(0, len(as_text) - len(history)) :]
+        by_text = len(history) - len(latest) + np.flatnonzero(latest)
+        joint_T_2J[torch.from_numpy(by_text)] = self._model.joint_text[torch.from_numpy(history[by_text])]
+        return joint_T_2J
+
     def logits(
-        self, users_B_D: torch.Tensor, histories: Sequence[np.ndarray], candidates: Sequence[np.ndarray]
+        self,
+        users_B_D: torch.Tensor,
+        histories: Sequence[np.ndarray],
+        joints: Sequence[torch.Tensor],
+        candidates: Sequence[np.ndarray],
     ) -> torch.Tensor:
         """(B, C) of the candidates, -inf beyond each list's own.
 
         Args:
             users_B_D: x_u.
             histories: item numbers, oldest first.
+            joints: per history (T, 2d') what is injected of its items.
             candidates: item numbers.
         """
         layouts = [self._composer.title_layout(history.tolist()) for history in histories]
         trees = [self._composer.title_tree(items) for items in candidates]
-        joints = [self._model.joint_item[torch.from_numpy(history)] for history in histories]
-        nobody = [self._model.joint_item[:0]] * len(layouts)
-        soft_S_H = self._projector(layouts, users_B_D, joints, nobody)
+        no_candidates = [self._model.joint_item[:0]] * len(layouts)
+        soft_S_H = self._projector(layouts, users_B_D, joints, no_candidates)
         packed = pack([layout.token_ids for layout in layouts], [layout.soft_positions for layout in layouts], trees)
         packed = packed.to(soft_S_H.device)
         hidden_M_H = self._reader(packed, soft_S_H, packed.node_rows, packed.node_columns)
@@ -88,9 +102,12 @@ class TitleTokensLoss:
         prior_B_C = torch.nn.utils.rnn.pad_sequence(
             [self._priors[torch.from_numpy(items)] for items in candidates], batch_first=True
         )
-        return self._projector.scale * (likely_B_C - self._projector.prior_share * prior_B_C)
+        # What is infinite must not be multiplied by what is trained: its gradient would not be a number.
+        real_B_C = likely_B_C.isfinite()
+        left_B_C = likely_B_C.masked_fill(~real_B_C, 0.0) - self._projector.prior_share * prior_B_C
+        return (self._projector.scale * left_B_C).masked_fill(~real_B_C, -torch.inf)
 
-    def _untaught(
+    def _distilled(
         self, logits_B_C: torch.Tensor, users_B_D: torch.Tensor, candidates: Sequence[np.ndarray]
     ) -> torch.Tensor:
         """Mean cross-entropy with what the teacher says."""

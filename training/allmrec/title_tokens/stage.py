@@ -41,6 +41,7 @@ from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import mean_metrics
 from training.runs.context import RunContext
+from training.runs.distributed import processes
 from training.runs.loop import Outcome, Task, seed_everything
 from training.runs.stage_run import StageRun
 
@@ -48,6 +49,7 @@ PROJECTOR_FILE = "title_projector.safetensors"
 LABEL = "title tokens"
 PENALTY = 1e-4
 """Of how a list is read; so little that it only keeps the fit from running away."""
+SMALLEST_SCALE = 0.01
 
 
 def train_title_tokens(inputs: Stage2Inputs, config: TitleTokensConfig, run: StageRun, answers: Path) -> TitleProjector:
@@ -62,15 +64,16 @@ def train_title_tokens(inputs: Stage2Inputs, config: TitleTokensConfig, run: Sta
     Raises:
         Interrupted: by Ctrl-C; the same call goes on.
     """
-    projector = _new(inputs)
     if not run.is_done:
         run.start()
         seed_everything(config.seed)
+        projector = _new(inputs)
         start, outcome = fit_title_tokens(inputs, projector, config, run, answers)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in projector.state_dict().items()}
         run.alone(lambda: save_file(weights, run.directory / PROJECTOR_FILE))
         run.write_curve(outcome.curve, LABEL)
         run.finish({"start": start.model_dump(), **outcome.summary})
+    projector = _new(inputs)
     projector.load_state_dict(load_file(run.directory / PROJECTOR_FILE))
     return projector.eval().requires_grad_(False)
 
@@ -83,7 +86,7 @@ def fit_title_tokens(
     composer, llm = inputs.composer(model), inputs.llm
     held_out = HeldOut.of(inputs.split, Holdout.VALIDATION, config.seed, config.validation_users)
     held_out = held_out.take(held_out.groups["new"])
-    start = config.chosen or _start(inputs, composer, held_out, answers)
+    start = config.chosen or processes().alone(lambda: _start(inputs, composer, held_out, answers))
     start_plainly(projector, inputs, composer, start, config.seed)
     if config.chosen is not None and not config.chosen.steps:
         return start, Outcome()
@@ -94,7 +97,9 @@ def fit_title_tokens(
     told = inputs.of_examples
     teacher = collaborative_teacher(told.model, told.texts, start.temperature)
     loss = TitleTokensLoss(told, projector.requires_grad_(True), composer, config, teacher)
-    sampler = sampler_of(told, composer, config.examples, config.seed)
+    shown = inputs.prompt.title_list.history_items
+    examples = config.examples.model_copy(update={"history_items": shown})
+    sampler = sampler_of(told, composer.title_lengths, examples, config.seed)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=config.learning_rate, weight_decay=0.0)
     validated = validate if config.chosen is None and len(held_out) else None
     task = Task(projector, optimizer, sampler.batches, loss, validated, Examples.part)
@@ -122,9 +127,8 @@ def start_plainly(
         projector.item.standardise(model.joint_item[trained])
         slots = composer.title_slots
         tokens = torch.tensor(list(slots.values()), device=inputs.llm.model.device)
-        projector.start_plain(dict(zip(slots, embed_tokens(inputs.llm.model, tokens).to(device), strict=True)))
-        projector.prior_share.fill_(start.prior_share)
-        projector.scale.fill_(start.scale)
+        stand = dict(zip(slots, embed_tokens(inputs.llm.model, tokens).to(device), strict=True))
+        projector.start_plain(stand, start.prior_share, start.scale)
 
 
 def _new(inputs: Stage2Inputs) -> TitleProjector:
@@ -153,13 +157,13 @@ def read_plainly(likely_E_C: np.ndarray, prior_E_C: np.ndarray) -> tuple[float, 
         prior_E_C: log P(title).
 
     Returns:
-        a, at least 0.01, and s.
+        a and s; where a list says nothing for the positives a small scale, and all of the prior is taken.
     """
     real_E_C = np.isfinite(likely_E_C)
     features = np.stack([np.where(real_E_C, likely_E_C, 0.0), np.where(real_E_C, prior_E_C, 0.0)], axis=2)
     weights = fit_logit(features, real_E_C, np.ones(len(features)), PENALTY)
-    scale = max(float(weights[0]), 0.01)
-    return scale, -float(weights[1]) / scale
+    scale = float(weights[0])
+    return (scale, -float(weights[1]) / scale) if scale > SMALLEST_SCALE else (SMALLEST_SCALE, 1.0)
 
 
 async def _scores(
