@@ -15,6 +15,7 @@ import torch
 
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
+from models.errors import BundleError
 from models.rankers.base import Audience, LocalRanker
 from models.rankers.of_model import ENCODER, WAYS, constants_of, signals_of
 from models.recommending.merge import merge_window
@@ -55,6 +56,9 @@ class ListRanker:
 
     Attributes:
         ways: in which the LLM is asked, ids of `models.rankers.of_model.WAYS`: those that the blend with it weighs.
+
+    Raises:
+        BundleError: a blend weighs what this release does not know, or what the bundle does not have.
     """
 
     def __init__(self, model: CatalogueModel, blends: Blends) -> None:
@@ -62,6 +66,12 @@ class ListRanker:
         self._sources = Sources(model, blends.retrieval)
         weighed = {signal.id for blend in (blends.blend, blends.llm) for signal in blend.signals}
         local = [*signals_of(model), *constants_of(model)]
+        unknown = weighed - {signal.id for signal in local} - set(WAYS)
+        if unknown:
+            raise BundleError(
+                f"the bundle's blends weigh {', '.join(sorted(unknown))}, which this release does not know: serve it"
+                " with the release that wrote it, or export it again"
+            )
         self._signals: list[LocalRanker] = [signal for signal in local if signal.id in weighed]
         self.ways = [signal.id for signal in blends.llm.signals if signal.id in WAYS]
 

@@ -14,7 +14,9 @@ from models.rankers.base import Audience, Ranker, mask_padding
 
 
 class CorrectedRanker(Ranker):
-    """The logits of another ranker less log q, where q is in proportion to interactions + 1.
+    """The logits of another ranker less log q, where q is about in proportion to interactions.
+
+    One is added, as an item without any is never drawn; it is known by that, so figures for such items mean nothing.
 
     Args:
         ranker: the other; its logits are log p up to a constant of each user.

@@ -11,6 +11,7 @@ import torch
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.retrieval import Retrieval, Source
 from models.catalogue import Catalogue
+from models.errors import BundleError
 from models.recommending.retrieve import IndexFinder, Pool, retrieve
 from models.recommending.shortlist import ListRanker
 from models.recommending.sources import Sources
@@ -120,3 +121,10 @@ def test_given_candidates_are_ranked_as_they_are(model: CatalogueModel) -> None:
     found = ListRanker(model, tiny_blends()).retrieve(pool, model.user_vectors([history])[0], history)
     assert sorted(found.items.tolist()) == [5, 9, 12]
     assert len(found.logits) == 3
+
+
+@pytest.mark.parametrize("signal", ["of_tomorrow", "title_prior"])
+def test_what_cannot_be_weighed_is_refused_by_name(signal: str) -> None:
+    """A later release's signal, and one that needs what the bundle lacks: before anybody is answered."""
+    with pytest.raises(BundleError, match=f"{signal}.*export it again"):
+        ListRanker(tiny_contents(tiny_split()), tiny_blends(llm=[signal]))
