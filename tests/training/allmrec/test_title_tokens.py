@@ -200,7 +200,7 @@ def test_training_is_better_than_the_plain_list(inputs: Stage2Inputs, tmp_path: 
         examples=EXAMPLES,
         distillation=0.0,
         learning_rate=3e-3,
-        loop=LoopConfig(epochs=15, validate_every=5, validate_first=True),
+        loop=LoopConfig(epochs=15, validate_every=5),
     )
     run = RunContext(tmp_path, QUIET)
     _, outcome = fit_title_tokens(inputs, TitleProjector(CF_SIZE, JOINT_SIZE, TOKEN_SIZE), config, run, None)

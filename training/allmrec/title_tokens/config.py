@@ -49,7 +49,7 @@ class TitleTokensConfig(Config):
         validation_users: at most this many users are validated on.
         chosen: what is taken over from another fit instead of being fitted to validation items.
         seed: of everything random.
-        loop: when to stop, validate and save.
+        loop: when to stop, validate and save; the start is validated in any case.
     """
 
     examples: ExampleConfig = ExampleConfig(candidates=8, held_back=0.1, batch_tokens=3072)
@@ -60,6 +60,4 @@ class TitleTokensConfig(Config):
     validation_users: int = Field(300, gt=0)
     chosen: Chosen | None = None
     seed: int = 0
-    loop: LoopConfig = LoopConfig(
-        epochs=2, validate_every=0.25, validate_first=True, warmup=0.05, decay_from=0.0, clip_norm=1.0
-    )
+    loop: LoopConfig = LoopConfig(epochs=2, validate_every=0.25, warmup=0.05, decay_from=0.0, clip_norm=1.0)

@@ -103,7 +103,9 @@ def fit_title_tokens(
     optimizer = torch.optim.AdamW(projector.parameters(), lr=config.learning_rate, weight_decay=0.0)
     validated = validate if config.chosen is None and len(held_out) else None
     task = Task(projector, optimizer, sampler.batches, loss, validated, Examples.part)
-    outcome = run.train(task, config.loop, LABEL)
+    # The plain list is always among what is chosen from, whatever a recipe says of the loop.
+    loop = config.loop.model_copy(update={"validate_first": validated is not None})
+    outcome = run.train(task, loop, LABEL)
     projector.requires_grad_(False)
     return start, outcome
 
