@@ -27,7 +27,7 @@ from training.runs.stage_run import StageRun
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
 MOST_ITEMS = 50
 KNOWN = "known.txt"
-LOOP = LoopConfig(epochs=200, validate_every=4, patience=10)
+LOOP = LoopConfig(epochs=100, validate_every=2, patience=5)
 OURS: dict[str, dict[str, Any]] = {
     "ours-sasrec-bce": {"kind": "sasrec", "settings": {"dropout": 0.2}},
     "ours-sasrec-softmax": {
