@@ -215,12 +215,14 @@ def elsewhere(
     out: Annotated[Path, typer.Argument(help="What `elsewhere-split` wrote, and vectors that were made of it.")],
     ours: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(elsewhere_benchmark.OURS),
     seeds: Annotated[int, typer.Option(help="Of each of ours.")] = 2,
+    epochs: Annotated[float, typer.Option(help="At most, each of ours.")] = 100,
 ) -> None:
     """The backbones, and all vectors that another library left, among the whole catalogue."""
     torch.set_num_threads(1)
     for name in filter(None, ours.split(",")):
         for seed in range(seeds):
-            elsewhere_benchmark.train_ours(dataset, out, name, seed)
+            loop = elsewhere_benchmark.LOOP.model_copy(update={"epochs": epochs})
+            elsewhere_benchmark.train_ours(dataset, out, name, seed, loop)
     typer.echo(markdown(elsewhere_benchmark.score(dataset, out)))
 
 
