@@ -17,6 +17,7 @@ from benchmarks import backbones as backbones_benchmark
 from benchmarks import blends as blends_benchmark
 from benchmarks import claims as claims_benchmark
 from benchmarks import disturbed as disturbed_benchmark
+from benchmarks import elsewhere as elsewhere_benchmark
 from benchmarks import explanations as explanations_benchmark
 from benchmarks import filters as filters_benchmark
 from benchmarks import genres as genres_benchmark
@@ -197,6 +198,32 @@ def backbones(
     torch.set_num_threads(1)
     loop = LoopConfig(epochs=epochs, minutes=minutes, validate_every=validate_every, patience=patience)
     typer.echo(markdown(backbones_benchmark.measure(dataset, presets.split(","), loop, out, seed)))
+
+
+@app.command()
+def elsewhere_split(
+    dataset: Annotated[Path, typer.Argument(help="An imported dataset.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the files.")],
+) -> None:
+    """Leave-last-out as files that RecBole reads."""
+    elsewhere_benchmark.write_split(dataset, out)
+
+
+@app.command()
+def elsewhere(
+    dataset: Annotated[Path, typer.Argument(help="An imported dataset.")],
+    out: Annotated[Path, typer.Argument(help="What `elsewhere-split` wrote, and vectors that were made of it.")],
+    ours: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(elsewhere_benchmark.OURS),
+    seeds: Annotated[int, typer.Option(help="Of each of ours.")] = 2,
+    epochs: Annotated[float, typer.Option(help="At most, each of ours.")] = 100,
+) -> None:
+    """The backbones, and all vectors that another library left, among the whole catalogue."""
+    torch.set_num_threads(1)
+    for name in filter(None, ours.split(",")):
+        for seed in range(seeds):
+            loop = elsewhere_benchmark.LOOP.model_copy(update={"epochs": epochs})
+            elsewhere_benchmark.train_ours(dataset, out, name, seed, loop)
+    typer.echo(markdown(elsewhere_benchmark.score(dataset, out)))
 
 
 @app.command()

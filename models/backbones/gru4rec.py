@@ -66,8 +66,9 @@ class GRU4Rec(Backbone):
         lengths_B_1 = real_B_T.sum(dim=1, keepdim=True)
         first_B_T = (places_T - lengths_B_1) % len(places_T)
         last_B_T = (places_T + lengths_B_1) % len(places_T)
-        embedded_B_T_D = self.dropout(functional.embedding(history_B_T.gather(1, first_B_T), table, padding_idx=0))
-        states_B_T_S, _ = self.gru(embedded_B_T_D)
+        embedded_B_T_D = functional.embedding(history_B_T.gather(1, first_B_T), table, padding_idx=0)
+        # Output embeddings begin small. As inputs they would hardly move the gates for tens of epochs.
+        states_B_T_S, _ = self.gru(self.dropout(embedded_B_T_D * self.embedding_size**0.5))
         x_B_T_D = self.output(self.dropout(states_B_T_S))
         x_B_T_D = x_B_T_D.gather(1, last_B_T[..., None].expand_as(x_B_T_D))
         return x_B_T_D * real_B_T[..., None]

@@ -57,6 +57,7 @@ pretraining = {{ max_steps = 2 }}
 text_encoder = "{encoder}"
 hidden_size = 16
 pretraining = {{ max_steps = 2 }}
+second_step = {{ max_steps = 2 }}
 """
 
 

@@ -61,7 +61,11 @@ class FullRanking:
     def ranks(self, backbone: Backbone) -> np.ndarray:
         """(E,) of the positives, 1 being best; ties, and what is not a number, count against them."""
         table = backbone.item_vectors
-        users_E_D = represent_all(backbone, self.histories, table, 1 + self.users)
+        return self.ranks_by(represent_all(backbone, self.histories, table, 1 + self.users), table)
+
+    @torch.no_grad()
+    def ranks_by(self, users_E_D: torch.Tensor, table: torch.Tensor) -> np.ndarray:
+        """As `ranks`, by vectors of users (E, D) and of items (N+1, D) that anybody made."""
         batch = max(1, MOST_SCORES // len(table))
         parts = [
             self._ranks(users_E_D[start : start + batch], table, start)

@@ -1,14 +1,15 @@
 """RECFORMER (Li et al., KDD 2023): items as key-value text, a user as the text of what was met, read by Longformer.
 
-Pre-training predicts masked words and tells the next item from those of the batch (its section 2.4); fine-tuning tells
-it from all items, whose vectors are encoded anew every epoch (section 2.5, the first of its two steps).
+Pre-training predicts masked words and tells the next item from those of the batch (its section 2.4). Fine-tuning tells
+it from all items, in two steps (section 2.5, Algorithm 1): first their vectors are encoded anew every epoch, then those
+that were best on validation items rest, and the network alone learns on.
 
 Axes: B users of a batch, L tokens, N items, M masked tokens, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,30 +25,33 @@ from training.baselines.recformer_network import ItemTexts, Recformer, Recformer
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import mean_metrics
-from training.runs.loop import Task, epoch_rng, seed_everything
+from training.runs.loop import LoopConfig, Task, epoch_rng, seed_everything
 from training.runs.stage_run import StageRun
 
 WEIGHTS_FILE = "recformer.safetensors"
 MASKED = 0.15
 """Share of words that pre-training hides."""
 VALIDATION_USERS = 500
+Pairs = list[tuple[list[int], int]]
+"""Of a batch the histories, and what came next."""
 
 
 class RecformerRanker(LocalRanker):
-    """Cosines of users' and items' texts, over the temperature.
+    """Cosines of users' texts and items' vectors, over the temperature.
 
     Args:
         network: trained.
         texts: of the items.
+        items_N_D: (N+1, D) of the items, row 0 zeros.
         temperature: of the config.
     """
 
     id, title = "recformer", "RECFORMER"
     ranks_catalogue = True
 
-    def __init__(self, network: Recformer, texts: ItemTexts, temperature: float) -> None:
+    def __init__(self, network: Recformer, texts: ItemTexts, items_N_D: torch.Tensor, temperature: float) -> None:
         self._network, self._texts, self._temperature = network, texts, temperature
-        self._items_N_D = network.encode_items(texts)
+        self._items_N_D = items_N_D
 
     def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
         """See `Ranker.score`."""
@@ -57,7 +61,7 @@ class RecformerRanker(LocalRanker):
 
 @system("recformer", "RECFORMER", takes="interactions, texts")
 def recformer(bench: Bench) -> Fitted:
-    """Other catalogues are known as well as its own: by their texts."""
+    """Items of its own catalogue have the vectors that rested in training; those of another one are encoded at last."""
     config = bench.config("recformer", RecformerConfig)
     directory = bench.trained("recformer", config, {}, lambda run: _train(bench, config, run))
     network, tokenizer = built(config, len(bench.split.catalogue))
@@ -65,13 +69,20 @@ def recformer(bench: Bench) -> Fitted:
     network = network.eval().requires_grad_(False)
 
     def ranker(shop: Shop) -> Ranker:
-        return RecformerRanker(network, ItemTexts(tokenizer, shop.catalogue, config), config.temperature)
+        texts = ItemTexts(tokenizer, shop.catalogue, config)
+        items_N_D = network.encode_items(texts) if shop.foreign else network.table
+        return RecformerRanker(network, texts, items_N_D, config.temperature)
 
     return ranker
 
 
-class _Training:
-    """Both phases on one split."""
+class Training:
+    """All phases on one split.
+
+    Args:
+        bench: has the split.
+        config: budgets and sizes.
+    """
 
     def __init__(self, bench: Bench, config: RecformerConfig) -> None:
         seed_everything(config.seed)
@@ -82,7 +93,24 @@ class _Training:
         self.trained = np.flatnonzero(self.split.catalogue.trained)
         self.held_out = HeldOut.of(self.split, Holdout.VALIDATION, config.seed, VALIDATION_USERS)
 
-    def batches(self, epoch: int) -> Sequence[list[tuple[list[int], int]]]:
+    def phases(self) -> dict[str, tuple[Task[Pairs], LoopConfig]]:
+        """What is done one after the other, by name, each with an optimizer of its own, and how long."""
+
+        def task(
+            batches: Callable[[int], Sequence[Pairs]],
+            loss: Callable[[Pairs], torch.Tensor],
+            validate: Callable[[], dict[str, float]] | None = None,
+        ) -> Task[Pairs]:
+            optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.config.learning_rate)
+            return Task(self.network, optimizer, batches, loss, validate)
+
+        return {
+            "pre-training": (task(self.batches, self.pretraining), self.config.pretraining),
+            "fine-tuning": (task(self.encoded_batches, self.fine_tuning, self.validate), self.config.loop),
+            "second step": (task(self.batches, self.fine_tuning, self.validate), self.config.second_step),
+        }
+
+    def batches(self, epoch: int) -> Sequence[Pairs]:
         """Histories, each cut at a random place, and what came next."""
         rng = epoch_rng(self.config.seed, epoch)
         users = [self.users[row] for row in rng.permutation(len(self.users))]
@@ -94,14 +122,14 @@ class _Training:
         starts = range(0, len(pairs), self.config.batch_size)
         return [part for start in starts if len(part := pairs[start : start + self.config.batch_size]) > 1]
 
-    def encoded_batches(self, epoch: int) -> Sequence[list[tuple[list[int], int]]]:
-        """As `batches`, with all items encoded anew at the start of an epoch."""
+    def encoded_batches(self, epoch: int) -> Sequence[Pairs]:
+        """As `batches`, with all items encoded anew at the start of an epoch: the first step of fine-tuning."""
         if int(self.network.table_epoch) != epoch:
             self.network.table = self.network.encode_items(self.texts)
             self.network.table_epoch = torch.tensor(epoch)
         return self.batches(epoch)
 
-    def pretraining(self, batch: list[tuple[list[int], int]]) -> torch.Tensor:
+    def pretraining(self, batch: Pairs) -> torch.Tensor:
         """The next item among those of the batch, and masked words."""
         network, pad = self.network, self.texts.pad
         told = [self.texts.of(history) for history, _ in batch]
@@ -118,7 +146,7 @@ class _Training:
             logits_M_V, torch.tensor(words).to(found.device)
         )
 
-    def fine_tuning(self, batch: list[tuple[list[int], int]]) -> torch.Tensor:
+    def fine_tuning(self, batch: Pairs) -> torch.Tensor:
         """The next item among all that were met in training, as they were encoded last."""
         users_B_D = self.network.vectors([self.texts.of(history) for history, _ in batch], self.texts.pad)
         answers = np.searchsorted(self.trained, [item for _, item in batch])
@@ -126,8 +154,8 @@ class _Training:
         return self.network.contrast(users_B_D, table, torch.from_numpy(answers).to(users_B_D.device))
 
     def validate(self) -> dict[str, float]:
-        """On validation items among sampled ones."""
-        ranker = RecformerRanker(self.network, self.texts, self.config.temperature)
+        """On validation items among sampled ones, by the vectors that fine-tuning compares with."""
+        ranker = RecformerRanker(self.network, self.texts, self.network.table, self.config.temperature)
         return mean_metrics(ranker.compute(self.held_out.users, self.held_out.candidates.items))
 
 
@@ -149,16 +177,10 @@ def masked(
 
 
 def _train(bench: Bench, config: RecformerConfig, run: StageRun) -> dict[str, Any]:
-    training = _Training(bench, config)
+    training = Training(bench, config)
     network, metrics = training.network, {}
-    phases = {
-        "pre-training": (training.batches, training.pretraining, None, config.pretraining),
-        "fine-tuning": (training.encoded_batches, training.fine_tuning, training.validate, config.loop),
-    }
-    for name, (batches, loss, validate, loop) in phases.items():
-        optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
-        outcome = run.train(Task(network, optimizer, batches, loss, validate), loop, f"recformer {name}", name)
-        metrics[name] = outcome.summary
+    for name, (task, loop) in training.phases().items():
+        metrics[name] = run.train(task, loop, f"recformer {name}", name).summary
     save_file(
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, run.directory / WEIGHTS_FILE
     )

@@ -45,7 +45,9 @@ class RecformerConfig(BaselineConfig):
         batch_size: users a step.
         learning_rate: of AdamW.
         pretraining: how long.
-        loop: of fine-tuning.
+        loop: of fine-tuning's first step, where all items are encoded anew every epoch.
+        second_step: of its second, where the items' vectors rest as they were at the best validation of the first. The
+            weights of the first are kept unless others are better on validation items.
     """
 
     weights: str = "none"
@@ -62,6 +64,7 @@ class RecformerConfig(BaselineConfig):
     learning_rate: float = Field(1e-3, gt=0)
     pretraining: LoopConfig = LoopConfig(epochs=10, minutes=5)
     loop: LoopConfig = LoopConfig(epochs=20, minutes=5, validate_first=True, patience=4)
+    second_step: LoopConfig = LoopConfig(epochs=20, minutes=5, validate_first=True, patience=3)
 
 
 class ItemTexts:

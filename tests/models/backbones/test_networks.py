@@ -27,9 +27,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def test_gru4rec_equals_a_plain_computation() -> None:
-    """Two layers, gate by gate (Cho et al. 2014, as torch writes them); padding before a history is nothing."""
+    """Two layers, gate by gate (Cho et al. 2014, as torch writes them), over sqrt(d) E; padding before is nothing."""
     model, weights = drawn(GRU4Rec(GRU4RecConfig(num_items=9, embedding_size=4, hidden_size=5, layers=2)))
-    inputs = [weights["items.weight"][item] for item in SEQUENCE]
+    inputs = [2.0 * weights["items.weight"][item] for item in SEQUENCE]
     for layer in ("l0", "l1"):
         state, states = np.zeros(5), []
         for x in inputs:

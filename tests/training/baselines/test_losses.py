@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models.errors import ConfigError
 from models.prompts.template import PromptConfig
@@ -16,9 +18,13 @@ from tests.tiny import tiny_llm, tiny_split
 from training.baselines.bench import Bench, merged
 from training.baselines.ctrl import contrast, in_words
 from training.baselines.morec import MoRecConfig
-from training.baselines.recformer import masked
+from training.baselines.port import Shop
+from training.baselines.recformer import Training, masked, recformer
 from training.baselines.recformer_network import ItemTexts, RecformerConfig, built
 from training.baselines.tallrec import TALLRecConfig, YesNoPrompts, YesNoRanker, answer_loss, padded, tuned
+from training.data.splits import Holdout
+from training.evaluation.held_out import HeldOut
+from training.runs.loop import LoopConfig, train
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -110,6 +116,64 @@ def test_recformer_tells_the_next_item_by_cosines(bench: Bench) -> None:
     expected = np.mean([np.log(np.exp(row).sum()) - row[answer] for row, answer in zip(logits, [4, 0], strict=True)])
     found = network.contrast(torch.tensor(users), torch.tensor(items[1:]), torch.tensor([4, 0]))
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def in_a_loop(training: Training, batch: list[tuple[list[int], int]], items: np.ndarray) -> float:
+    """RECFORMER's loss in fine-tuning: one user after the other among all items with training interactions."""
+    trained = [item for item in range(1, len(items)) if training.split.catalogue.trained[item]]
+    losses = []
+    for history, answer in batch:
+        user = training.network.encode(training.texts, [history]).numpy()[0].astype(np.float64)
+        logits = {item: user @ items[item] / training.config.temperature for item in trained}
+        losses.append(math.log(sum(math.exp(logit) for logit in logits.values())) - logits[answer])
+    return float(np.mean(losses))
+
+
+def test_in_recformers_second_step_the_items_rest(bench: Bench, tmp_path: Path) -> None:
+    """The network learns among the vectors of the first step's best validation, and is validated by them."""
+    first_step, second_step = LoopConfig(max_steps=3), LoopConfig(max_steps=3, validate_first=True)
+    small = {"layers": 1, "attention_window": 8, "item_tokens": 6, "history_items": 5, "batch_size": 8}
+    config = bench.config("recformer", RecformerConfig)
+    training = Training(bench, config.model_copy(update={**small, "loop": first_step, "second_step": second_step}))
+    phases = training.phases()
+    first = train(*phases["fine-tuning"], tmp_path / "first.ckpt", console=bench.console)
+    items = training.network.table.clone()
+    task, loop = phases["second step"]
+    batch, weights = task.batches(0)[0], [parameter.clone() for parameter in training.network.parameters()]
+    assert task.loss(batch).item() == pytest.approx(in_a_loop(training, batch, items.double().numpy()), rel=1e-4)
+    second = train(task, loop, tmp_path / "second.ckpt", console=bench.console)
+    last = torch.load(tmp_path / "second.ckpt", weights_only=True)["weights"]
+    torch.testing.assert_close(last["table"], items, rtol=0, atol=0)
+    training.network.load_state_dict(last)
+    assert any(not torch.equal(a, b) for a, b in zip(training.network.parameters(), weights, strict=True))
+    assert not torch.allclose(training.network.encode_items(training.texts), items, atol=1e-3)
+    assert task.loss(batch).item() == pytest.approx(in_a_loop(training, batch, items.double().numpy()), rel=1e-4)
+    start = next(record for record in second.curve if "ndcg@10" in record)
+    assert (start["step"], start["ndcg@10"]) == (0, first.best["ndcg@10"])
+
+
+def test_recformer_ranks_by_the_vectors_that_rested(bench: Bench) -> None:
+    """Its own catalogue; items of another one it has to encode."""
+    ranker = recformer(bench)
+    held_out = HeldOut.of(bench.split, Holdout.TEST, users=3)
+    own, foreign = (
+        ranker(Shop(bench.split.catalogue, bench.prompt, foreign=foreign)).compute(
+            held_out.users, held_out.candidates.items
+        )
+        for foreign in (False, True)
+    )
+    (path,) = bench.directory.glob("recformer/*/recformer.safetensors")
+    config = bench.config("recformer", RecformerConfig)
+    network, tokenizer = built(config, len(bench.split.catalogue))
+    network.load_state_dict(load_file(path))
+    texts = ItemTexts(tokenizer, bench.split.catalogue, config)
+    users = network.encode(texts, [history.tolist() for history in held_out.users.histories]).numpy()
+    for items, found in ((network.table, own), (network.encode_items(texts), foreign)):
+        expected = [
+            items.numpy()[row] @ user / config.temperature
+            for user, row in zip(users, held_out.candidates.items, strict=True)
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_longformers_padding_changes_no_vector(bench: Bench) -> None:

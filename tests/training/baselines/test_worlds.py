@@ -47,7 +47,8 @@ item_tokens = 6
 history_items = 5
 learning_rate = 3e-3
 pretraining = {{ max_steps = 80 }}
-loop = {{ max_steps = 120, epochs = 40, validate_every = 10 }}
+loop = {{ max_steps = 90, epochs = 30, validate_every = 10 }}
+second_step = {{ max_steps = 30, epochs = 10, validate_every = 5 }}
 """
 
 
