@@ -104,6 +104,9 @@ class Channel:
         await self.client.aclose()
 
     async def _take_connection(self, seconds: float) -> None:
+        if not self._connections.locked():
+            await self._connections.acquire()  # at once
+            return
         waiting = asyncio.ensure_future(self._connections.acquire())
         try:
             if not await within(waiting, seconds):
