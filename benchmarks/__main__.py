@@ -356,5 +356,25 @@ def overload(
     typer.echo(more)
 
 
+@app.command()
+def storms(
+    bundle: BundleOption = DEMO,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    count: Annotated[int, typer.Option(help="Storms, one after the other.")] = 10,
+    seconds: Annotated[float, typer.Option(help="Of each of the two loads of a storm.")] = 10.0,
+    rate: Annotated[float, typer.Option(help="Requests a second with a second of time for each.")] = 100.0,
+    tight_rate: Annotated[float, typer.Option(help="Requests a second with 50 ms for each.")] = 800.0,
+    candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
+    seed: SeedOption = 0,
+) -> None:
+    """What memory the service has after each of several storms."""
+    bodies = [each.body for each in Questionnaire(bundle, EMBEDDED).ask(512, candidates, seed)]
+    rows = overload_benchmark.storms((bundle, engine, dtype), bodies, count, seconds, (rate, tight_rate))
+    settings = {"engine": engine, "dtype": dtype, "count": count, "seconds": seconds, "rates": [rate, tight_rate]}
+    save(f"storms-{engine}", settings, rows, document=RELIABILITY)
+    typer.echo(markdown(rows))
+
+
 if __name__ == "__main__":
     app()

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +34,9 @@ TIGHT_MULTIPLES = (2.0, 20.0, 60.0)
 """Of the LLM's capacity: well below that of the fallback, and beyond."""
 RECOVERY_SECONDS = 10.0
 """After a storm all is to be as before after so long."""
+
+QUIET_SECONDS = 2.0
+"""After a storm, before memory is looked at: connections are closed, and what was late has ended."""
 
 
 @contextmanager
@@ -123,6 +127,52 @@ def measure(
         "memory_grown_mib": round(grown / 2**20, 1),
     }
     return rows, more
+
+
+def storms(
+    service: tuple[Path, str, str],
+    bodies: Sequence[dict[str, Any]],
+    count: int,
+    seconds: float,
+    rates: tuple[float, float],
+) -> list[dict[str, Any]]:
+    """How much memory the service has after one storm, two, and so on: a leak grows with each, a heap does not.
+
+    Args:
+        service: bundle, engine and dtype.
+        bodies: questions; taken in turn.
+        count: of storms, each of which is two loads: with time for the LLM, then without. The first row is a breeze.
+        seconds: of each of both.
+        rates: requests a second of each.
+    """
+    context = multiprocessing.get_context("spawn")
+    with served(*service) as (port, process), ProcessPoolExecutor(1, context) as loader:
+        rows: list[dict[str, Any]] = []
+        for storm in range(count + 1):
+            seen: list[Seen] = []
+            loads = list(zip(rates, (TIMEOUT_MS, TIGHT_MS), strict=True)) if storm else [(5.0, TIMEOUT_MS)]
+            for rate, timeout_ms in loads:
+                seen += loader.submit(open_loop, port, (Stream(rate, seconds, bodies, timeout_ms),)).result()[0]
+            time.sleep(QUIET_SECONDS)
+            rows.append(
+                {
+                    "storm": storm,
+                    "requests": len(seen),
+                    "fell back": sum(each.status == 200 and each.fallback is not None for each in seen),
+                    "refused": sum(each.status == 503 for each in seen),
+                    **_memory(process),
+                }
+            )
+    return rows
+
+
+def _memory(process: psutil.Process) -> dict[str, float]:
+    """Resident memory of the service, and of what it started: stores, and the engine where that is a process."""
+    started = sum(child.memory_info().rss for child in process.children(recursive=True))
+    return {
+        "service_mib": round(process.memory_info().rss / 2**20, 1),
+        "what it started, mib": round(started / 2**20, 1),
+    }
 
 
 def row(load: str, seen: Sequence[Seen], seconds: float, timeout_ms: int) -> dict[str, Any]:

@@ -26,10 +26,9 @@ from models.composer import Asked
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import AllmrecError, ConfigError, PromptTooLongError
-from service.api import docs, openapi, operations, problems
+from service.api import docs, openapi, operations, problems, router
 from service.api.auth import Authenticate
 from service.api.middleware import Capacity, Methods, Observe, ReadBody
-from service.api.router import router
 from service.deployments.deployment import Deployment
 from service.deployments.registry import Deployments
 from service.llm_gate import LLMGate
@@ -125,9 +124,9 @@ def create_app(
     )
     app.state.runtime = runtime
     problems.install(app)
+    router.install(app)
     app.include_router(operations.router)
     app.include_router(docs.router)
-    app.include_router(router)
     openapi.install(app, with_key=settings.api_key is not None)
     return app
 

@@ -1,10 +1,11 @@
-"""What routes are given: the runtime, the use cases, and the deployment that the request keeps until its end.
+"""What routes are given: what they answer from.
 
-All are async: FastAPI sends others through a thread. None depends on another: that takes time.
+One dependency, which is async, and has none itself: FastAPI takes time for each, and sends others through a thread.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -13,19 +14,25 @@ from service.deployments.deployment import Deployment
 from service.runtime import Runtime, Services
 
 
-async def _runtime(request: Request) -> Runtime:
+@dataclass(frozen=True)
+class Serving:
+    """What a request is answered from.
+
+    Attributes:
+        runtime: settings and metrics.
+        services: the use cases.
+        deployment: kept by the request until its end.
+    """
+
+    runtime: Runtime
+    services: Services
+    deployment: Deployment
+
+
+async def _serving(request: Request) -> Serving:
     runtime: Runtime = request.app.state.runtime
-    return runtime
+    services = runtime.require()
+    return Serving(runtime, services, services.deployments.take())
 
 
-async def _services(request: Request) -> Services:
-    return (await _runtime(request)).require()
-
-
-async def _deployment(request: Request) -> Deployment:
-    return (await _services(request)).deployments.take()
-
-
-RuntimeOf = Annotated[Runtime, Depends(_runtime)]
-ServicesOf = Annotated[Services, Depends(_services)]
-DeploymentOf = Annotated[Deployment, Depends(_deployment)]
+ServingOf = Annotated[Serving, Depends(_serving)]

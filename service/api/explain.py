@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
+from service.api.dependencies import ServingOf
 from service.api.problems import responses
 from service.api.schemas.explain import (
     Effect,
@@ -57,9 +57,7 @@ def _events(first: str, start: type[BaseModel], whole: type[BaseModel]) -> dict[
 )
 async def get_genre(
     request: Request,
-    runtime: RuntimeOf,
-    services: ServicesOf,
-    deployment: DeploymentOf,
+    serving: ServingOf,
     query: Annotated[GenreQuery, Query()],
 ) -> GenreResponse | StreamingResponse:
     """A user's favourite genres, what in the history speaks for each, and a sentence about the first.
@@ -67,8 +65,9 @@ async def get_genre(
     Streamed, the events are `genres` (the answer without its sentence), `token` for every piece of the sentence, and
     `done` (the whole answer, whose sentence is the one that counts).
     """
+    runtime, deployment = serving.runtime, serving.deployment
     deadline = Deadline(runtime.settings.explain_timeout_ms, arrival(request))
-    explainer = services.explainer
+    explainer = serving.services.explainer
     answer = await unless_gone(request, explainer.genres(deployment, query.user_id, query.top_k, deadline))
     narration = explainer.narrate_genres(deployment, answer, deadline)
 
@@ -92,9 +91,7 @@ async def get_genre(
 )
 async def get_item(
     request: Request,
-    runtime: RuntimeOf,
-    services: ServicesOf,
-    deployment: DeploymentOf,
+    serving: ServingOf,
     query: Annotated[ItemQuery, Query()],
 ) -> ItemResponse | StreamingResponse:
     """How probable an item is for a user, what in the history speaks for it, and a sentence about it.
@@ -102,8 +99,9 @@ async def get_item(
     Streamed, the events are `item` (the answer without its sentence), `token` for every piece of the sentence, and
     `done` (the whole answer, whose sentence is the one that counts).
     """
+    runtime, deployment = serving.runtime, serving.deployment
     deadline = Deadline(runtime.settings.explain_timeout_ms, arrival(request))
-    explainer = services.explainer
+    explainer = serving.services.explainer
     answer = await unless_gone(request, explainer.item(deployment, query.user_id, query.item_id, deadline))
     narration = explainer.narrate_item(deployment, answer, deadline)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
+from service.api.dependencies import ServingOf
 from service.api.problems import responses
 from service.api.schemas.feedback import FeedbackRequest, FeedbackResponse
 from service.stores.port import StoreError
@@ -14,10 +14,9 @@ router = APIRouter()
 
 
 @router.post("/feedback", status_code=202, responses=responses(413), tags=["users"])
-async def post_feedback(
-    body: FeedbackRequest, runtime: RuntimeOf, services: ServicesOf, deployment: DeploymentOf
-) -> FeedbackResponse:
+async def post_feedback(body: FeedbackRequest, serving: ServingOf) -> FeedbackResponse:
     """Tell what users did. Their next answers reflect it. Sending an event twice changes nothing."""
+    metrics, deployment = serving.runtime.metrics, serving.deployment
     feedback = [
         Feedback(
             user_id=sent.user_id,
@@ -30,11 +29,11 @@ async def post_feedback(
         for sent in body.events
     ]
     try:
-        await services.histories.record(deployment, feedback)
+        await serving.services.histories.record(deployment, feedback)
     except StoreError:
-        runtime.metrics.feedback_refused(len(feedback))
+        metrics.feedback_refused(len(feedback))
         raise
     for sent in body.events:
-        runtime.metrics.feedback_events.labels(sent.type).inc()
+        metrics.feedback_events.labels(sent.type).inc()
     _, missing = deployment.catalogue.indices_of(dict.fromkeys(sent.item_id for sent in body.events))
     return FeedbackResponse(accepted=len(body.events), missing_item_ids=missing)

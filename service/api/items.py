@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from models.errors import NotFoundError
-from service.api.dependencies import DeploymentOf
+from service.api.dependencies import ServingOf
 from service.api.problems import responses
 from service.api.schemas.items import Item
 
@@ -13,9 +13,9 @@ router = APIRouter()
 
 
 @router.get("/items/{item_id:path}", responses=responses(404), tags=["catalogue"])
-async def get_item(item_id: str, deployment: DeploymentOf) -> Item:
+async def get_item(item_id: str, serving: ServingOf) -> Item:
     """An item."""
-    catalogue = deployment.catalogue
+    catalogue = serving.deployment.catalogue
     item = catalogue.index_of(item_id)
     if item is None:
         raise NotFoundError(f"item '{item_id}' is not in the catalogue")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter, Request
 
+from models.catalogue import Catalogue
 from models.errors import ClientError
-from service.api.dependencies import DeploymentOf, RuntimeOf, ServicesOf
+from service.api.dependencies import ServingOf
 from service.api.problems import responses
 from service.api.schemas.recommend import HistoryEntry, RecommendedItem, RecommendRequest, RecommendResponse
 from service.api.streaming import arrival, unless_gone
@@ -19,15 +20,20 @@ from service.usecases.recommend import Query
 
 router = APIRouter()
 
+_FIELDS: dict[str, Callable[[Catalogue, int], str | int | list[str]]] = {
+    "title": lambda catalogue, item: catalogue.titles[item],
+    "description": lambda catalogue, item: catalogue.descriptions[item],
+    "categories": lambda catalogue, item: list(catalogue.categories[item]),
+    "interactions": lambda catalogue, item: int(catalogue.interactions[item]),
+}
+
 
 @router.post("/recommend", responses=responses(413), tags=["recommend"])
-async def post_recommend(
-    body: RecommendRequest, request: Request, runtime: RuntimeOf, services: ServicesOf, deployment: DeploymentOf
-) -> RecommendResponse:
+async def post_recommend(body: RecommendRequest, request: Request, serving: ServingOf) -> RecommendResponse:
     """Recommend items to a user, known or not, or rank given candidates."""
     if body.user_id is None and body.history is None:
         raise ClientError("user_id or history is required: say whom to recommend to")
-    settings = runtime.settings
+    services, deployment, settings = serving.services, serving.deployment, serving.runtime.settings
     timeout_ms = min(body.timeout_ms or settings.timeout_ms, settings.max_timeout_ms)
     deadline = Deadline(timeout_ms, arrival(request))
     query = Query(
@@ -44,7 +50,7 @@ async def post_recommend(
     )
     answer = await unless_gone(request, services.recommender.recommend(deployment, query, deadline))
     if deadline.remaining() < 0:
-        runtime.metrics.deadline_missed("/recommend")
+        serving.runtime.metrics.deadline_missed("/recommend")
     return RecommendResponse(
         recommendation_id=uuid.uuid4().hex,
         items=[
@@ -71,11 +77,4 @@ def _moment(services: Services, entry: HistoryEntry, where: str) -> int | None:
 
 
 def _metadata(deployment: Deployment, item: int, fields: Sequence[str]) -> dict[str, str | int | list[str]]:
-    catalogue = deployment.catalogue
-    known: dict[str, str | int | list[str]] = {
-        "title": catalogue.titles[item],
-        "description": catalogue.descriptions[item],
-        "categories": list(catalogue.categories[item]),
-        "interactions": int(catalogue.interactions[item]),
-    }
-    return {name: known[name] for name in fields}
+    return {name: _FIELDS[name](deployment.catalogue, item) for name in fields}

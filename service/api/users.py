@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.api.dependencies import DeploymentOf, ServicesOf
+from service.api.dependencies import ServingOf
 from service.api.problems import responses
 from service.api.schemas.users import HistoryItem, User
 
@@ -12,9 +12,10 @@ router = APIRouter()
 
 
 @router.get("/users/{user_id:path}", responses=responses(404), tags=["users"])
-async def get_user(user_id: str, services: ServicesOf, deployment: DeploymentOf) -> User:
+async def get_user(user_id: str, serving: ServingOf) -> User:
     """A user's history, as answers see it."""
-    history = await services.histories.of_known(deployment, user_id)
+    deployment = serving.deployment
+    history = await serving.services.histories.of_known(deployment, user_id)
     catalogue = deployment.catalogue
     return User(
         user_id=user_id,

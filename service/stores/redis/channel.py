@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -91,7 +91,7 @@ class Channel:
                 in_time = await within(call, seconds)
             finally:
                 if not call.done():
-                    asyncio.get_running_loop().call_later(ABANDONED_SECONDS, call.cancel)
+                    _abandon(call)
             if not in_time:
                 self._watch.look()
                 raise self._failure("late")
@@ -104,6 +104,9 @@ class Channel:
         await self.client.aclose()
 
     async def _take_connection(self, seconds: float) -> None:
+        if not self._connections.locked():
+            await self._connections.acquire()  # at once
+            return
         waiting = asyncio.ensure_future(self._connections.acquire())
         try:
             if not await within(waiting, seconds):
@@ -158,3 +161,9 @@ class Channel:
                 return StoreError("Redis is late: try again in a second")
             case "refused":
                 return StoreError(f"Redis refuses ({answer.partition('.')[0]}): try again later")
+
+
+def _abandon(call: asyncio.Task[Any]) -> None:
+    """Give a call up that nobody waits for, if it takes far too long; a timer must not keep one that has ended."""
+    timer = asyncio.get_running_loop().call_later(ABANDONED_SECONDS, call.cancel)
+    call.add_done_callback(lambda _: timer.cancel())
