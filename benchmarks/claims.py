@@ -25,14 +25,14 @@ MOST_GENRES = 30
 
 
 def measure(settings: Settings, user_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """A row about favourite genres of `user_ids`, and one about the first item recommended to each."""
+    """A row about favourite genres of `user_ids`, if the catalogue has any, and one about each one's first item."""
     with _client(settings) as asked, _client(settings.model_copy(update={"explain_tries": 0})) as checking:
         found: dict[str, list[dict[str, Any]]] = {"genre": [], "item": []}
         for user_id in user_ids:
             history = _history(asked, user_id)
-            found["genre"].append(_genre(asked, checking, user_id, history))
+            found["genre"] += _genre(asked, checking, user_id, history)
             found["item"].append(_item(asked, checking, user_id, history))
-    return [_row(about, records) for about, records in found.items()]
+    return [_row(about, records) for about, records in found.items() if records]
 
 
 @contextmanager
@@ -46,8 +46,10 @@ def _client(settings: Settings) -> Iterator[httpx.Client]:
             served.close()
 
 
-def _genre(asked: httpx.Client, checking: httpx.Client, user_id: str, history: Sequence[str]) -> dict[str, Any]:
+def _genre(asked: httpx.Client, checking: httpx.Client, user_id: str, history: Sequence[str]) -> list[dict[str, Any]]:
     answer = _get(asked, "/explain/genre", user_id=user_id)
+    if not answer["genres"]:
+        return []
     first = answer["genres"][0]
 
     def probability(items: Sequence[str], name: str) -> float:
@@ -62,7 +64,7 @@ def _genre(asked: httpx.Client, checking: httpx.Client, user_id: str, history: S
         probability(_less(history, item), f"{user_id} without {item['item_id']}") if len(history) > 1 else 0.0
         for item in claimed
     ]
-    return _record(answer, first["probability"], before, claimed, after)
+    return [_record(answer, first["probability"], before, claimed, after)]
 
 
 def _item(asked: httpx.Client, checking: httpx.Client, user_id: str, history: Sequence[str]) -> dict[str, Any]:
