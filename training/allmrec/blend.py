@@ -22,7 +22,7 @@ from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Ranker
 from models.rankers.of_model import TITLE_PRIOR, TITLES
 from training.allmrec.genre_blend import GenreBlendConfig
-from training.allmrec.logit import FEWEST_USERS, FOLDS, fit_logit, log_likelihoods
+from training.allmrec.logit import FEWEST_USERS, FOLDS, curvature, fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, positive_ranks
@@ -44,6 +44,8 @@ class BlendConfig(Config):
         cold_weights: how much more users with a cold positive may count; the largest is taken that costs all users
             at most `cold_cost`.
         cold_cost: share of all users' NDCG@10 that may be given up for cold items.
+        trust: what share of the users of the blend without the LLM may count in the weights of the one with it, beside
+            those who are asked about; the share with the best likelihood is taken.
         seed: of negatives and folds.
         genres: how genres are weighed.
     """
@@ -58,6 +60,7 @@ class BlendConfig(Config):
     penalty: float = Field(3.0, ge=0)
     cold_weights: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0)
     cold_cost: float = Field(0.005, ge=0)
+    trust: tuple[float, ...] = Field((0.0, 0.1, 0.3, 1.0), min_length=1)
     seed: int = 0
     genres: GenreBlendConfig = GenreBlendConfig()
 
@@ -108,16 +111,30 @@ async def score_signals(split: SequenceSplit, rankers: Sequence[Ranker], users: 
     )
 
 
+@dataclass(frozen=True)
+class Prior:
+    """What is known of weights before: a blend of some of the signals, fitted on more users.
+
+    Attributes:
+        blend: of S signals.
+        precision: (2S + 1, 2S + 1) how much its users say of w, v and b, in the units of the blend.
+    """
+
+    blend: Blend
+    precision: np.ndarray
+
+
 class BlendFit:
     """Fits one blend.
 
     Args:
         scored: the signals' scores.
         config: how.
-        prior: a blend of some of the signals, which the weights are pulled to.
+        prior: which the weights are pulled to.
+        trust: what share of the prior's users count beside these.
     """
 
-    def __init__(self, scored: Scored, config: BlendConfig, prior: Blend | None = None) -> None:
+    def __init__(self, scored: Scored, config: BlendConfig, prior: Prior | None = None, trust: float = 1.0) -> None:
         self._scored, self._config = scored, config
         self._real = scored.real
         self._scarcity = scarcity(scored.interactions, scored.cold_below)
@@ -128,12 +145,19 @@ class BlendFit:
         ]
         columns = [*values, *(value * self._scarcity for value in values), self._scarcity]
         self._features = np.stack(columns, axis=2)
-        self._prior = self._prior_of(prior)
+        self._prior = np.zeros(self._features.shape[2])
+        self._precision = config.penalty * np.eye(len(self._prior))
+        if prior is not None:
+            self._take(prior, trust)
         folds = np.random.default_rng(config.seed).permutation(int(scored.users.max()) + 1) % FOLDS
         self._folds = folds[scored.users]
 
     def fit(
-        self, always: Sequence[str] = (), one_of: Sequence[str] = (), together: Sequence[Sequence[str]] = ()
+        self,
+        always: Sequence[str] = (),
+        one_of: Sequence[str] = (),
+        together: Sequence[Sequence[str]] = (),
+        cold_weight: float | None = None,
     ) -> Blend:
         """The blend of the signals whose lift is certain.
 
@@ -142,6 +166,7 @@ class BlendFit:
             one_of: one of these at least is kept.
             together: signals that mean something only with each other: their lift is that of all of them, and they are
                 left out together.
+            cold_weight: how much users with cold positives count; chosen by the frontier if not given.
         """
         kept = list(range(len(self._signals)))
         left_out: dict[str, Lift] = {}
@@ -160,13 +185,26 @@ class BlendFit:
             for number in min(doubtful, key=lambda unit: lifts[unit[0]].log_likelihood[0]):
                 left_out[self._signals[number].id] = lifts[number]
                 kept.remove(number)
-        return self._blend(kept, lifts, left_out)
+        return self._blend(kept, lifts, left_out, cold_weight)
 
     @staticmethod
     def _needed(kept: Sequence[str], always: Sequence[str], one_of: Sequence[str]) -> set[str]:
         """Which of the signals in `kept` cannot be left out next."""
         left = [name for name in one_of if name in kept]
         return {*always, *(left if len(left) == 1 else [])}
+
+    def prior(self, blend: Blend) -> Prior:
+        """What this fit's users say of `blend`, which it made."""
+        numbers = {signal.id: number for number, signal in enumerate(self._signals)}
+        columns = self._columns([numbers[signal.id] for signal in blend.signals])
+        weights = [signal.weight for signal in blend.signals], [signal.scarcity_weight for signal in blend.signals]
+        known = np.asarray([*weights[0], *weights[1], blend.scarcity_bias])
+        everyone = self._user_weights(np.ones(len(self._real), dtype=bool), blend.validation["cold_weight"])
+        return Prior(blend, curvature(self._features[:, :, columns], self._real, everyone, known))
+
+    def log_likelihood(self) -> float:
+        """The mean of the positives' by all signals, out of fold."""
+        return float(log_likelihoods(self.out_of_fold(range(len(self._signals)))).mean())
 
     def lift_of(self, ids: Sequence[str]) -> Lift:
         """What some signals together are worth beside all others."""
@@ -175,10 +213,14 @@ class BlendFit:
         rest_E_C = self.out_of_fold(others, 1.0) if others else np.where(self._real, 0.0, -np.inf)
         return lift_over(self.out_of_fold(list(numbers), 1.0), rest_E_C, self._scored.users)
 
-    def _blend(self, kept: list[int], lifts: Mapping[int, Lift], left_out: dict[str, Lift]) -> Blend:
-        cold_weight, validation = self._cold_weight(kept)
+    def _blend(
+        self, kept: list[int], lifts: Mapping[int, Lift], left_out: dict[str, Lift], cold_weight: float | None
+    ) -> Blend:
+        chosen, validation = self._cold_weight(kept)
+        if cold_weight is not None:
+            chosen = validation["cold_weight"] = cold_weight
         everyone = np.ones(len(self._real), dtype=bool)
-        weights = self._weights(kept, everyone, cold_weight)
+        weights = self._weights(kept, everyone, chosen)
         size = len(kept)
         return Blend(
             signals=tuple(
@@ -247,16 +289,21 @@ class BlendFit:
         That an item is hardly known is nothing to recommend it by. Held-out items may say otherwise: where all items
         were met by somebody, one that nobody met in training is somebody's held-out item.
         """
-        users, places = np.unique(self._scored.users[rows], return_inverse=True)
-        weights_E = np.where(self._scored.cold[rows], cold_weight, 1.0) / np.bincount(places)[places]
-        weights_E *= len(users) / weights_E.sum()
+        weights_E = self._user_weights(rows, cold_weight)
         columns = self._columns(kept)
         features, real = self._features[rows][:, :, columns], self._real[rows]
-        weights = fit_logit(features, real, weights_E, self._config.penalty, self._prior[columns])
+        weights = fit_logit(features, real, weights_E, self._precision[np.ix_(columns, columns)], self._prior[columns])
         if weights[-1] <= 0:
             return weights
-        without = fit_logit(features[..., :-1], real, weights_E, self._config.penalty, self._prior[columns[:-1]])
-        return np.append(without, 0.0)
+        others = columns[:-1]
+        precision = self._precision[np.ix_(others, others)]
+        return np.append(fit_logit(features[..., :-1], real, weights_E, precision, self._prior[others]), 0.0)
+
+    def _user_weights(self, rows: np.ndarray, cold_weight: float) -> np.ndarray:
+        """(E,) how much each of some rows counts: users alike, but for those with cold positives."""
+        users, places = np.unique(self._scored.users[rows], return_inverse=True)
+        weights_E = np.where(self._scored.cold[rows], cold_weight, 1.0) / np.bincount(places)[places]
+        return np.asarray(weights_E * len(users) / weights_E.sum())
 
     def _columns(self, kept: Sequence[int]) -> list[int]:
         """The features of some signals: w for each, v for each, b."""
@@ -276,20 +323,20 @@ class BlendFit:
             scarcity_weight=0.0,
         )
 
-    def _prior_of(self, blend: Blend | None) -> np.ndarray:
-        """(G,) the weights of `blend` in this fit's units; 0 for signals that it does not have."""
-        prior = np.zeros(self._features.shape[2])
-        if blend is None:
-            return prior
-        by_id = {signal.id: signal for signal in blend.signals}
-        size = len(self._signals)
-        for number, signal in enumerate(self._signals):
-            if signal.id in by_id:
-                known = by_id[signal.id]
-                prior[number] = known.weight * signal.scale / known.scale
-                prior[size + number] = known.scarcity_weight * signal.scale / known.scale
-        prior[-1] = blend.scarcity_bias
-        return prior
+    def _take(self, prior: Prior, trust: float) -> None:
+        """Pull the weights of the signals that `prior` has to what it says, in this fit's units."""
+        by_id = {signal.id: (place, signal) for place, signal in enumerate(prior.blend.signals)}
+        known = [number for number, signal in enumerate(self._signals) if signal.id in by_id]
+        found = [by_id[self._signals[number].id] for number in known]
+        scales = [self._signals[number].scale / signal.scale for number, (_, signal) in zip(known, found, strict=True)]
+        units = np.asarray([*scales, *scales, 1.0])
+        weights = [signal.weight for _, signal in found], [signal.scarcity_weight for _, signal in found]
+        columns = self._columns(known)
+        self._prior[columns] = units * np.asarray([*weights[0], *weights[1], prior.blend.scarcity_bias])
+        places, size = [place for place, _ in found], len(prior.blend.signals)
+        theirs = [*places, *(size + place for place in places), 2 * size]
+        precision = prior.precision[np.ix_(theirs, theirs)] / np.outer(units, units)
+        self._precision[np.ix_(columns, columns)] += trust * precision
 
 
 def lift_over(logits_E_C: np.ndarray, others_E_C: np.ndarray, users: np.ndarray) -> Lift:
@@ -320,13 +367,19 @@ async def fit_blends(
     scored = await score_signals(split, signals, config.users, config.draws, config.seed)
     if len(np.unique(scored.users)) < FEWEST_USERS:
         return unfitted(signals[0], llm[:1], scored.cold_below)
-    blend = BlendFit(scored, config).fit()
+    first_fit = BlendFit(scored, config)
+    blend = first_fit.fit()
+    prior = first_fit.prior(blend)
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
-    fit = BlendFit(asked, config, prior=blend)
+    fits = [BlendFit(asked, config, prior, trust) for trust in config.trust]
+    fit = max(fits, key=BlendFit.log_likelihood)
     with_llm = fit.fit(
-        always=sorted(kept), one_of=[ranker.id for ranker in llm if ranker.needs_llm], together=[(TITLES, TITLE_PRIOR)]
+        always=sorted(kept),
+        one_of=[ranker.id for ranker in llm if ranker.needs_llm],
+        together=[(TITLES, TITLE_PRIOR)],
+        cold_weight=blend.validation["cold_weight"],
     )
     ids = [ranker.id for ranker in llm]
     first = await score_signals(split, signals[:1], config.llm_users, 1, config.seed)

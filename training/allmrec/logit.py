@@ -19,7 +19,7 @@ def fit_logit(
     features_E_C_F: np.ndarray,
     real_E_C: np.ndarray,
     user_weights_E: np.ndarray,
-    penalty: float,
+    penalty: float | np.ndarray,
     prior_F: np.ndarray | None = None,
 ) -> np.ndarray:
     """(F,) the weights at which the positives are likeliest.
@@ -28,23 +28,27 @@ def fit_logit(
         features_E_C_F: of the candidates.
         real_E_C: which of them are there.
         user_weights_E: how much each user counts.
-        penalty: of the squared distance from the prior, in nats.
+        penalty: of the squared distance from the prior, in nats; or (F, F) the precision of a normal prior.
         prior_F: where the weights are pulled to; zero if not given.
     """
     prior_F = np.zeros(features_E_C_F.shape[2]) if prior_F is None else prior_F
+    precision_F_F = penalty * np.eye(len(prior_F)) if isinstance(penalty, float | int) else penalty
+
+    def loss_at(weights_F: np.ndarray) -> float:
+        off_F = weights_F - prior_F
+        away = float(off_F @ precision_F_F @ off_F) / 2
+        return _loss(features_E_C_F, real_E_C, user_weights_E, weights_F) + away
+
     weights_F = prior_F.copy()
-    loss = _loss(features_E_C_F, real_E_C, user_weights_E, weights_F) + penalty / 2 * ((weights_F - prior_F) ** 2).sum()
+    loss = loss_at(weights_F)
     for _ in range(ITERATIONS):
         gradient_F, curvature_F_F = _derivatives(features_E_C_F, real_E_C, user_weights_E, weights_F)
-        gradient_F = gradient_F + penalty * (weights_F - prior_F)
-        curvature_F_F = curvature_F_F + penalty * np.eye(len(weights_F))
+        gradient_F = gradient_F + precision_F_F @ (weights_F - prior_F)
+        curvature_F_F = curvature_F_F + precision_F_F
         step_F, size = np.linalg.solve(curvature_F_F, gradient_F), 1.0
         while True:
             tried_F = weights_F - size * step_F
-            new = (
-                _loss(features_E_C_F, real_E_C, user_weights_E, tried_F)
-                + penalty / 2 * ((tried_F - prior_F) ** 2).sum()
-            )
+            new = loss_at(tried_F)
             if new <= loss or size < 1e-4:
                 break
             size /= 2
@@ -58,6 +62,13 @@ def log_likelihoods(logits_E_C: np.ndarray) -> np.ndarray:
     """(E,) log-probability of the positive under softmax; -inf marks what is not there."""
     top_E_1 = logits_E_C.max(axis=1, keepdims=True)
     return logits_E_C[:, 0] - top_E_1[:, 0] - np.log(np.exp(logits_E_C - top_E_1).sum(axis=1))
+
+
+def curvature(
+    features_E_C_F: np.ndarray, real_E_C: np.ndarray, user_weights_E: np.ndarray, weights_F: np.ndarray
+) -> np.ndarray:
+    """(F, F) that of the loss at some weights: how much the users say of them. Arguments as of `fit_logit`."""
+    return _derivatives(features_E_C_F, real_E_C, user_weights_E, weights_F)[1]
 
 
 def _loss(features_E_C_F: np.ndarray, real_E_C: np.ndarray, user_weights_E: np.ndarray, weights_F: np.ndarray) -> float:
