@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.bundle.blend import Blend
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
@@ -129,6 +130,43 @@ def test_little_known_items_have_weights_of_their_own() -> None:
     assert weights["cf"][0] + weights["cf"][1] * known > 1.5
     assert weights["cf"][0] + weights["cf"][1] * unseen == pytest.approx(0.0, abs=0.3)
     assert weights["text"][0] + weights["text"][1] * unseen > 1.5
+
+
+def part(scored: Scored, users: slice) -> Scored:
+    """Some of the users."""
+    taken = {name: getattr(scored, name)[users] for name in ("interactions", "users", "cold")}
+    return replace(scored, scores={name: values[users] for name, values in scored.scores.items()}, **taken)
+
+
+def test_what_many_users_said_is_known_to_a_fit_on_few() -> None:
+    """Their curvature around the weights stands for them: both together say what one fit on all says."""
+    scored = drawn({"cf": 2.0, "text": 0.5, "llm": 1.0}, users=3000, cold_weights={"cf": 0.5, "text": 1.5, "llm": 1.0})
+    config = BlendConfig(penalty=0.01)
+    whole = BlendFit(scored, config).fit(always=["cf", "text", "llm"], cold_weight=1.5)
+    first = BlendFit(part(scored, slice(0, 2900)), config)
+    prior = first.prior(first.fit(always=["cf", "text", "llm"], cold_weight=1.5))
+    few = part(scored, slice(2900, 3000))
+    told = BlendFit(few, config, prior).fit(always=["cf", "text", "llm"], cold_weight=1.5)
+    alone = BlendFit(few, config).fit(always=["cf", "text", "llm"], cold_weight=1.5)
+
+    def per_unit(blend: Blend) -> np.ndarray:
+        weights = [(signal.weight / signal.scale, signal.scarcity_weight / signal.scale) for signal in blend.signals]
+        return np.asarray([*np.ravel(weights), blend.scarcity_bias])
+
+    near, far = (np.abs(per_unit(blend) - per_unit(whole)).max() for blend in (told, alone))
+    assert near < 0.02
+    assert far > 5 * near
+    untold = BlendFit(few, config, prior, trust=0.0)
+    assert untold.log_likelihood() < BlendFit(few, config, prior).log_likelihood()
+
+
+def test_the_blend_with_the_llm_trades_cold_items_as_the_one_without() -> None:
+    """By the weight that was chosen on all users, not on the few who are asked about."""
+    split = tiny_split(users=120, items=40)
+    few = BlendConfig(llm_users=25, cold_cost=1.0, users=120)
+    blends = asyncio.run(fit_blends(split, [Knowing("cf")], [Named("llm", needs_llm=True)], few))
+    assert blends.blend.validation["cold_weight"] == 3.0
+    assert blends.llm.validation["cold_weight"] == 3.0
 
 
 def test_the_blend_stays_at_chance_on_pseudo_positives() -> None:
