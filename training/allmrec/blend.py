@@ -45,7 +45,7 @@ class BlendConfig(Config):
             at most `cold_cost`.
         cold_cost: share of all users' NDCG@10 that may be given up for cold items.
         trust: what share of the users of the blend without the LLM may count in the weights of the one with it, beside
-            those who are asked about; the share with the best likelihood is taken.
+            those who are asked about; the largest is taken whose likelihood is the best, but for a standard error.
         seed: of negatives and folds.
         genres: how genres are weighed.
     """
@@ -202,9 +202,9 @@ class BlendFit:
         everyone = self._user_weights(np.ones(len(self._real), dtype=bool), blend.validation["cold_weight"])
         return Prior(blend, curvature(self._features[:, :, columns], self._real, everyone, known))
 
-    def log_likelihood(self) -> float:
-        """The mean of the positives' by all signals, out of fold."""
-        return float(log_likelihoods(self.out_of_fold(range(len(self._signals)))).mean())
+    def log_likelihoods(self) -> np.ndarray:
+        """(E,) those of the positives by all signals, out of fold."""
+        return log_likelihoods(self.out_of_fold(range(len(self._signals))))
 
     def lift_of(self, ids: Sequence[str]) -> Lift:
         """What some signals together are worth beside all others."""
@@ -373,8 +373,7 @@ async def fit_blends(
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
-    fits = [BlendFit(asked, config, prior, trust) for trust in config.trust]
-    fit = max(fits, key=BlendFit.log_likelihood)
+    fit = simplest([BlendFit(asked, config, prior, trust) for trust in sorted(config.trust, reverse=True)])
     with_llm = fit.fit(
         always=sorted(kept),
         one_of=[ranker.id for ranker in llm if ranker.needs_llm],
@@ -386,6 +385,19 @@ async def fit_blends(
     scores = {**first.scores, **{name: asked.scores[name] for name in ids}}
     beside_cf = BlendFit(replace(asked, rankers=[*signals[:1], *llm], scores=scores), config)
     return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of(ids), llm_lift_over_cf=beside_cf.lift_of(ids))
+
+
+def simplest(fits: Sequence[BlendFit]) -> BlendFit:
+    """The first that is as likely as the best, but for a standard error of the difference (Breiman et al. 1984).
+
+    Args:
+        fits: to the same users, those that need the fewest of them first.
+    """
+    likely = [fit.log_likelihoods() for fit in fits]
+    best = max(likely, key=lambda values: float(values.mean()))
+    behind = [best - values for values in likely]
+    near = [values.mean() <= values.std() / len(values) ** 0.5 for values in behind]
+    return fits[near.index(True)]
 
 
 def unfitted(signal: Ranker, llm: Sequence[Ranker], cold_below: float) -> Blends:

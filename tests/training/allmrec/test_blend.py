@@ -13,7 +13,7 @@ from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.blend import BlendConfig, BlendFit, Scored, fit_blends, score_signals
+from training.allmrec.blend import BlendConfig, BlendFit, Scored, fit_blends, score_signals, simplest
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.evaluation.metrics import hit_at, positive_ranks
 
@@ -156,8 +156,18 @@ def test_what_many_users_said_is_known_to_a_fit_on_few() -> None:
     near, far = (np.abs(per_unit(blend) - per_unit(whole)).max() for blend in (told, alone))
     assert near < 0.02
     assert far > 5 * near
-    untold = BlendFit(few, config, prior, trust=0.0)
-    assert untold.log_likelihood() < BlendFit(few, config, prior).log_likelihood()
+    trusting, untold = (BlendFit(few, config, prior, trust) for trust in (1.0, 0.0))
+    assert untold.log_likelihoods().mean() < trusting.log_likelihoods().mean()
+    assert simplest([trusting, untold]) is trusting
+
+
+def test_what_others_said_does_not_count_where_it_is_wrong() -> None:
+    """Users of whom the opposite is true: their own likelihood is far better than what the others would have."""
+    scored = drawn({"cf": 2.0, "text": 0.5}, users=1500)
+    prior = BlendFit(scored, BlendConfig()).prior(BlendFit(scored, BlendConfig()).fit())
+    other = drawn({"cf": -1.0, "text": 2.0}, users=400)
+    trusting, untold = (BlendFit(other, BlendConfig(), prior, trust) for trust in (1.0, 0.0))
+    assert simplest([trusting, untold]) is untold
 
 
 def test_the_blend_with_the_llm_trades_cold_items_as_the_one_without() -> None:
