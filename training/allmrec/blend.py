@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,8 @@ class BlendConfig(Config):
         cold_cost: share of all users' NDCG@10 that may be given up for cold items.
         trust: what share of the users of the blend without the LLM may count in the weights of the one with it, beside
             those who are asked about; the largest is taken whose likelihood is the best, but for a standard error.
+        doubt: penalties of the LLM's weights, the largest first, by the same rule: what it says is to be worth being
+            listened to.
         seed: of negatives and folds.
         genres: how genres are weighed.
     """
@@ -61,6 +64,7 @@ class BlendConfig(Config):
     cold_weights: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0)
     cold_cost: float = Field(0.005, ge=0)
     trust: tuple[float, ...] = Field((0.0, 0.1, 0.3, 1.0), min_length=1)
+    doubt: tuple[float, ...] = Field((3.0, 30.0, 300.0, 3000.0), min_length=1)
     seed: int = 0
     genres: GenreBlendConfig = GenreBlendConfig()
 
@@ -132,9 +136,17 @@ class BlendFit:
         config: how.
         prior: which the weights are pulled to.
         trust: what share of the prior's users count beside these.
+        doubt: of what the prior does not know: in place of the config's penalty, where that is less.
     """
 
-    def __init__(self, scored: Scored, config: BlendConfig, prior: Prior | None = None, trust: float = 1.0) -> None:
+    def __init__(
+        self,
+        scored: Scored,
+        config: BlendConfig,
+        prior: Prior | None = None,
+        trust: float = 1.0,
+        doubt: float = 0.0,
+    ) -> None:
         self._scored, self._config = scored, config
         self._real = scored.real
         self._scarcity = scarcity(scored.interactions, scored.cold_below)
@@ -148,7 +160,7 @@ class BlendFit:
         self._prior = np.zeros(self._features.shape[2])
         self._precision = config.penalty * np.eye(len(self._prior))
         if prior is not None:
-            self._take(prior, trust)
+            self._take(prior, trust, max(doubt, config.penalty))
         folds = np.random.default_rng(config.seed).permutation(int(scored.users.max()) + 1) % FOLDS
         self._folds = folds[scored.users]
 
@@ -323,8 +335,8 @@ class BlendFit:
             scarcity_weight=0.0,
         )
 
-    def _take(self, prior: Prior, trust: float) -> None:
-        """Pull the weights of the signals that `prior` has to what it says, in this fit's units."""
+    def _take(self, prior: Prior, trust: float, doubt: float) -> None:
+        """Pull the weights of the signals that `prior` has to what it says, in this fit's units, others to nothing."""
         by_id = {signal.id: (place, signal) for place, signal in enumerate(prior.blend.signals)}
         known = [number for number, signal in enumerate(self._signals) if signal.id in by_id]
         found = [by_id[self._signals[number].id] for number in known]
@@ -332,6 +344,8 @@ class BlendFit:
         units = np.asarray([*scales, *scales, 1.0])
         weights = [signal.weight for _, signal in found], [signal.scarcity_weight for _, signal in found]
         columns = self._columns(known)
+        others = np.setdiff1d(np.arange(len(self._prior)), columns)
+        self._precision[others, others] = doubt
         self._prior[columns] = units * np.asarray([*weights[0], *weights[1], prior.blend.scarcity_bias])
         places, size = [place for place, _ in found], len(prior.blend.signals)
         theirs = [*places, *(size + place for place in places), 2 * size]
@@ -373,7 +387,8 @@ async def fit_blends(
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
-    fit = simplest([BlendFit(asked, config, prior, trust) for trust in sorted(config.trust, reverse=True)])
+    grid = product(sorted(config.doubt, reverse=True), sorted(config.trust, reverse=True))
+    fit = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid])
     with_llm = fit.fit(
         always=sorted(kept),
         one_of=[ranker.id for ranker in llm if ranker.needs_llm],
