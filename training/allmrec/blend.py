@@ -387,19 +387,36 @@ async def fit_blends(
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
-    grid = product(sorted(config.doubt, reverse=True), sorted(config.trust, reverse=True))
-    fit = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid])
-    with_llm = fit.fit(
-        always=sorted(kept),
-        one_of=[ranker.id for ranker in llm if ranker.needs_llm],
-        together=[(TITLES, TITLE_PRIOR)],
-        cold_weight=blend.validation["cold_weight"],
-    )
+    with_llm, fit = _with_llm(asked, config, prior, [ranker.id for ranker in llm if ranker.needs_llm])
     ids = [ranker.id for ranker in llm]
     first = await score_signals(split, signals[:1], config.llm_users, 1, config.seed)
     scores = {**first.scores, **{name: asked.scores[name] for name in ids}}
     beside_cf = BlendFit(replace(asked, rankers=[*signals[:1], *llm], scores=scores), config)
-    return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of(ids), llm_lift_over_cf=beside_cf.lift_of(ids))
+    weighed = [signal.id for signal in with_llm.signals if signal.id in ids]
+    return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of(weighed), llm_lift_over_cf=beside_cf.lift_of(ids))
+
+
+def _with_llm(asked: Scored, config: BlendConfig, prior: Prior, ways: Sequence[str]) -> tuple[Blend, BlendFit]:
+    """The blend with the LLM, and the fit that its weights are of.
+
+    Which of the LLM's signals are kept is found with weights that are hardly held: held near zero all are alike.
+
+    Args:
+        asked: the scores of the signals of `prior`, and of the LLM's.
+        config: how.
+        prior: what is known without the LLM.
+        ways: ids of the LLM's rankers, one of which is kept.
+    """
+    known, cold_weight = [signal.id for signal in prior.blend.signals], prior.blend.validation["cold_weight"]
+    trusts = sorted(config.trust, reverse=True)
+    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
+    found = free.fit(always=known, one_of=ways, together=[(TITLES, TITLE_PRIOR)], cold_weight=cold_weight)
+    kept = [signal.id for signal in found.signals]
+    asked = replace(asked, rankers=[ranker for ranker in asked.rankers if ranker.id in kept])
+    grid = product(sorted(config.doubt, reverse=True), trusts)
+    fit = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid])
+    blend = fit.fit(always=kept, cold_weight=cold_weight)
+    return blend.model_copy(update={"left_out": found.left_out}), fit
 
 
 def simplest(fits: Sequence[BlendFit]) -> BlendFit:

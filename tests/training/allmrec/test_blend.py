@@ -13,7 +13,7 @@ from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.blend import BlendConfig, BlendFit, Scored, fit_blends, score_signals, simplest
+from training.allmrec.blend import BlendConfig, BlendFit, Scored, _with_llm, fit_blends, score_signals, simplest
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.evaluation.metrics import hit_at, positive_ranks
 
@@ -168,6 +168,19 @@ def test_what_others_said_does_not_count_where_it_is_wrong() -> None:
     other = drawn({"cf": -1.0, "text": 2.0}, users=400)
     trusting, untold = (BlendFit(other, BlendConfig(), prior, trust) for trust in (1.0, 0.0))
     assert simplest([trusting, untold]) is untold
+
+
+@pytest.mark.parametrize(("worth", "least", "most"), [(0.0, 0.0, 0.05), (1.5, 1.2, 1.8)])
+def test_an_llm_is_heard_as_far_as_it_is_worth_it(worth: float, least: float, most: float) -> None:
+    """One that says nothing is kept, as the one way there is, with next to no weight; one that knows keeps its own."""
+    scored = drawn({"cf": 2.0, "llm": worth, "noise": 0.0}, users=2500)
+    first = BlendFit(replace(scored, rankers=scored.rankers[:1]), BlendConfig())
+    prior = first.prior(first.fit())
+    blend, _ = _with_llm(part(scored, slice(0, 300)), BlendConfig(), prior, ["llm"])
+    weights = {signal.id: abs(signal.weight) for signal in blend.signals}
+    assert least <= weights["llm"] <= most
+    assert weights["cf"] == pytest.approx(2.0, abs=0.25)
+    assert set(weights) | set(blend.left_out) == {"cf", "llm", "noise"}
 
 
 def test_the_blend_with_the_llm_trades_cold_items_as_the_one_without() -> None:
