@@ -259,10 +259,11 @@ def stage2(
     users: Annotated[int, typer.Option(help="Who are ranked for.")] = 1000,
     holdout: Annotated[Holdout, typer.Option(help="Which of their items is to be found.")] = Holdout.VALIDATION,
     llm: Annotated[bool, typer.Option(help="Let the LLM rank, too.")] = True,
+    among: Annotated[stage2_benchmark.Among, typer.Option(help="Which negatives.")] = "uniform",
 ) -> None:
     """Ways to train stage 2, each beside the backbone: all / warm / cold / unseen items."""
     torch.set_num_threads(1)
-    common = stage2_benchmark.Settings(dataset, recipe, tuple(settings or ()), steps, users, holdout, llm)
+    common = stage2_benchmark.Settings(dataset, recipe, tuple(settings or ()), steps, users, holdout, llm, among)
     named = {name: rest for name, *rest in (way.split() for way in ways)}
     rows = []
     for row in stage2_benchmark.measure(common, named, out):

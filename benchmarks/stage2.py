@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
 
 from models.composer import PromptComposer
 from models.engines.transformers import in_process
+from models.rankers.base import Ranker
 from models.rankers.collaborative import CollaborativeRanker
 from models.rankers.llm import LLMRanker
 from training.allmrec.pipeline import Pipeline
@@ -31,6 +32,11 @@ from training.runs.loop import LoopConfig
 START = "start"
 FIRST_STAGES = ("backbone", "stage1", "examples")
 GROUPS = ("overall", "warm", "cold", "unseen")
+NEGATIVES = 19
+PART = 256
+"""Users whose whole catalogue is scored at once."""
+
+Among = Literal["uniform", "retrieved"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Settings:
         users: who are ranked for, spread evenly.
         holdout: which of their items.
         asks: whether the LLM ranks too, or its tokens are only read exactly.
+        among: which 19 negatives an item is to be found among: any, or those that the backbone would retrieve first.
     """
 
     dataset: Path
@@ -54,6 +61,7 @@ class Settings:
     users: int
     holdout: Holdout
     asks: bool = True
+    among: Among = "uniform"
 
 
 def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> Iterator[dict[str, Any]]:
@@ -71,8 +79,10 @@ def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> I
     chosen = _chosen(found)
     held_out = HeldOut.of(base.split, common.holdout, base.recipe.evaluation.seed, common.users)
     started = _with_stage2(base, first.model_copy(update={"chosen": chosen}), out / START, console)
-    cf = asyncio.run(CollaborativeRanker("cf", "CF", base.backbone).score(held_out.users, held_out.candidates.items))
-    cf /= chosen.temperature
+    by_cf = CollaborativeRanker("cf", "CF", base.backbone)
+    if common.among == "retrieved":
+        held_out = asyncio.run(_among_retrieved(held_out, by_cf))
+    cf = asyncio.run(by_cf.score(held_out.users, held_out.candidates.items)) / chosen.temperature
     yield _row(type(base.backbone).__name__, cf, cf, held_out)
     yield from _rows(START, started, cf, (held_out, common.asks))
     for name, settings in ways.items():
@@ -83,6 +93,19 @@ def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> I
         update = {"chosen": steps, "loop": config.loop.model_copy(update=ends)}
         trained = _with_stage2(base, config.model_copy(update=update), out / name, console)
         yield from _rows(name, trained, cf, (held_out, common.asks))
+
+
+async def _among_retrieved(held_out: HeldOut, ranker: Ranker) -> HeldOut:
+    """The same among the items that `ranker` puts first of those that a user did not meet."""
+    items_E_C = np.empty((len(held_out), 1 + NEGATIVES), dtype=np.int64)
+    items_E_C[:, 0] = held_out.positives
+    for start in range(0, len(held_out), PART):
+        part = held_out.part(start, start + PART)
+        scores_E_N = await ranker.score_all(part.users, len(held_out.catalogue))
+        for row, (history, positive) in enumerate(zip(part.users.histories, part.positives, strict=True)):
+            scores_E_N[row, [*history, positive]] = -np.inf
+        items_E_C[start : start + len(part), 1:] = np.argsort(-scores_E_N, axis=1)[:, :NEGATIVES]
+    return held_out.among(items_E_C)
 
 
 def _with_stage2(base: Pipeline, config: Stage2Config, directory: Path, console: Console) -> Pipeline:
