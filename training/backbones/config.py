@@ -55,13 +55,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "hybrid_softmax": Preset(
         kind="hybrid",
-        settings={"embedding_size": 64, "dropout": 0.5, "word_directions": 256},
+        settings={"embedding_size": 128, "dropout": 0.5, "word_directions": 256},
         objective=Objective.SOFTMAX,
         learning_rate=2e-3,
     ),
     "hybrid_sampled": Preset(
         kind="hybrid",
-        settings={"embedding_size": 64, "dropout": 0.2, "word_directions": 256},
+        settings={"embedding_size": 128, "dropout": 0.2, "word_directions": 256},
         objective=Objective.SAMPLED_SOFTMAX,
         negatives=512,
         learning_rate=2e-3,
