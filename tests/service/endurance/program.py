@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,15 +182,13 @@ def socket_of(pid: int) -> str:
     return title.split("unixsocket:")[1].split()[0]
 
 
-def memory_of(pid: int) -> int:
-    """Bytes of a service and all that it started, shared pages counted once."""
-    total = 0
+def memory_of(pid: int) -> dict[int, int]:
+    """Bytes of a service and all that it started, by process; pages that they share are shared out."""
+    found = {}
     for process in [psutil.Process(pid), *_children(pid)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return total
+        with suppress(psutil.Error):
+            found[process.pid] = process.memory_full_info().pss
+    return found
 
 
 def signalled(pid: int | None, number: signal.Signals) -> bool:

@@ -49,7 +49,8 @@ class Soak:
         findings: what was seen.
         seconds: how long.
         report: told what happens.
-        memory: by life of the service, bytes of all its processes, second by second.
+        memory: by the processes that there were, bytes of all of them, second by second. An LLM that died, and comes
+            back, is another process: while it is away, or starts, memory says nothing.
         failures: by life, how often the service says that it could not read its store.
         killed: whether its LLM was.
     """
@@ -59,7 +60,7 @@ class Soak:
     findings: Findings
     seconds: float
     report: Callable[[str], None]
-    memory: dict[int, list[int]] = field(default_factory=dict)
+    memory: dict[frozenset[int], list[int]] = field(default_factory=dict)
     failures: dict[int, float] = field(default_factory=dict)
     killed: bool = False
     _busy: set[Shopper] = field(default_factory=set)
@@ -102,16 +103,16 @@ class Soak:
             await watching
 
     async def verdict(self) -> None:
-        """Check the answers, and whether each life stayed in its memory."""
+        """Check the answers, and whether memory stayed flat as long as the processes were the same."""
         await asyncio.gather(*(shopper.check() for shopper in self.shoppers))
         for life, stale in self.findings.stale.items():
             if life in self.failures and stale > self.failures[life]:
                 self.findings.wrong("service", f"{stale} answers without the store, {self.failures[life]} failures")
-        for life, samples in self.memory.items():
+        for stretch, samples in enumerate(self.memory.values()):
             third = len(samples) // 3
             if len(samples) >= LEAST_SAMPLES:
                 middle, last = np.mean(samples[third : 2 * third]), np.mean(samples[2 * third :])
-                self.report(f"life {life}: {middle / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB")
+                self.report(f"memory, stretch {stretch}: {middle / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB")
                 if last > (1 + FLAT) * middle:
                     self.findings.wrong("service", f"its memory grew from {middle:.0f} to {last:.0f} bytes")
 
@@ -135,7 +136,7 @@ class Soak:
             with suppress(psutil.Error):
                 sample = await asyncio.to_thread(memory_of, self.service.pid)
                 if not self.findings.down:
-                    self.memory.setdefault(self.service.life, []).append(sample)
+                    self.memory.setdefault(frozenset(sample), []).append(sum(sample.values()))
             await asyncio.sleep(SAMPLE_SECONDS)
 
     async def _note_failures(self) -> None:

@@ -49,6 +49,6 @@ async def test_a_long_day_in_seconds(world: World, tmp_path: Path) -> None:
 async def test_memory_that_grows_all_along_is_noticed(samples: list[int], grown: bool) -> None:
     findings = Findings()
     service: Any = None
-    watched = Soak(service, [], findings, 1.0, lambda _: None, memory={1: samples})
+    watched = Soak(service, [], findings, 1.0, lambda _: None, memory={frozenset({1}): samples})
     await watched.verdict()
     assert bool(findings.violations) is grown
