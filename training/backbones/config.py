@@ -45,10 +45,10 @@ class Preset(Config):
 PRESETS: dict[str, Preset] = {
     "sasrec_bce": Preset(settings={"embedding_size": 64, "dropout": 0.2}, learning_rate=2e-3),
     "sasrec_softmax": Preset(
-        settings={"embedding_size": 64, "dropout": 0.5}, objective=Objective.SOFTMAX, learning_rate=2e-3
+        settings={"embedding_size": 128, "dropout": 0.5}, objective=Objective.SOFTMAX, learning_rate=2e-3
     ),
     "sasrec_sampled": Preset(
-        settings={"embedding_size": 64, "dropout": 0.5},
+        settings={"embedding_size": 128, "dropout": 0.5},
         objective=Objective.SAMPLED_SOFTMAX,
         negatives=512,
         learning_rate=2e-3,
