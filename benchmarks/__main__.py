@@ -232,6 +232,7 @@ def blends(
     out: Annotated[Path, typer.Option(help="Folder of the runs and tables.")],
     seeds: Annotated[int, typer.Option(help="Each changes everything that is random.")] = 5,
     preset: Annotated[str, typer.Option(help="Of the blend's backbone.")] = "hybrid_softmax",
+    second: Annotated[str, typer.Option(help="Of another one that the blend has; '' for none.")] = "hybrid_bce",
     opponent: Annotated[str, typer.Option(help="Preset of the id-only backbone beside it.")] = "sasrec_softmax",
     epochs: Annotated[float, typer.Option(help="At most, each backbone.")] = 60,
     minutes: Annotated[float | None, typer.Option(help="At most, each backbone.")] = None,
@@ -240,7 +241,7 @@ def blends(
     """The blend without an LLM beside its parts and an id-only backbone: means over users and seeds."""
     torch.set_num_threads(1)
     loop = LoopConfig(epochs=epochs, minutes=minutes, validate_every=3, patience=2)
-    settings = blends_benchmark.Settings(preset, opponent, loop, users)
+    settings = blends_benchmark.Settings(preset, second, opponent, loop, users)
     done = []
     for seed in range(seeds):
         done.append(blends_benchmark.fit_and_evaluate(dataset, settings, out / f"seed{seed}", seed))

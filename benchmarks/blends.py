@@ -47,12 +47,14 @@ class Settings:
 
     Attributes:
         preset: of the backbone that the blend has.
+        second: preset of another one that the blend has; empty for none.
         opponent: preset of an id-only backbone, with which all are compared.
         loop: of each.
         users: who are ranked for on test items, evenly spread.
     """
 
     preset: str
+    second: str
     opponent: str
     loop: LoopConfig
     users: int
@@ -69,13 +71,14 @@ def fit_and_evaluate(dataset: Path, settings: Settings, directory: Path, seed: i
     """
     split = SequenceSplit.from_dataset(Dataset.load(dataset))
     backbones = {}
-    for name in (settings.opponent, settings.preset):
-        config = BackboneTrainingConfig(presets=(name,), loop=settings.loop, seed=seed)
-        run = StageRun(directory / name, config, seed, {"dataset": str(dataset)})
+    for name in filter(None, (settings.opponent, settings.preset, settings.second)):
+        own_seed = seed + (name == settings.second)
+        config = BackboneTrainingConfig(presets=(name,), loop=settings.loop, seed=own_seed)
+        run = StageRun(directory / name, config, own_seed, {"dataset": str(dataset)})
         backbones[name] = train_backbone(split, config, run)
     reading = HybridConfig(num_items=len(split.catalogue), word_directions=SignalsConfig().word_directions)
     texts = item_text_vectors(split.catalogue, reading, directory.parent / "texts").numpy()
-    model = bare_model(split, backbones[settings.preset], texts)
+    model = bare_model(split, backbones[settings.preset], texts, backbones.get(settings.second))
     blends = _fit(split, model, seed)
     config = EvaluationConfig(users=settings.users, seed=seed)
     inputs = {"dataset": str(dataset), "blends": blends.model_dump_json()}
@@ -92,7 +95,9 @@ def fit_and_evaluate(dataset: Path, settings: Settings, directory: Path, seed: i
     return run.directory
 
 
-def bare_model(split: SequenceSplit, backbone: Backbone, texts: object) -> CatalogueModel:
+def bare_model(
+    split: SequenceSplit, backbone: Backbone, texts: object, second: Backbone | None = None
+) -> CatalogueModel:
     """What a blend without an LLM is computed from; all that only an LLM reads is empty."""
     vectors = backbone.item_vectors.detach()
     nothing = torch.zeros(len(vectors), 0)
@@ -108,6 +113,7 @@ def bare_model(split: SequenceSplit, backbone: Backbone, texts: object) -> Catal
         index=ItemIndex.build(vectors.numpy()),
         alignment={},
         signals=build_signals(split, texts, SignalsConfig()),
+        second=second,
     )
 
 

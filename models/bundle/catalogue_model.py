@@ -40,6 +40,7 @@ class CatalogueModel:
         title_log_probs: (N+1,) float32 log P(title) by the bundle's LLM; (0,) where it was not asked for.
         title_projector: injects users and items into lists of titles; None where that is not weighed.
         user_head: makes a user vector of the state of the bundle's LLM after a history; None where it is not weighed.
+        second: another CF backbone, whose logits are one more signal; None where that is not weighed.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
@@ -58,6 +59,7 @@ class CatalogueModel:
     title_log_probs: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     title_projector: TitleProjector | None = None
     user_head: UserHead | None = None
+    second: Backbone | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
     def seen(self, user_id: str) -> np.ndarray:

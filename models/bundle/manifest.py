@@ -75,6 +75,7 @@ class Manifest(Origin):
     items: int
     users: int
     backbone: BackboneRecord
+    second: BackboneRecord | None = None
     files: dict[str, FileRecord]
     checksum: str = ""
 

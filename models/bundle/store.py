@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from models.alignment.projection import TitleProjector, TokenProjector
 from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
-from models.backbones import create_backbone
+from models.backbones import Backbone, create_backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import MANIFEST, SCHEMA_VERSION, BackboneRecord, FileRecord, Manifest, Origin, load_manifest
@@ -41,6 +41,7 @@ from models.histories import UserHistories
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
 USER_HEAD_FILE = "user_head.safetensors"
+SECOND_FILE = "second.safetensors"
 TITLE_PROJECTOR_FILE = "title_projector.safetensors"
 DRAFT_PREFIX = ".writing-"
 DRAFT_LIFE_SECONDS = 86_400
@@ -113,7 +114,6 @@ def write_bundle(home: Path, model: CatalogueModel, origin: Origin, save_text_en
 
 
 def _describe(model: CatalogueModel, origin: Origin, created_at: datetime, files: dict[str, FileRecord]) -> Manifest:
-    backbone = BackboneRecord(kind=model.backbone.kind, config=model.backbone.config.model_dump(mode="json"))
     return Manifest(
         **vars(origin),
         schema_version=SCHEMA_VERSION,
@@ -124,9 +124,14 @@ def _describe(model: CatalogueModel, origin: Origin, created_at: datetime, files
         token_size=model.projector.token_size,
         items=len(model.catalogue),
         users=len(model.histories),
-        backbone=backbone,
+        backbone=_record_of(model.backbone),
+        second=None if model.second is None else _record_of(model.second),
         files=files,
     )
+
+
+def _record_of(backbone: Backbone) -> BackboneRecord:
+    return BackboneRecord(kind=backbone.kind, config=backbone.config.model_dump(mode="json"))
 
 
 def publish(version: Path) -> None:
@@ -200,6 +205,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
     model.signals.save(directory / "signals.safetensors")
     if model.words is not None:
         model.words.save(directory)
+    if model.second is not None:
+        _save_tensors(model.second.weights(), directory / SECOND_FILE)
     if model.title_projector is not None:
         _save_tensors(model.title_projector.state_dict(), directory / TITLE_PROJECTOR_FILE)
     if model.user_head is not None:
@@ -211,15 +218,13 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
     catalogue = Catalogue.from_frame(pl.read_parquet(directory / "items.parquet"))
     if len(tables["joint_genre"]) != len(catalogue.genres):
         raise BundleError(f"{directory}: written for other genres than this release takes: export it again")
-    backbone = create_backbone(manifest.backbone.kind, manifest.backbone.config)
-    backbone.load_state_dict(load_file(directory / "backbone.safetensors"))
     sizes = manifest.user_size, manifest.joint_size, manifest.token_size
     projector = TokenProjector(*sizes)
     projector.load_state_dict(load_file(directory / "projector.safetensors"))
     return CatalogueModel(
         catalogue=catalogue,
         histories=UserHistories.from_frame(pl.read_parquet(directory / "users.parquet")),
-        backbone=backbone.to(device).eval().requires_grad_(False),
+        backbone=_read_backbone(directory / "backbone.safetensors", manifest.backbone, device),
         cf_vectors=tables["cf_vectors"],
         joint_item=tables["joint_item"],
         joint_text=tables["joint_text"],
@@ -232,8 +237,15 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         title_log_probs=tables["title_log_probs"].cpu().numpy(),
         title_projector=_read_title_projector(directory / TITLE_PROJECTOR_FILE, sizes, device),
         user_head=_read_user_head(directory / USER_HEAD_FILE, device),
+        second=None if manifest.second is None else _read_backbone(directory / SECOND_FILE, manifest.second, device),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
+
+
+def _read_backbone(path: Path, record: BackboneRecord, device: str) -> Backbone:
+    backbone = create_backbone(record.kind, record.config)
+    backbone.load_state_dict(load_file(path))
+    return backbone.to(device).eval().requires_grad_(False)
 
 
 def _read_title_projector(path: Path, sizes: tuple[int, int, int], device: str) -> TitleProjector | None:

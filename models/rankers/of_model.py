@@ -11,7 +11,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
 from models.rankers.base import Audience, LocalRanker, Ranker
-from models.rankers.collaborative import candidate_logits, user_vectors
+from models.rankers.collaborative import CollaborativeRanker, candidate_logits, user_vectors
 from models.rankers.llm import LLMRanker
 from models.rankers.signals import signal_rankers
 from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, TitlePriorRanker
@@ -27,6 +27,9 @@ INJECTED = InjectedTitleRanker.id
 
 ENCODER = UserEncoderRanker.id
 """The LLM reads the history alone, and a head makes a user vector of the state it is in then."""
+
+SECOND = "cf_second"
+"""Another backbone, trained by another objective: what both agree in is surer."""
 
 TITLE_PRIOR = TitlePriorRanker.id
 """What is taken from that, by a share that the blend fits: of no use alone."""
@@ -76,7 +79,15 @@ class ModelRanker(LocalRanker):
 
 def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
-    return [ModelRanker(model), *signal_rankers(model.signals)]
+    return [ModelRanker(model), *_second(model), *signal_rankers(model.signals)]
+
+
+def _second(model: CatalogueModel) -> list[LocalRanker]:
+    backbone = model.second
+    if backbone is None:
+        return []
+    title = f"Second CF ({type(backbone).__name__})"
+    return [CollaborativeRanker(SECOND, title, backbone, numbers_of=model.histories.numbers_of)]
 
 
 def constants_of(model: CatalogueModel) -> list[LocalRanker]:

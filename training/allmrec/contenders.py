@@ -124,7 +124,7 @@ class Contenders:
         """The same with the texts permuted among the items, nothing trained again."""
         order = text_order(len(self._model.catalogue), seed)
         aligned = permuted_aligned(self._aligned, self._model.catalogue.trained, order, self._texts)
-        model = permuted_model(self._model, aligned, order)
+        model = permuted_model(self._model, aligned, order, self._texts)
         inputs = permuted_inputs(self._inputs, aligned, model)
         return Contenders(inputs, aligned, model, self._ways, self._blends, self._answers)
 

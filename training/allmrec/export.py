@@ -11,13 +11,14 @@ import numpy as np
 from models.alignment.projection import TokenProjector
 from models.alignment.text_encoder import TextEncoder
 from models.alignment.words import WordEncoder
+from models.backbones import Backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import Origin
 from models.bundle.signal_tables import SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
-from models.rankers.of_model import ENCODER, INJECTED
+from models.rankers.of_model import ENCODER, INJECTED, SECOND
 from training.allmrec.stage1.aligned import Aligned
 from training.data.splits import SequenceSplit
 
@@ -31,6 +32,7 @@ def assemble(
     token_size: int,
     device: str = "cpu",
     words: WordEncoder | None = None,
+    second: Backbone | None = None,
 ) -> CatalogueModel:
     """What a bundle will hold, with projections still to be trained.
 
@@ -43,6 +45,7 @@ def assemble(
         token_size: d_tok of the LLM.
         device: where stage 2 will run.
         words: that the backbone reads.
+        second: another CF backbone.
     """
     users = range(len(split))
     placement = aligned.placement
@@ -61,6 +64,7 @@ def assemble(
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
         signals=signals,
         words=words,
+        second=None if second is None else second.to(device),
     )
 
 
@@ -88,6 +92,8 @@ def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: Text
         model = replace(model, user_head=None)
     if INJECTED not in weighed:
         model = replace(model, title_projector=None)
+    if SECOND not in weighed | {signal.id for signal in origin.blends.blend.signals}:
+        model = replace(model, second=None)
     return write_bundle(home, model, origin, lambda directory: _save_text_encoder(text_encoder, directory))
 
 

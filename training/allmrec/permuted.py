@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from models.alignment.placement import place
+from models.backbones import Backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.catalogue import PADDING_ITEM, Catalogue
@@ -20,7 +21,8 @@ from training.allmrec.stage1.aligned import Aligned
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 
 T = TypeVar("T")
-Texts = Callable[[], torch.Tensor]
+Texts = Callable[[Backbone], torch.Tensor]
+"""Makes q (N+1, d_T) as a backbone that reads texts has them."""
 
 
 def text_order(items: int, seed: int) -> np.ndarray:
@@ -46,6 +48,20 @@ def permuted_catalogue(catalogue: Catalogue, order: np.ndarray) -> Catalogue:
     )
 
 
+def permuted_backbone(backbone: Backbone, order: np.ndarray, texts: Texts) -> Backbone:
+    """`backbone` as if items had the texts of others; itself if it reads none.
+
+    Args:
+        backbone: a trained one.
+        order: whose text each item gets.
+        texts: makes q (N+1, d_T).
+    """
+    if not backbone.reads_texts:
+        return backbone
+    q_N_T = texts(backbone)
+    return backbone.with_texts(q_N_T, q_N_T[torch.from_numpy(order)])
+
+
 def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray, texts: Texts | None = None) -> Aligned:
     """Stage 1's tables and the backbone, with the texts of other items.
 
@@ -59,8 +75,7 @@ def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray, t
     known = backbone.places(torch.from_numpy(trained))
     item_vectors = aligned.placement.cf_vectors
     if backbone.reads_texts and texts is not None:
-        q_N_T = texts()
-        backbone = backbone.with_texts(q_N_T, q_N_T[rows])
+        backbone = permuted_backbone(backbone, order, texts)
         item_vectors = backbone.item_vectors.detach().cpu()
     text_vectors = aligned.text_vectors[rows]
     placement = place(aligned.alignment, text_vectors, item_vectors, known)
@@ -70,13 +85,26 @@ def permuted_aligned(aligned: Aligned, trained: np.ndarray, order: np.ndarray, t
     return replace(aligned, backbone=backbone, text_vectors=text_vectors, placement=replace(placement, **tables))
 
 
-def permuted_model(model: CatalogueModel, aligned: Aligned, order: np.ndarray) -> CatalogueModel:
-    """The trained `model` with the backbone and the tables of `aligned`, whose texts are in `order`."""
+def permuted_model(
+    model: CatalogueModel, aligned: Aligned, order: np.ndarray, texts: Texts | None = None
+) -> CatalogueModel:
+    """The trained `model` with the backbone and the tables of `aligned`, whose texts are in `order`.
+
+    Args:
+        model: the trained one.
+        aligned: what `permuted_aligned` made.
+        order: whose text each item gets.
+        texts: makes q (N+1, d_T) of a second backbone that reads texts; without it such a backbone keeps them.
+    """
+    second = model.second
+    if second is not None and texts is not None:
+        second = permuted_backbone(second, order, texts)
     placement, device = aligned.placement, model.cf_vectors.device
     return replace(
         model,
         catalogue=permuted_catalogue(model.catalogue, order),
         backbone=aligned.backbone,
+        second=second,
         cf_vectors=placement.cf_vectors.to(device),
         joint_item=placement.token_item.to(device),
         joint_text=placement.token_text.to(device),

@@ -36,7 +36,7 @@ from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
-from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
+from models.rankers.of_model import CHOICES, ENCODER, INJECTED, SECOND, TITLES
 from training.allmrec.blend import worth
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
@@ -67,7 +67,7 @@ from training.runs.context import RunContext
 from training.runs.distributed import processes
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "export", "evaluation")
+STEPS = ("backbone", "second", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "export", "evaluation")
 BLENDS_FILE = "blends.json"
 TITLES_FILE = "title_log_probs.npy"
 ANSWERS_FILE = "answers.sqlite"
@@ -167,6 +167,15 @@ class Pipeline:
         """The frozen CF backbone."""
         with self._step("backbone", self._backbone_run.is_done):
             return train_backbone(self.split, self.recipe.backbone, self._backbone_run)
+
+    @cached_property
+    def second(self) -> Backbone | None:
+        """Another CF backbone, for the blend; None if the recipe has none."""
+        config, run = self.recipe.second, self._second_run
+        if config is None:
+            return None
+        with self._step("second", run.is_done):
+            return train_backbone(self.split, config, run, self._backbone_run.directory)
 
     @cached_property
     def aligned(self) -> Aligned:
@@ -295,17 +304,22 @@ class Pipeline:
         recipe = self.recipe
         refit = Refit.of(
             (recipe.backbone, self._backbone_run.metrics),
+            (recipe.second, self._second_run.metrics) if recipe.second and SECOND in self._weighed else None,
             (recipe.stage1, self._stage1_run.metrics),
             (recipe.stage2, self._stage2_run.metrics),
             (recipe.title_tokens, self._titles_run.metrics if INJECTED in recipe.blend.ways else {}),
             (recipe.user_encoder, self._encoder_run.metrics if self._encodes else {}),
             self._stage1_run.directory,
         )
-        weighed = {signal.id for signal in self.blends.llm.signals}
-        ways = tuple(way for way in recipe.blend.ways if way not in (ENCODER, INJECTED) or way in weighed)
+        ways = tuple(way for way in recipe.blend.ways if way not in (ENCODER, INJECTED) or way in self._weighed)
         changes = {name: getattr(refit, name) for name in Refit.model_fields}
         changed = recipe.model_copy(update={**changes, "blend": recipe.blend.model_copy(update={"ways": ways})})
         return Pipeline(self.dataset_path, changed, self.directory / "refit", self._console, fitted=self)
+
+    @property
+    def _weighed(self) -> set[str]:
+        """Ids of the signals that either blend has."""
+        return {signal.id for blend in (self.blends.llm, self.blends.blend) for signal in blend.signals}
 
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
@@ -361,9 +375,9 @@ class Pipeline:
         names = {"dataset": self.dataset.info.name, "llm": self.llm.name, "by_time": self._by_time}
         return report.model_copy(update={**names, **dict(genres)})
 
-    def _backbone_texts(self) -> torch.Tensor:
+    def _backbone_texts(self, backbone: Backbone) -> torch.Tensor:
         """(N+1, d_T) the text vectors of a backbone that reads texts."""
-        config = self.backbone.config
+        config = backbone.config
         return self._texts_of(config) if isinstance(config, HybridConfig) else torch.zeros(0)
 
     @property
@@ -382,7 +396,8 @@ class Pipeline:
     def _stage2_inputs(self) -> Stage2Inputs:
         aligned, device = self.aligned, self.recipe.stage2.device
         texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
-        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
+        token_size, words = self.llm.token_size, self._backbone_words
+        model = assemble(self.split, aligned, self.signals, token_size, device, words, self.second)
         return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
 
     def _stage2_held_back(self) -> HeldBack | None:
@@ -414,6 +429,7 @@ class Pipeline:
         blends = self.blends
         runs = {
             "backbone": self._backbone_run,
+            **({"second": self._second_run} if self.recipe.second else {}),
             "stage1": self._stage1_run,
             **({"stage2": self._stage2_run} if self._chooses else {}),
             **({"title_tokens": self._titles_run} if INJECTED in self.recipe.blend.ways else {}),
@@ -445,6 +461,11 @@ class Pipeline:
         return self._stage_run("backbone", self.recipe.backbone, inputs)
 
     @cached_property
+    def _second_run(self) -> StageRun:
+        config = self.recipe.second or self.recipe.backbone
+        return self._stage_run("second", config, {"data": self._data_fingerprint, **external_inputs(config)})
+
+    @cached_property
     def _stage1_run(self) -> StageRun:
         return self._stage_run("stage1", self.recipe.stage1, {"backbone": self._backbone_run.output})
 
@@ -469,6 +490,8 @@ class Pipeline:
     def _trained(self) -> dict[str, str]:
         """Fingerprints of the last stages that train, and of the LLM."""
         others = {"user_encoder": self._encoder_run.output} if self._encodes else {}
+        if self.recipe.second:
+            others["second"] = self._second_run.output
         if INJECTED in self.recipe.blend.ways:
             others["title_tokens"] = self._titles_run.output
         if self._chooses:
@@ -499,6 +522,7 @@ class Pipeline:
         """Announce a stage and say how long it took."""
         optional = {"user_encoder": ENCODER, "title_tokens": INJECTED}
         steps = [step for step in STEPS if optional.get(step, CHOICES) in (CHOICES, *self.recipe.blend.ways)]
+        steps = [step for step in steps if step != "second" or self.recipe.second]
         number = f"[{steps.index(name) + 1}/{len(steps)}] " if name in steps else ""
         if self._fitted is not None:
             number = "on all interactions: "

@@ -43,6 +43,8 @@ class Recipe(Config):
         refit: export what was fitted again on all interactions, with all that was chosen on validation items.
         data: how raw files are imported; of no effect on a dataset that is already imported.
         backbone: the CF backbone.
+        second: another CF backbone, trained by another objective, whose logits are one more signal of the blend; none
+            if not given. Its seed is the next one, if it does not set its own.
         stage1: items aligned with their text.
         stage2: users and items aligned with the LLM.
         title_tokens: users and items injected into lists of titles, where the blend has that way to ask.
@@ -59,6 +61,7 @@ class Recipe(Config):
     refit: bool = True
     data: DataOptions = DataOptions()
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
+    second: BackboneTrainingConfig | None = None
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()
     title_tokens: TitleTokensConfig = TitleTokensConfig()
@@ -98,6 +101,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         section = content.setdefault(stage, {})
         if isinstance(section, dict):
             section.setdefault("seed", seed)
+    if isinstance(content.get("second"), dict):
+        content["second"].setdefault("seed", seed + 1)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

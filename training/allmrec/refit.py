@@ -29,6 +29,7 @@ class Refit(Config):
 
     Attributes:
         backbone: the chosen preset, for as many epochs as gave the best weights.
+        second: likewise, if the blend has it.
         stage1: heads alone, for as many steps as both of their phases had.
         stage2: from the same start, for as many steps as gave the best weights.
         title_tokens: likewise.
@@ -36,6 +37,7 @@ class Refit(Config):
     """
 
     backbone: BackboneTrainingConfig
+    second: BackboneTrainingConfig | None
     stage1: Stage1Config
     stage2: Stage2Config
     title_tokens: TitleTokensConfig
@@ -45,6 +47,7 @@ class Refit(Config):
     def of(
         cls,
         backbone: tuple[BackboneTrainingConfig, Metrics],
+        second: tuple[BackboneTrainingConfig, Metrics] | None,
         stage1: tuple[Stage1Config, Metrics],
         stage2: tuple[Stage2Config, Metrics],
         title_tokens: tuple[TitleTokensConfig, Metrics],
@@ -55,6 +58,7 @@ class Refit(Config):
 
         Args:
             backbone: the stage's config and metrics.
+            second: likewise; None if there is none, or none is wanted.
             stage1: likewise.
             stage2: likewise.
             title_tokens: likewise.
@@ -63,6 +67,7 @@ class Refit(Config):
         """
         return cls(
             backbone=as_chosen(*backbone),
+            second=second and as_chosen(*second),
             stage1=_stage1(*stage1, stage1_folder),
             stage2=_stage2(*stage2),
             title_tokens=_title_tokens(*title_tokens),

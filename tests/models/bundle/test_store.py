@@ -24,6 +24,8 @@ from models.domain import DOMAINS
 from models.errors import BundleError
 from models.histories import UserHistories
 from models.prompts.template import PromptConfig
+from models.rankers.base import Audience
+from models.rankers.of_model import SECOND, signals_of
 from tests.tiny import tiny_blends, tiny_contents, tiny_head, tiny_split, tiny_title_projector
 
 
@@ -108,6 +110,29 @@ def test_projections_into_titles_are_in_the_bundle_where_there_are_any(bundle: P
     loaded = read.model.title_projector.state_dict()
     assert all(torch.equal(loaded[name], weights) for name, weights in projector.state_dict().items())
     assert load_bundle(bundle).model.title_projector is None
+
+
+def test_a_second_backbone_is_in_the_bundle_where_there_is_one(bundle: Path, tmp_path: Path) -> None:
+    """It ranks as it did, as a signal of its own. Bundles without one are read as before."""
+    split = tiny_split()
+    contents = replace(tiny_contents(split), second=tiny_contents(split, seed=1, kind="gru4rec").backbone)
+    origin = Origin(**{name: getattr(load_manifest(bundle), name) for name in Origin.model_fields})
+    read = load_bundle(write_bundle(tmp_path, contents, origin, save_text_encoder))
+    assert "second.safetensors" in read.manifest.files
+    assert read.manifest.second.kind == "gru4rec"
+    users = Audience(["", ""], [split.train[0], split.train[1][:2]])
+    candidates = np.array([[1, 2, 3, 0], [4, 5, 6, 7]])
+    scores = []
+    for model in (contents, read.model):
+        (ranker,) = (each for each in signals_of(model) if each.id == SECOND)
+        scores.append(ranker.compute(users, candidates))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    history = torch.tensor([[*split.train[0]]])
+    expected = contents.second.represent(history)[0] @ contents.second.item_vectors[[1, 2, 3]].T
+    np.testing.assert_allclose(scores[0][0, :3], expected.numpy(), rtol=1e-4, atol=1e-5)
+    without = load_bundle(bundle)
+    assert (without.model.second, without.manifest.second) == (None, None)
+    assert SECOND not in {each.id for each in signals_of(without.model)}
 
 
 def test_a_head_is_in_the_bundle_where_there_is_one(bundle: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from models.alignment.networks import Alignment, AlignmentConfig
 from models.alignment.placement import place
-from models.backbones import create_backbone
+from models.backbones import Backbone, create_backbone
 from models.backbones.hybrid import Hybrid
 from tests.tiny import CF_SIZE, JOINT_SIZE, tiny_contents, tiny_split
 from training.allmrec.permuted import permuted_aligned, permuted_catalogue, permuted_model, text_order
@@ -64,13 +66,34 @@ def test_a_hybrid_keeps_what_ids_say_and_moves_what_texts_say() -> None:
     backbone, q = aligned.backbone, torch.randn(31, 5)
     assert isinstance(backbone, Hybrid)
     before = backbone.item_vectors.detach().clone()
-    found = permuted_aligned(aligned, TRAINED, order, lambda: q)
+    found = permuted_aligned(aligned, TRAINED, order, lambda _: q)
     by_text = q @ backbone.adapter.weight.detach().T
     expected = before - by_text + by_text[order]
     torch.testing.assert_close(found.backbone.item_vectors[1:], expected[1:])
     torch.testing.assert_close(found.placement.cf_vectors[1:], expected[1:])
     assert not found.backbone.item_vectors[0].any()
     assert torch.equal(backbone.item_vectors, before)
+
+
+def test_a_second_backbone_has_the_texts_of_others_too() -> None:
+    """As it reads them; one that reads none, or is told none, stays as it is."""
+    order, q = text_order(30, seed=0), torch.randn(31, 5)
+    aligned = aligned_with("hybrid")
+    second = aligned_with("hybrid").backbone
+    model = replace(tiny_contents(SPLIT), second=second)
+    asked = []
+
+    def texts(backbone: Backbone) -> torch.Tensor:
+        asked.append(backbone)
+        return q
+
+    found = permuted_model(model, aligned, order, texts).second
+    assert asked == [second]
+    moved = (q[order] - q) @ second.adapter.weight.detach().T
+    torch.testing.assert_close(found.item_vectors[1:], second.item_vectors[1:] + moved[1:])
+    assert permuted_model(model, aligned, order).second is second
+    by_ids = replace(model, second=aligned_with("sasrec").backbone)
+    assert permuted_model(by_ids, aligned, order, texts).second is by_ids.second
 
 
 def test_the_model_is_made_of_it() -> None:

@@ -197,6 +197,28 @@ def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
     assert report.reference == "hybrid"
 
 
+def test_a_second_backbone_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
+    """A stage of its own, a signal of the blend, trained again for the bundle, and there only if it is weighed."""
+    encoder = f'second.settings.text_encoder="{ground / "tiny-encoder"}"'
+    settings = "second.kind=hybrid", encoder, "second.settings.embedding_size=6", "second.epochs=3", "refit=true"
+    result = run_fit(ground, tmp_path, *settings)
+    assert result.exit_code == 0, result.output
+    assert "[2/7] second" in result.output
+    bundle, run = load_bundle(tmp_path / "bundle"), tmp_path / "run"
+    blends = bundle.manifest.blends
+    weighed = {signal.id for blend in (blends.blend, blends.llm) for signal in blend.signals}
+    assert "cf_second" in weighed | set(blends.blend.left_out)
+    assert (bundle.model.second is not None) is ("cf_second" in weighed)
+    assert (run / "refit" / "second").exists() is ("cf_second" in weighed)
+    assert bundle.manifest.metrics["second"]["epochs"] == 3
+    assert load_file(run / "second" / "backbone.safetensors")["items.weight"].shape == (31, 6)
+    report = EvaluationReport.model_validate_json((run / "evaluation" / "report.json").read_text())
+    assert "cf_second" in report.rankers
+    assert "cf_second" in report.checks["permuted_titles"].losses
+    again = run_fit(ground, tmp_path, *settings)
+    assert "[2/7] second: done before, unchanged" in again.output
+
+
 @pytest.mark.parametrize("kind", ["gru4rec", "nextitnet"])
 def test_other_networks_become_bundles(kind: str, ground: Path, tmp_path: Path) -> None:
     """By the setting alone, through both stages."""
@@ -519,6 +541,7 @@ def test_what_is_not_weighed_is_not_in_the_bundle(fitted: Path, tmp_path: Path) 
     bundle = load_bundle(fitted / "bundle")
     origin = Origin(**{name: getattr(bundle.manifest, name) for name in Origin.model_fields})
     encoder = TextEncoder(str(bundle.path / "text_encoder"))
-    unweighed = replace(bundle.model, user_head=tiny_head(), title_projector=tiny_title_projector())
+    others = {"user_head": tiny_head(), "title_projector": tiny_title_projector(), "second": bundle.model.backbone}
+    unweighed = replace(bundle.model, **others)
     exported = load_bundle(export(tmp_path, unweighed, origin, encoder)).model
-    assert (exported.user_head, exported.title_projector) == (None, None)
+    assert (exported.user_head, exported.title_projector, exported.second) == (None, None, None)

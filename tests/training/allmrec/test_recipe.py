@@ -111,6 +111,13 @@ class TestOverrides:
         assert recipe.stage2.llm == "facebook/opt-125m"
         assert recipe.backbone.seed == 3
 
+    def test_a_second_backbone_has_the_next_seed(self) -> None:
+        """So that the same preset is not the same backbone twice; a recipe need not have one."""
+        recipe = load_recipe("default", ["seed=3"])
+        assert (recipe.backbone.seed, recipe.second.seed) == (3, 4)
+        assert load_recipe("default", ["second.seed=9"]).second.seed == 9
+        assert load_recipe("demo").second is None
+
     def test_the_loop_may_be_left_out(self) -> None:
         """`stage2.minutes` is `stage2.loop.minutes`."""
         assert load_recipe("demo", ["stage2.minutes=5"]).stage2.loop.minutes == 5

@@ -26,13 +26,16 @@ READ = {"prior_share": 0.8, "scale": 0.3, "temperature": 1.5}
 STAGE2 = {"start": START, "steps": 90, "best_step": 40}
 
 
-def refit(title_steps: int = 20, validation: Mapping[str, float] = FOUND, **stage2: object) -> Refit:
+def refit(
+    title_steps: int = 20, validation: Mapping[str, float] = FOUND, *, second: bool = True, **stage2: object
+) -> Refit:
     """Of a fit with presets and a time budget."""
     loop = LoopConfig(epochs=200, minutes=8, patience=8, validate_every=2)
     backbone = BackboneTrainingConfig(presets=("sasrec_bce", "hybrid_softmax"), loop=loop)
     fast = Stage2Config(loop=LoopConfig(epochs=5, minutes=12, validate_first=True, clip_norm=1.0, warmup=0.02))
     return Refit.of(
         (backbone, BACKBONE),
+        (backbone, {**BACKBONE, "chosen": "sasrec_bce", "best_step": 60}) if second else None,
         (Stage1Config(), STAGE1),
         (fast, {**STAGE2, **stage2}),
         (
@@ -49,6 +52,13 @@ def test_the_backbone_is_the_chosen_one_for_its_best_epochs() -> None:
     backbone = refit().backbone
     assert backbone.presets == ("hybrid_softmax",)
     assert (backbone.loop.epochs, backbone.loop.minutes, backbone.loop.patience) == (9.0, None, None)
+
+
+def test_the_second_backbone_is_chosen_likewise() -> None:
+    """60 of 240 steps of 12 epochs are three. There is none where none is wanted."""
+    second = refit().second
+    assert (second.presets, second.loop.epochs) == (("sasrec_bce",), 3.0)
+    assert refit(second=False).second is None
 
 
 def test_without_validation_the_last_step_counts() -> None:
