@@ -73,8 +73,7 @@ def measure(common: Settings, ways: Mapping[str, Sequence[str]], out: Path) -> I
         out: folder of the runs; what was trained there before is not trained again.
     """
     console = Console(stderr=True)
-    recipe = load_recipe(common.recipe, common.settings).model_copy(update={"second": None})  # no blend is fitted
-    base = Pipeline(common.dataset, recipe, out / START, console)
+    base = Pipeline(common.dataset, load_recipe(common.recipe, common.settings), out / START, console)
     first = base.recipe.stage2.model_copy(update={"loop": LoopConfig(max_steps=1)})
     found = _with_stage2(base, first, out / "found", console)
     chosen = _chosen(found)

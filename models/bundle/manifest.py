@@ -81,7 +81,8 @@ class Manifest(Origin):
 
     def serialise(self) -> bytes:
         """The one byte sequence that this manifest is written as."""
-        return _written(self.model_dump(mode="json", exclude={"checksum"}))
+        absent = {"second"} if self.second is None else set()  # releases that know of none can read it
+        return _written(self.model_dump(mode="json", exclude={"checksum", *absent}))
 
 
 def load_manifest(directory: Path) -> Manifest:

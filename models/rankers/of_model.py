@@ -87,7 +87,7 @@ def _second(model: CatalogueModel) -> list[LocalRanker]:
     if backbone is None:
         return []
     title = f"Second CF ({type(backbone).__name__})"
-    return [CollaborativeRanker(SECOND, title, backbone, numbers_of=model.histories.numbers_of)]
+    return [CollaborativeRanker(SECOND, title, backbone)]  # by histories alone: serving does not name the user here
 
 
 def constants_of(model: CatalogueModel) -> list[LocalRanker]:

@@ -174,7 +174,9 @@ class Recommender:
         def find() -> Shortlist:
             return deployment.lists.retrieve(pool, user_vector, history)
 
-        if pool.candidates is not None and len(pool.candidates) <= FEW_CANDIDATES:
+        # A second backbone reads the history anew, which takes a millisecond.
+        few = pool.candidates is not None and len(pool.candidates) <= FEW_CANDIDATES
+        if few and deployment.bundle.model.second is None:
             return find()
         return await asyncio.get_running_loop().run_in_executor(self._executor, find)
 

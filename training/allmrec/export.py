@@ -11,7 +11,6 @@ import numpy as np
 from models.alignment.projection import TokenProjector
 from models.alignment.text_encoder import TextEncoder
 from models.alignment.words import WordEncoder
-from models.backbones import Backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import Origin
@@ -32,7 +31,6 @@ def assemble(
     token_size: int,
     device: str = "cpu",
     words: WordEncoder | None = None,
-    second: Backbone | None = None,
 ) -> CatalogueModel:
     """What a bundle will hold, with projections still to be trained.
 
@@ -45,7 +43,6 @@ def assemble(
         token_size: d_tok of the LLM.
         device: where stage 2 will run.
         words: that the backbone reads.
-        second: another CF backbone.
     """
     users = range(len(split))
     placement = aligned.placement
@@ -64,7 +61,6 @@ def assemble(
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
         signals=signals,
         words=words,
-        second=None if second is None else second.to(device),
     )
 
 

@@ -67,7 +67,7 @@ from training.runs.context import RunContext
 from training.runs.distributed import processes
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "second", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "export", "evaluation")
+STEPS = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "second", "blend", "export", "evaluation")
 BLENDS_FILE = "blends.json"
 TITLES_FILE = "title_log_probs.npy"
 ANSWERS_FILE = "answers.sqlite"
@@ -238,7 +238,7 @@ class Pipeline:
     @cached_property
     def blends(self) -> Blends:
         """What signals and the LLM are worth, and how they are weighed; from here on nothing is trained together."""
-        _, run = self.model, self._blend_run
+        _, _, run = self.model, self.second, self._blend_run
         processes().go_on_alone()
         with self._step("blend", run.is_done):
             if not run.is_done:
@@ -255,18 +255,20 @@ class Pipeline:
     def evaluated_model(self) -> CatalogueModel:
         """The model with what the LLM once said of each title, if the blend wants to know."""
         _ = self.blends
-        return self._with_titles(self.model, self._blend_run)
+        return self._complete(self.model, self.second, self._blend_run)
 
     def _asked_model(self, run: StageRun) -> CatalogueModel:
         """The model, once the LLM has been asked how likely each title is; keeps that with the blend."""
         model = self.model
         if {TITLES, INJECTED} & {*self.recipe.blend.ways}:
             np.save(run.directory / TITLES_FILE, self._title_log_probs)
-        return self._with_titles(model, run)
+        return self._complete(model, self.second, run)
 
     @staticmethod
-    def _with_titles(model: CatalogueModel, run: StageRun) -> CatalogueModel:
+    def _complete(model: CatalogueModel, second: Backbone | None, run: StageRun) -> CatalogueModel:
+        """The model with what blends alone read: another backbone, and what the LLM said of each title."""
         path = run.directory / TITLES_FILE
+        model = replace(model, second=None if second is None else second.to(model.cf_vectors.device))
         return replace(model, title_log_probs=np.load(path)) if path.is_file() else model
 
     def _contenders(self, model: CatalogueModel, blends: Blends | None = None) -> Contenders:
@@ -323,7 +325,7 @@ class Pipeline:
 
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
-        model = self._with_titles(self.served.model, self._blend_run)
+        model = self._complete(self.served.model, self.served.second, self._blend_run)
         run = self._export_run(home)
         published = run.directory / PUBLISHED_FILE
         done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
@@ -396,8 +398,7 @@ class Pipeline:
     def _stage2_inputs(self) -> Stage2Inputs:
         aligned, device = self.aligned, self.recipe.stage2.device
         texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
-        token_size, words = self.llm.token_size, self._backbone_words
-        model = assemble(self.split, aligned, self.signals, token_size, device, words, self.second)
+        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
         return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
 
     def _stage2_held_back(self) -> HeldBack | None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from models.backbones.external import External
 from models.config import Config
 from models.errors import ConfigError
 from training.allmrec.blend import BlendConfig
@@ -101,8 +102,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         section = content.setdefault(stage, {})
         if isinstance(section, dict):
             section.setdefault("seed", seed)
-    if isinstance(content.get("second"), dict):
-        content["second"].setdefault("seed", seed + 1)
+    _complete_second(content, seed)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -132,10 +132,28 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Who sets the kind of backbone, and no presets, wants that one instead of the recipe's presets."""
+    """Who sets the kind of a backbone, and no presets, wants that one instead of the recipe's presets.
+
+    Who imports a backbone wants none trained beside it, unless it is said.
+    """
     chosen = {".".join(parse_setting(override)[0]) for override in overrides}
-    if "backbone.kind" in chosen and "backbone.presets" not in chosen:
-        content["backbone"].pop("presets", None)
+    for stage in ("backbone", "second"):
+        if f"{stage}.kind" in chosen and f"{stage}.presets" not in chosen:
+            content[stage].pop("presets", None)
+    imported = "backbone.kind" in chosen and content["backbone"]["kind"] == External.kind
+    if imported and not any(name.split(".")[0] == "second" for name in chosen):
+        content.pop("second", None)
+
+
+def _complete_second(content: dict[str, Any], seed: Any) -> None:
+    """The next seed and the first backbone's device, unless it has its own; an empty table is no second backbone."""
+    second, first = content.get("second"), content["backbone"]
+    if second == {}:
+        del content["second"]
+    elif isinstance(second, dict) and isinstance(seed, int):
+        second.setdefault("seed", seed + 1)
+        if isinstance(first, dict) and "device" in first:
+            second.setdefault("device", first["device"])
 
 
 def _explain(error: ErrorDetails) -> str:

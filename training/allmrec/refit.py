@@ -76,12 +76,14 @@ class Refit(Config):
 
 
 def as_chosen(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrainingConfig:
-    """The chosen preset, for as many epochs as gave the best weights.
+    """The chosen preset, for as many epochs as gave the best weights; what is imported is imported again.
 
     Args:
         config: of the stage.
         metrics: of the stage.
     """
+    if config.is_external:
+        return config
     # Where nobody validates no step is the best, and the last one's weights are kept.
     epochs = metrics["epochs"] * (metrics["best_step"] or metrics["steps"]) / max(1, metrics["steps"])
     loop = LoopConfig(**{**_schedule(config.loop), "epochs": max(epochs, 1.0)})

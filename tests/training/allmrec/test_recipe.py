@@ -118,6 +118,16 @@ class TestOverrides:
         assert load_recipe("default", ["second.seed=9"]).second.seed == 9
         assert load_recipe("demo").second is None
 
+    def test_a_second_backbone_can_be_another_or_none(self) -> None:
+        """By the same settings as the first, on its device; beside an imported one there is none unless it is said."""
+        other = load_recipe("default", ["second.kind=sasrec", "backbone.device=cuda"]).second
+        assert (other.kind, other.presets, other.device) == ("sasrec", (), "cuda")
+        assert load_recipe("default", ["second={}"]).second is None
+        assert load_recipe("default", ["backbone.kind=external"]).second is None
+        assert load_recipe("default", ["backbone.kind=external", "second.minutes=1"]).second is not None
+        with pytest.raises(ConfigError, match="seed"):
+            load_recipe("default", ['seed="abc"'])
+
     def test_the_loop_may_be_left_out(self) -> None:
         """`stage2.minutes` is `stage2.loop.minutes`."""
         assert load_recipe("demo", ["stage2.minutes=5"]).stage2.loop.minutes == 5

@@ -61,6 +61,12 @@ def test_the_second_backbone_is_chosen_likewise() -> None:
     assert refit(second=False).second is None
 
 
+def test_what_is_imported_is_imported_again() -> None:
+    """It has no epochs."""
+    config = BackboneTrainingConfig(kind="external", settings={"items": "items.npz"})
+    assert as_chosen(config, {"validation": {}, "items": 30}) == config
+
+
 def test_without_validation_the_last_step_counts() -> None:
     """No step is the best where nobody validates: what is fitted again after a refit takes as many epochs as it did."""
     loop = LoopConfig(epochs=9)
