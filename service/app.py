@@ -26,6 +26,7 @@ from models.composer import Asked
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import AllmrecError, ConfigError, PromptTooLongError
+from models.recommending.person import persons
 from service.api import docs, openapi, operations, problems, router
 from service.api.auth import Authenticate
 from service.api.middleware import Capacity, Methods, Observe, ReadBody
@@ -254,9 +255,9 @@ async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> No
     items = np.asarray(deployment.catalogue.by_popularity[:window], dtype=np.int64)
 
     def compose() -> list[Asked]:
-        user_vector = deployment.model.user_vectors([items])[0]
-        deployment.model.index.search(user_vector.cpu().numpy()[None], len(items))
-        return deployment.questions(user_vector, items, items, deployment.lists.ways)
+        person = persons(deployment.model, [items])[0]
+        deployment.model.index.search(person.vector.cpu().numpy()[None], len(items))
+        return deployment.questions(person, items, deployment.lists.ways)
 
     try:
         questions = await asyncio.to_thread(compose)

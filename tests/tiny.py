@@ -161,8 +161,10 @@ def tiny_title_projector(
     return projector.eval().requires_grad_(False)
 
 
-def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blends:
-    """A blend of CF and words, and one with the LLM's signals beside them, whose lift is certain or not."""
+def tiny_blends(
+    certain: bool = True, llm: Sequence[str] = ("allmrec",), local: Sequence[str] = ("cf", "words_best")
+) -> Blends:
+    """A blend of signals without an LLM, and one with the LLM's signals beside them, whose lift is certain or not."""
     low = 0.01 if certain else -0.01
     lift = Lift(ndcg=(0.02, low, 0.03), log_likelihood=(0.02, low, 0.03))
     signals = [
@@ -176,9 +178,9 @@ def tiny_blends(certain: bool = True, llm: Sequence[str] = ("allmrec",)) -> Blen
             scarcity_weight=0.5,
             lift=lift,
         )
-        for name in ("cf", "words_best", *llm)
+        for name in (*local, *llm)
     ]
-    without = Blend(signals=tuple(signals[:2]), cold_below=2.0)
+    without = Blend(signals=tuple(signals[: len(local)]), cold_below=2.0)
     with_llm = without.model_copy(update={"signals": tuple(signals)})
     return Blends(blend=without, llm=with_llm, llm_lift=lift, genres=tiny_genre_blends())
 

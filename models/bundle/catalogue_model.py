@@ -62,6 +62,16 @@ class CatalogueModel:
     second: Backbone | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
+    @property
+    def read_length(self) -> int:
+        """How many of the latest items of a history its backbones read."""
+        return max(self.backbone.max_length, 0 if self.second is None else self.second.max_length)
+
+    @property
+    def person_size(self) -> int:
+        """d + d_2, the numbers that its backbones make of a history."""
+        return self.backbone.embedding_size + (0 if self.second is None else self.second.embedding_size)
+
     def seen(self, user_id: str) -> np.ndarray:
         """(n,) every item that the user met in training."""
         return np.concatenate([self.earlier.of(user_id), self.histories.of(user_id)])
@@ -79,6 +89,11 @@ class CatalogueModel:
         arrays = [np.asarray(history, dtype=np.int64) for history in histories]
         users = None if user_ids is None else self.histories.numbers_of(user_ids)
         return represent_all(self.backbone, arrays, self.cf_vectors, users)
+
+    @torch.inference_mode()
+    def second_vectors(self, histories: Sequence[np.ndarray]) -> torch.Tensor | None:
+        """(B, d_2) what the second backbone makes of B histories, whosever they are; None where there is none."""
+        return None if self.second is None else represent_all(self.second, histories)
 
     @torch.inference_mode()
     def encoded_user(self, states_1_H: np.ndarray) -> torch.Tensor:

@@ -26,11 +26,13 @@ class Audience:
         user_ids: public ids, for rankers that know users by name; "" for somebody unknown.
         histories: E arrays of item numbers, oldest first.
         vectors: (E, d) x_u as a bundle's model has them, where they are at hand; computed where not.
+        seconds: (E, d_2) what its second backbone makes of the histories, likewise.
     """
 
     user_ids: Sequence[str]
     histories: Sequence[np.ndarray]
     vectors: torch.Tensor | None = None
+    seconds: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """The number of users E."""
@@ -39,7 +41,8 @@ class Audience:
     def part(self, start: int, stop: int) -> Audience:
         """The users from row `start` up to `stop`."""
         vectors = None if self.vectors is None else self.vectors[start:stop]
-        return Audience(self.user_ids[start:stop], self.histories[start:stop], vectors)
+        seconds = None if self.seconds is None else self.seconds[start:stop]
+        return Audience(self.user_ids[start:stop], self.histories[start:stop], vectors, seconds)
 
 
 class Ranker(ABC):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from models.backbones import Backbone
 from models.bundle.catalogue_model import CatalogueModel
 from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
@@ -77,17 +78,24 @@ class ModelRanker(LocalRanker):
         return candidate_logits(user_vectors(self._model, users), self._model.cf_vectors, candidates_E_C)
 
 
+class SecondRanker(CollaborativeRanker):
+    """The same by another backbone, which knows nobody by name.
+
+    Args:
+        backbone: the bundle's second.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(SECOND, f"Second CF ({type(backbone).__name__})", backbone)
+
+    def _represent(self, users: Audience) -> torch.Tensor:
+        return super()._represent(users) if users.seconds is None else users.seconds
+
+
 def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
-    return [ModelRanker(model), *_second(model), *signal_rankers(model.signals)]
-
-
-def _second(model: CatalogueModel) -> list[LocalRanker]:
-    backbone = model.second
-    if backbone is None:
-        return []
-    title = f"Second CF ({type(backbone).__name__})"
-    return [CollaborativeRanker(SECOND, title, backbone)]  # by histories alone: serving does not name the user here
+    second = [] if model.second is None else [SecondRanker(model.second)]
+    return [ModelRanker(model), *second, *signal_rankers(model.signals)]
 
 
 def constants_of(model: CatalogueModel) -> list[LocalRanker]:

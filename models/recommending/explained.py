@@ -10,29 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from models.composer import Asked, PromptComposer
 from models.rankers.of_model import ENCODER, WAYS
 from models.recommending.genres import GenreRanker
 from models.recommending.merge import softmax
+from models.recommending.person import Person
 from models.recommending.shortlist import ListRanker
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody as a bundle sees them.
-
-    Attributes:
-        vector: (d,) x_u.
-        history: (T,) item numbers, oldest first.
-    """
-
-    vector: torch.Tensor
-    history: np.ndarray
 
 
 class Explained(ABC):
@@ -91,7 +77,7 @@ class ExplainedItems(Explained):
 
     def probabilities(self, person: Person, answers: Sequence[np.ndarray] | None) -> np.ndarray:
         """See `Explained.probabilities`."""
-        shortlist = self._lists.shortlist(person.vector, person.history, self._items)
+        shortlist = self._lists.shortlist(person, self._items)
         place_of = {int(item): place for place, item in enumerate(self._items)}
         places_C = np.asarray([place_of[int(item)] for item in shortlist.items])
         order_C, scores_C = np.arange(len(places_C)), softmax(shortlist.logits)

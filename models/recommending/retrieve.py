@@ -14,6 +14,7 @@ import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import Catalogue
+from models.recommending.person import Person
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,12 @@ def retrieve(model: CatalogueModel, pool: Pool, user_vector: torch.Tensor) -> tu
 class Finder(Protocol):
     """What finds items for a user, best first."""
 
-    def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:
+    def find(self, pool: Pool, person: Person) -> np.ndarray:
         """(K,) item numbers that `pool` lets pass.
 
         Args:
             pool: which items may be, and how many.
-            user_vector: (d,) x_u.
-            history: item numbers, oldest first.
+            person: for whom.
         """
 
 
@@ -96,9 +96,9 @@ class IndexFinder:
     def __init__(self, model: CatalogueModel) -> None:
         self._model = model
 
-    def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:  # noqa: ARG002
+    def find(self, pool: Pool, person: Person) -> np.ndarray:
         """See `Finder.find`."""
-        return retrieve(self._model, pool, user_vector)[0]
+        return retrieve(self._model, pool, person.vector)[0]
 
 
 def most_popular(catalogue: Catalogue, pool: Pool) -> np.ndarray:

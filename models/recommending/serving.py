@@ -13,6 +13,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.catalogue import PADDING_ITEM
 from models.rankers.base import Audience, Ranker
 from models.recommending.merge import merge_window
+from models.recommending.person import persons
 from models.recommending.retrieve import Finder, IndexFinder, Pool
 
 
@@ -37,11 +38,9 @@ class Serving:
     def retrieve(self, users: Audience) -> np.ndarray:
         """(E, K) the items found for users, best first, without those of their histories; padding where fewer are."""
         items_E_K = np.full((len(users), self.retrieved), PADDING_ITEM, dtype=np.int64)
-        vectors_E_D = self.model.user_vectors(users.histories, users.user_ids)
         finder = self.finder or IndexFinder(self.model)
-        for row, history in enumerate(users.histories):
-            pool = Pool(None, None, set(history.tolist()), self.retrieved)
-            found = finder.find(pool, vectors_E_D[row], history)
+        for row, person in enumerate(persons(self.model, users.histories, users.user_ids)):
+            found = finder.find(Pool(None, None, set(person.history.tolist()), self.retrieved), person)
             items_E_K[row, : len(found)] = found
         return items_E_K
 

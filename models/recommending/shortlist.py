@@ -16,9 +16,10 @@ import torch
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.errors import BundleError
-from models.rankers.base import Audience, LocalRanker
+from models.rankers.base import LocalRanker
 from models.rankers.of_model import ENCODER, WAYS, constants_of, signals_of
 from models.recommending.merge import merge_window
+from models.recommending.person import Person
 from models.recommending.retrieve import Pool
 from models.recommending.sources import Sources
 
@@ -83,35 +84,33 @@ class ListRanker:
         return None if self.ways == [ENCODER] else size
 
     @torch.inference_mode()
-    def shortlist(self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray) -> Shortlist:
+    def shortlist(self, person: Person, items: np.ndarray) -> Shortlist:
         """Items (C,), ordered by the blend without the LLM.
 
         Args:
-            user_vector: (d,) x_u.
-            history: item numbers, oldest first.
+            person: for whom.
             items: (C,) in any order, each once.
         """
-        user = Audience([""], [history], user_vector[None])
-        scores = {signal.id: signal.compute(user, items[None])[0] for signal in self._signals}
+        audience = person.audience
+        scores = {signal.id: signal.compute(audience, items[None])[0] for signal in self._signals}
         logits = self._blends.blend.logits(_rows(scores), self._interactions[items][None])[0]
         order = np.argsort(-logits, kind="stable")
         return Shortlist(items[order], logits[order], {name: values[order] for name, values in scores.items()})
 
-    def retrieve(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> Shortlist:
+    def retrieve(self, pool: Pool, person: Person) -> Shortlist:
         """The best of all that the bundle's sources give, or what is given, ordered by the blend without the LLM.
 
         Args:
             pool: which items may be; of what was not given, `pool.count` are kept.
-            user_vector: (d,) x_u.
-            history: item numbers, oldest first.
+            person: for whom.
         """
         if pool.candidates is not None:
-            return self.shortlist(user_vector, history, np.asarray(pool.given(), dtype=np.int64))
-        return self.shortlist(user_vector, history, self._sources.gather(pool, user_vector, history)).first(pool.count)
+            return self.shortlist(person, np.asarray(pool.given(), dtype=np.int64))
+        return self.shortlist(person, self._sources.gather(pool, person)).first(pool.count)
 
-    def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:
+    def find(self, pool: Pool, person: Person) -> np.ndarray:
         """See `Finder.find`: the items of `retrieve`."""
-        return self.retrieve(pool, user_vector, history).items
+        return self.retrieve(pool, person).items
 
     def with_llm(self, shortlist: Shortlist, answers: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The order (C,) as positions of `shortlist`, best first, and the scores (C,) in that order.

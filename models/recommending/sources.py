@@ -12,6 +12,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.retrieval import Retrieval, Source
 from models.catalogue import PADDING_ITEM
 from models.rankers.signals import LATEST, Followed
+from models.recommending.person import Person
 from models.recommending.retrieve import Pool, retrieve
 
 
@@ -28,24 +29,23 @@ class Sources:
         self._followed = Followed(model.signals)
 
     @torch.inference_mode()
-    def gather(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:
+    def gather(self, pool: Pool, person: Person) -> np.ndarray:
         """(K,) items that `pool` lets pass, each once: first those of the index, best first, then the others'.
 
         Args:
             pool: which items may be, and how many are to be kept of what is gathered.
-            user_vector: (d,) x_u.
-            history: item numbers, oldest first.
+            person: for whom.
         """
         deep = pool.deeper(self._retrieval.depth)
         found = []
         for source in self._retrieval.sources:
             match source:
                 case Source.CF:
-                    found.append(retrieve(self._model, deep, user_vector)[0])
+                    found.append(retrieve(self._model, deep, person.vector)[0])
                 case Source.FOLLOWED:
-                    found.append(self._by_sequence(deep, history))
+                    found.append(self._by_sequence(deep, person.history))
                 case Source.TEXT:
-                    found.append(self._by_text(deep, history))
+                    found.append(self._by_text(deep, person.history))
         items, places = np.unique(np.concatenate(found), return_index=True)
         return items[np.argsort(places)]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.store import Bundle
@@ -17,6 +16,7 @@ from models.engines.base import LLMEngine
 from models.rankers.of_model import WAYS
 from models.recommending.explained import ExplainedGenres, ExplainedItems
 from models.recommending.genres import GenreRanker
+from models.recommending.person import Person
 from models.recommending.shortlist import ListRanker
 
 SAMPLE_HISTORY = 5
@@ -69,19 +69,17 @@ class Deployment:
         return self.bundle.model.catalogue
 
     def recent(self, history: np.ndarray) -> np.ndarray:
-        """The part of a history that the backbone reads."""
-        return history[-self.bundle.model.backbone.max_length :]
+        """The part of a history that the backbones read."""
+        return history[-self.bundle.model.read_length :]
 
     def known_to_backbone(self, user_id: str | None) -> str | None:
         """The user, where who that is decides the representation, beside the history; else None."""
         model = self.bundle.model
         return user_id if model.backbone.reads_users and user_id in model.histories else None
 
-    def questions(
-        self, user_vector: torch.Tensor, history: np.ndarray, items: np.ndarray, ways: Sequence[str]
-    ) -> list[Asked]:
-        """What the LLM is asked of a user (d,) and candidates (W,), in each of some `ways`."""
-        return [WAYS[way](self.composer, user_vector, history, items) for way in ways]
+    def questions(self, person: Person, items: np.ndarray, ways: Sequence[str]) -> list[Asked]:
+        """What the LLM is asked of somebody and candidates (W,), in each of some `ways`."""
+        return [WAYS[way](self.composer, person.vector, person.history, items) for way in ways]
 
     def listed(self, history: np.ndarray) -> np.ndarray:
         """The part of a history that a list of titles shows."""

@@ -7,9 +7,9 @@ a repeated request needs no LLM for it.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from models.rankers.of_model import ENCODER
+from models.recommending.person import Person
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
 from service.llm_gate import LLMGate
@@ -34,8 +34,7 @@ class Asking:
     async def answers(
         self,
         deployment: Deployment,
-        user_vector: torch.Tensor,
-        history: np.ndarray,
+        person: Person,
         window: np.ndarray,
         deadline: Deadline,
     ) -> dict[str, np.ndarray]:
@@ -43,8 +42,7 @@ class Asking:
 
         Args:
             deployment: whose blend.
-            user_vector: (d,) x_u.
-            history: item numbers, oldest first.
+            person: who is asked about.
             window: (W,) item numbers.
             deadline: of the request.
 
@@ -54,17 +52,17 @@ class Asking:
         encoded = None
         if ENCODER in deployment.lists.ways:
             patience = STORE_SHARE * max(0.0, deadline.remaining(self._reserve_ms))
-            encoded = await self._representations.encoded(deployment, history, patience)
+            encoded = await self._representations.encoded(deployment, person.history, patience)
         ways = [way for way in deployment.lists.ways if way != ENCODER or encoded is None]
         said: dict[str, np.ndarray] = {}
         if ways:
             told = await self._llm.ask(
-                lambda: deployment.questions(user_vector, history, window, ways), deadline.remaining(self._reserve_ms)
+                lambda: deployment.questions(person, window, ways), deadline.remaining(self._reserve_ms)
             )
             said = dict(zip(ways, told, strict=True))
         if ENCODER in said:
             encoded = deployment.model.encoded_user(said[ENCODER])
-            self._representations.keep_encoded(deployment, history, encoded)
+            self._representations.keep_encoded(deployment, person.history, encoded)
         if encoded is not None:
             said[ENCODER] = deployment.model.cf_logits(encoded, window)
         return said

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.recommending.explained import Explained, Person
+from models.recommending.explained import Explained
+from models.recommending.person import Person
 from service.deadline import Deadline
 from service.deployments.deployment import Deployment
 from service.llm_gate import FallbackError, LLMGate, Work
@@ -152,8 +153,8 @@ class Prover:
         """The person without each of the latest items, by item number."""
         history = subject.person.history
         histories = {int(item): history[history != item] for item in history[-SCREENED:]}
-        vectors = await self._representations.apart(deployment, list(histories.values()), subject.user_id)
-        return {item: Person(vector, rest) for (item, rest), vector in zip(histories.items(), vectors, strict=True)}
+        found = await self._representations.apart(deployment, list(histories.values()), subject.user_id)
+        return dict(zip(histories, found, strict=True))
 
     async def aside(self, compute: Callable[[], Result]) -> Result:
         """What `compute` returns, without holding up anybody else."""

@@ -11,8 +11,8 @@ import torch
 
 from models.config import Config
 from models.errors import NotFoundError
-from models.recommending.explained import Person
 from models.recommending.merge import popularity
+from models.recommending.person import Person
 from models.recommending.retrieve import Pool, most_popular
 from models.writing import Draft
 from service.deadline import Deadline
@@ -196,9 +196,7 @@ class Explainer:
             proof = _by_popularity(deployment.catalogue.interactions[among])
         else:
             with self._metrics.stage("retrieve"):
-                found = await self._prover.aside(
-                    lambda: deployment.lists.retrieve(pool, person.vector, person.history).items
-                )
+                found = await self._prover.aside(lambda: deployment.lists.find(pool, person))
             among = self._among(item, found)
             subject = Subject(
                 deployment.among(among),
@@ -272,8 +270,7 @@ class Explainer:
             history = await self._histories.of_known(deployment, user_id, patience)
             if not len(history.items):
                 return history, None
-            vector = await self._representations.of(deployment, history.items, user_id, patience)
-            return history, Person(vector, history.items)
+            return history, await self._representations.of(deployment, history.items, user_id, patience)
 
     def _among(self, item: int, others: np.ndarray) -> np.ndarray:
         """(W,) the item and the best others, as many as the LLM ranks at a time."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from models.catalogue import Catalogue
 from models.config import Config
 from models.errors import ClientError
 from models.recommending.merge import popularity, softmax
+from models.recommending.person import Person
 from models.recommending.retrieve import Pool, most_popular
 from models.recommending.shortlist import Shortlist
 from service.deadline import Deadline
@@ -116,29 +116,28 @@ class Recommender:
                 with self._metrics.stage("user_representation"):
                     patience = seconds * STORE_SHARE
                     history = await self._histories.of(deployment, query.user_id, sent, patience)
-                    user_vector = None
+                    person = None
                     if len(history.items):
-                        user_vector = await self._representations.of(deployment, history.items, query.user_id, patience)
+                        person = await self._representations.of(deployment, history.items, query.user_id, patience)
                 pool = self._pool(deployment, query, candidates, history)
-                if user_vector is None:
+                if person is None:
                     return self._by_popularity(deployment, query, pool, missing, "cold_user")
                 with self._metrics.stage("retrieve"):
-                    shortlist = await self._shortlist(deployment, pool, user_vector, history.items)
+                    shortlist = await self._shortlist(deployment, pool, person)
         except TimeoutError:
             history = self._histories.last_known(deployment, query.user_id, sent)
             pool = self._pool(deployment, query, candidates, history)
             return self._by_popularity(deployment, query, pool, missing, "timeout")
         if not len(shortlist):
             return Recommendation(missing=missing)
-        ranked, fallback = await self._rank(deployment, shortlist, user_vector, history.items, deadline)
+        ranked, fallback = await self._rank(deployment, shortlist, person, deadline)
         return Recommendation(ranked[: self._num_results(query)], missing, ranked[0].ranker, fallback)
 
     async def _rank(
         self,
         deployment: Deployment,
         shortlist: Shortlist,
-        user_vector: torch.Tensor,
-        history: np.ndarray,
+        person: Person,
         deadline: Deadline,
     ) -> tuple[list[RankedItem], Fallback | None]:
         """All of the shortlist, its window by the blend with the LLM where that is wanted and can be had."""
@@ -147,7 +146,7 @@ class Recommender:
         order, scores, by_llm = np.arange(len(shortlist)), softmax(shortlist.logits), 0
         if self._config.ranker == "llm":
             try:
-                answers = await self._asking.answers(deployment, user_vector, history, window, deadline)
+                answers = await self._asking.answers(deployment, person, window, deadline)
             except FallbackError as error:
                 fallback = self._fell_back(error.reason)
             else:
@@ -166,17 +165,13 @@ class Recommender:
                 " at a time: send fewer, or leave them out to have the service retrieve"
             )
 
-    async def _shortlist(
-        self, deployment: Deployment, pool: Pool, user_vector: torch.Tensor, history: np.ndarray
-    ) -> Shortlist:
+    async def _shortlist(self, deployment: Deployment, pool: Pool, person: Person) -> Shortlist:
         """Retrieved or given items, in the order of the blend without the LLM."""
 
         def find() -> Shortlist:
-            return deployment.lists.retrieve(pool, user_vector, history)
+            return deployment.lists.retrieve(pool, person)
 
-        # A second backbone reads the history anew, which takes a millisecond.
-        few = pool.candidates is not None and len(pool.candidates) <= FEW_CANDIDATES
-        if few and deployment.bundle.model.second is None:
+        if pool.candidates is not None and len(pool.candidates) <= FEW_CANDIDATES:
             return find()
         return await asyncio.get_running_loop().run_in_executor(self._executor, find)
 

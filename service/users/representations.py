@@ -1,5 +1,5 @@
 """User vectors by history, bundle version and, where a backbone reads users, user: from this process, the store, or
-computed. The backbone's is computed here, the LLM's is given by who asked it.
+computed. The backbones' are computed here, the LLM's is given by who asked it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from models.rankers.of_model import ENCODER
+from models.recommending.person import Person, persons
 from service.deployments.deployment import Deployment
 from service.metrics import Metrics
 from service.stores.lru import LRU
@@ -45,26 +47,26 @@ class Representations:
         history: np.ndarray,
         user_id: str | None = None,
         patience: float | None = None,
-    ) -> torch.Tensor:
-        """x_u (d,) float32 of a history of item numbers, oldest first.
+    ) -> Person:
+        """Who has a history, with vectors in float32.
 
         Args:
-            deployment: whose backbone.
-            history: item numbers.
+            deployment: whose backbones.
+            history: item numbers, oldest first.
             user_id: whose it is; nobody known if not given.
             patience: seconds to wait for the cache at most.
         """
         recent = deployment.recent(history)
         user_id = deployment.known_to_backbone(user_id)
         key = representation_key(recent, deployment.version, user_id)
-        vector = await self._known(key, deployment, patience)
-        if vector is None:
+        values = await self._known(key, deployment, deployment.model.person_size, patience)
+        if values is None:
             loop = asyncio.get_running_loop()
             users = None if user_id is None else [user_id]
-            vectors = await loop.run_in_executor(self._executor, deployment.model.user_vectors, [recent], users)
-            vector = vectors[0].float()
-            self._keep(key, vector)
-        return vector
+            found = await loop.run_in_executor(self._executor, persons, deployment.model, [recent], users)
+            values = found[0].values.float()
+            self._keep(key, values)
+        return Person.of_values(values, history, deployment.model.backbone.embedding_size)
 
     async def encoded(
         self, deployment: Deployment, history: np.ndarray, patience: float | None = None
@@ -77,18 +79,21 @@ class Representations:
             patience: seconds to wait for the cache at most.
         """
         key = representation_key(deployment.listed(history), deployment.version, encoder=ENCODER)
-        return await self._known(key, deployment, patience)
+        return await self._known(key, deployment, deployment.bundle.manifest.user_size, patience)
 
     def keep_encoded(self, deployment: Deployment, history: np.ndarray, vector: torch.Tensor) -> None:
         """Remember (d,) for `encoded`."""
         self._keep(representation_key(deployment.listed(history), deployment.version, encoder=ENCODER), vector)
 
-    async def _known(self, key: bytes, deployment: Deployment, patience: float | None) -> torch.Tensor | None:
+    async def _known(
+        self, key: bytes, deployment: Deployment, size: int, patience: float | None
+    ) -> torch.Tensor | None:
+        """(size,) what is kept under `key`."""
         vector = self._local.get(key)
         self._count("local", "miss" if vector is None else "hit")
         if vector is not None:
             return vector
-        vector = await self._stored(key, deployment.bundle.manifest.user_size, patience)
+        vector = await self._stored(key, size, patience)
         if vector is None:
             return None
         vector = vector.to(deployment.model.cf_vectors.device)
@@ -101,11 +106,11 @@ class Representations:
 
     async def apart(
         self, deployment: Deployment, histories: Sequence[np.ndarray], user_id: str | None = None
-    ) -> list[torch.Tensor]:
-        """x_u (d,) of histories that nobody has and that will not come again: computed, not kept.
+    ) -> list[Person]:
+        """Who would have histories that nobody has and that will not come again: computed, not kept.
 
         Args:
-            deployment: whose backbone.
+            deployment: whose backbones.
             histories: of item numbers, oldest first.
             user_id: whose they would be; nobody known if not given.
         """
@@ -113,7 +118,8 @@ class Representations:
         users = None if user_id is None else [user_id] * len(histories)
         recent = [deployment.recent(history) for history in histories]
         loop = asyncio.get_running_loop()
-        return list((await loop.run_in_executor(self._executor, deployment.model.user_vectors, recent, users)).float())
+        found = await loop.run_in_executor(self._executor, persons, deployment.model, recent, users)
+        return [replace(person, history=history) for person, history in zip(found, histories, strict=True)]
 
     def _put(self, key: bytes, value: bytes) -> None:
         """Nobody waits for the cache to take it. Where it does not keep up, it does without."""

@@ -35,7 +35,7 @@ from models.histories import UserHistories
 from models.llm.loading import load_llm, load_tokenizer
 from models.prompts.layout import Prompt
 from models.prompts.template import PromptConfig
-from models.rankers.of_model import ENCODER, INJECTED, TITLES
+from models.rankers.of_model import ENCODER, INJECTED, SECOND, TITLES
 from models.scoring.choices import Branching
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
@@ -161,12 +161,19 @@ def make_signals(catalogue: Catalogue, histories: list[np.ndarray]) -> SignalTab
 
 
 def make_world(
-    directory: Path, kind: str = "sasrec", llm_path: Path | None = None, llm_signals: Sequence[str] = ("allmrec",)
+    directory: Path,
+    kind: str = "sasrec",
+    llm_path: Path | None = None,
+    llm_signals: Sequence[str] = ("allmrec",),
+    second: str | None = None,
 ) -> World:
-    """Write a bundle with a kind of backbone, and an LLM unless there is one; the blend weighs `llm_signals`."""
+    """Write a bundle with a kind of backbone, or two, and an LLM unless given; the blend weighs `llm_signals`."""
     llm_path = llm_path or make_llm(directory / "llm")
     llm = load_llm(str(llm_path))
     contents = make_contents(llm.token_size, kind=kind)
+    local = ["cf", "words_best"]
+    if second is not None:
+        contents, local = replace(contents, second=make_contents(llm.token_size, 1, second).backbone), [*local, SECOND]
     if {TITLES, INJECTED} & {*llm_signals}:
         contents = replace(contents, title_log_probs=np.linspace(-1.0, -9.0, ITEMS + 1, dtype=np.float32))
     if INJECTED in llm_signals:
@@ -183,7 +190,7 @@ def make_world(
             prompt=PromptConfig(domain=DOMAINS["movie"]),
             llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
             text_encoder="none",
-            blends=tiny_blends(llm=llm_signals),
+            blends=tiny_blends(llm=llm_signals, local=local),
             metrics={},
         ),
         lambda folder: folder.mkdir(),

@@ -15,6 +15,7 @@ from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.retrieval import Retrieval, Source
 from models.config import Config
+from models.recommending.person import persons
 from models.recommending.retrieve import Pool
 from models.recommending.shortlist import ListRanker
 from models.recommending.sources import Sources
@@ -93,12 +94,12 @@ class _Searcher:
 def _found(held_out: HeldOut, searcher: _Searcher, config: RetrievalConfig) -> dict[str, np.ndarray]:
     """By the options' names (E,) whether the positive is among what is kept; sources are asked once for all options."""
     found = {option.name: np.zeros(len(held_out)) for option in config.options}
-    users_E_D = searcher.model.user_vectors(held_out.users.histories, held_out.users.user_ids)
-    for row, (history, positive) in enumerate(zip(held_out.users.histories, held_out.positives, strict=True)):
-        pool = Pool(None, None, set(history.tolist()), config.kept)
-        given = {name: source.gather(pool, users_E_D[row], history) for name, source in searcher.sources.items()}
+    everyone = persons(searcher.model, held_out.users.histories, held_out.users.user_ids)
+    for row, (person, positive) in enumerate(zip(everyone, held_out.positives, strict=True)):
+        pool = Pool(None, None, set(person.history.tolist()), config.kept)
+        given = {name: source.gather(pool, person) for name, source in searcher.sources.items()}
         everything = np.unique(np.concatenate(list(given.values())))
-        ordered = searcher.lists.shortlist(users_E_D[row], history, everything).items
+        ordered = searcher.lists.shortlist(person, everything).items
         for option in config.options:
             if option.depth == 1:
                 kept = given[Source.CF][: config.kept]

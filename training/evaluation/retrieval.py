@@ -15,6 +15,7 @@ from models.backbones import Backbone, represent_all
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.rankers.collaborative import NumbersOf
+from models.recommending.person import persons
 from models.recommending.retrieve import Finder, Pool
 from training.evaluation.held_out import HeldOut
 
@@ -87,11 +88,11 @@ class FinderRetriever(Retriever):
 
     def ranks(self, held_out: HeldOut) -> np.ndarray:
         """See `Retriever.ranks`."""
-        users_E_D = self.model.user_vectors(held_out.users.histories, held_out.users.user_ids)
         ranks = np.full(len(held_out), np.inf)
-        for row, (history, positive) in enumerate(zip(held_out.users.histories, held_out.positives, strict=True)):
-            pool = Pool(None, None, set(history.tolist()) - {int(positive)}, max(CUTOFFS))
-            place = np.flatnonzero(self.finder.find(pool, users_E_D[row], history) == positive)
+        everyone = persons(self.model, held_out.users.histories, held_out.users.user_ids)
+        for row, (person, positive) in enumerate(zip(everyone, held_out.positives, strict=True)):
+            pool = Pool(None, None, set(person.history.tolist()) - {int(positive)}, max(CUTOFFS))
+            place = np.flatnonzero(self.finder.find(pool, person) == positive)
             if len(place):
                 ranks[row] = place[0] + 1
         return ranks

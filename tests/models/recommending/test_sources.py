@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.retrieval import Retrieval, Source
 from models.catalogue import Catalogue
 from models.errors import BundleError
+from models.recommending.person import persons
 from models.recommending.retrieve import IndexFinder, Pool, retrieve
 from models.recommending.shortlist import ListRanker
 from models.recommending.sources import Sources
@@ -32,7 +32,7 @@ def gather(model: CatalogueModel, pool: Pool, history: list[int], *sources: Sour
     """What the sources give."""
     items = np.asarray(history)
     found = Sources(model, Retrieval(sources=sources, depth=depth))
-    return found.gather(pool, model.user_vectors([items])[0], items).tolist()
+    return found.gather(pool, persons(model, [items])[0]).tolist()
 
 
 @pytest.mark.parametrize("sources", [(source,) for source in Source] + [EVERY])
@@ -90,27 +90,27 @@ def test_sequences_give_what_came_near(model: CatalogueModel) -> None:
 def test_the_index_alone_is_the_index(model: CatalogueModel) -> None:
     """What a bundle does that chose nothing else."""
     history = np.asarray([3, 7])
-    vector = model.user_vectors([history])[0]
+    person = persons(model, [history])[0]
     pool = Pool(None, None, {3, 7}, 5)
-    expected = retrieve(model, pool, vector)[0].tolist()
-    assert Sources(model, Retrieval()).gather(pool, vector, history).tolist() == expected
-    assert IndexFinder(model).find(pool, vector, history).tolist() == expected
+    expected = retrieve(model, pool, person.vector)[0].tolist()
+    assert Sources(model, Retrieval()).gather(pool, person).tolist() == expected
+    assert IndexFinder(model).find(pool, person).tolist() == expected
 
 
 def test_of_all_that_is_gathered_the_best_by_the_blend_are_kept(model: CatalogueModel) -> None:
     """Of six times five, which is everything, the first five that the blend would put first; in its order."""
     history = np.asarray([3, 7])
-    vector: torch.Tensor = model.user_vectors([history])[0]
+    person = persons(model, [history])[0]
     pool = Pool(None, None, {3, 7}, 5)
     by_popularity = tiny_blends().blend.signals[0].model_copy(update={"id": "item_popularity"})
     blend = tiny_blends().blend.model_copy(update={"signals": (by_popularity,)})
     lists = ListRanker(model, tiny_blends().model_copy(update={"blend": blend, "retrieval": Retrieval(depth=6)}))
     everything = np.setdiff1d(np.arange(1, 31), history)
-    best = lists.shortlist(vector, history, everything).first(5)
-    found = lists.retrieve(pool, vector, history)
+    best = lists.shortlist(person, everything).first(5)
+    found = lists.retrieve(pool, person)
     assert found.logits.tolist() == best.logits.tolist()
-    assert lists.find(pool, vector, history).tolist() == found.items.tolist()
-    by_index = lists.shortlist(vector, history, retrieve(model, pool, vector)[0])
+    assert lists.find(pool, person).tolist() == found.items.tolist()
+    by_index = lists.shortlist(person, retrieve(model, pool, person.vector)[0])
     assert by_index.logits.sum() < best.logits.sum()
 
 
@@ -118,7 +118,7 @@ def test_given_candidates_are_ranked_as_they_are(model: CatalogueModel) -> None:
     """All that pass, however few are to be kept of what is retrieved."""
     history = np.asarray([3])
     pool = Pool([9, 3, 12, 5], None, {3}, 1)
-    found = ListRanker(model, tiny_blends()).retrieve(pool, model.user_vectors([history])[0], history)
+    found = ListRanker(model, tiny_blends()).retrieve(pool, persons(model, [history])[0])
     assert sorted(found.items.tolist()) == [5, 9, 12]
     assert len(found.logits) == 3
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from models.bundle.store import load_bundle
+from models.recommending.person import persons
 from models.recommending.retrieve import Pool
 from models.recommending.shortlist import ListRanker
 from tests.service.world import FakeEngine, World, broken, serving
@@ -33,9 +34,9 @@ def by_the_blend(world: World, user_id: str) -> list[str]:
     bundle = load_bundle(world.bundle)
     model = bundle.model
     history = model.histories.of(user_id)
-    vector = model.user_vectors([history])[0]
+    person = persons(model, [np.asarray(history)])[0]
     pool = Pool(None, None, set(history.tolist()), 100)
-    best = ListRanker(model, bundle.manifest.blends).find(pool, vector, np.asarray(history))
+    best = ListRanker(model, bundle.manifest.blends).find(pool, person)
     return [model.catalogue.item_ids[item] for item in best[:10]]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.bundle.store import Bundle, load_bundle
+from models.recommending.person import persons
 from models.recommending.shortlist import ListRanker
 from tests.service.world import LONG_USER, WARM, World
 
@@ -133,9 +134,9 @@ async def test_two_hundred_candidates_are_ranked_whole(client: httpx.AsyncClient
     assert len(answer["missing_item_ids"]) == 170
     assert [item["ranker"] for item in answer["items"]] == ["llm"] * 20 + ["blend"] * 10
     history = bundle.model.histories.of("u0")
-    user_vector = bundle.model.user_vectors([history])[0]
+    person = persons(bundle.model, [history])[0]
     ranker = ListRanker(bundle.model, bundle.manifest.blends)
-    by_blend = [f"i{item}" for item in ranker.shortlist(user_vector, history, np.arange(1, 31)).items]
+    by_blend = [f"i{item}" for item in ranker.shortlist(person, np.arange(1, 31)).items]
     assert set(ids(answer)[:20]) == set(by_blend[:20])
     assert ids(answer)[20:] == by_blend[20:]
     scores = [item["score"] for item in answer["items"]]

@@ -15,6 +15,7 @@ from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.simple import PopularityRanker
+from models.recommending.person import Person
 from models.recommending.retrieve import IndexFinder, Pool
 from models.recommending.serving import Serving
 from tests.tiny import tiny_contents, tiny_split
@@ -178,7 +179,7 @@ class TestServed:
         """As a blend of several sources does: here the least by number, best last."""
 
         class Backwards:
-            def find(self, pool: Pool, user_vector: torch.Tensor, history: np.ndarray) -> np.ndarray:  # noqa: ARG002
+            def find(self, pool: Pool, person: Person) -> np.ndarray:  # noqa: ARG002
                 return np.asarray([item for item in range(1, 31) if item not in pool.excluded][: pool.count])
 
         serving = Serving(ByNumberModel(), ByNumber(), 3, 3, Backwards())  # type: ignore[arg-type]
@@ -213,6 +214,9 @@ class ByNumberModel:
 
     def user_vectors(self, histories: list[np.ndarray], _: object) -> torch.Tensor:
         return torch.ones(len(histories), 1)
+
+    def second_vectors(self, histories: list[np.ndarray]) -> None:
+        """There is no second backbone."""
 
 
 def ask_here(protocol: Protocol, rankers: list[Ranker]) -> ScoreTables:
