@@ -38,8 +38,6 @@ from models.scoring.encode import encode_prompts
 from models.scoring.score import score_prompts
 from models.threads import available_cores
 
-WORKER_NICENESS = 5
-"""Enough to give way to what receives and answers; at 10 a machine with other work to do starves the LLM."""
 USUAL_TOKENS = 512
 """A prompt rather has fewer."""
 PACE_WEIGHT = 0.1
@@ -61,7 +59,7 @@ class TransformersEngineConfig(Config):
         workers: threads that score; one for each core that this process may use if not given, one on a GPU. They
             divide those cores.
         niceness: by how much workers on a CPU give way to other threads, so that requests are received and answered
-            while they compute.
+            while they compute; at 10 a machine with other work to do starves the LLM.
         max_batch_tokens: prompt tokens, padding included, that one forward pass may hold.
         max_waiting: requests that may wait; more are refused.
     """
@@ -70,7 +68,7 @@ class TransformersEngineConfig(Config):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     workers: int | None = Field(None, ge=1)
-    niceness: int = Field(10, ge=0, le=19)
+    niceness: int = Field(5, ge=0, le=19)
     max_batch_tokens: int = 2048
     max_waiting: int = 256
 

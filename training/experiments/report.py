@@ -34,15 +34,19 @@ class Cell(Config):
     """One figure.
 
     Attributes:
-        users: whose mean it is; 0 if the scenario has none in that group, and then there is no figure.
-        estimate: over all of them and all seeds.
-        less_reference: this row less the reference, user by user, of users that both were asked about.
+        users: whom all rows of the table were asked about; without any there is no figure.
+        estimate: over these and all seeds, so that rows can be compared.
+        less_reference: this row less the reference, user by user.
+        all_users: whom this row was asked about.
+        of_all: over all of them.
         published: the paper's figure by dataset.
     """
 
     users: int
     estimate: Estimate | None = None
     less_reference: Estimate | None = None
+    all_users: int = 0
+    of_all: Estimate | None = None
     published: dict[str, float] = Field(default_factory=dict)
 
 
@@ -151,12 +155,14 @@ def recompute(report: TableReport, table: Table, home: Path) -> TableReport:
     """
     chance, rows = 0.0, {}
     ranks = {title: _ranks(row, home) for title, row in report.rows.items()}
+    asked = _asked_by_all(ranks)
     for title, row in report.rows.items():
         cells = {}
         for column in table.columns:
             tables, ranks_S_U = ranks[title][column.scenario.id]
             others_S_U = ranks[report.reference][column.scenario.id][1]
-            cell = _cell(column, tables, ranks_S_U, others_S_U, report.bootstrap)
+            shared = asked[column.scenario.id] & tables.groups[column.group]
+            cell = _cell(column, tables, ranks_S_U, others_S_U, shared, report.bootstrap)
             published = dict(table.published.get(title, {}).get(column.title, {}))
             cells[column.title] = cell.model_copy(
                 update={"published": published, **({"less_reference": None} if title == report.reference else {})}
@@ -177,20 +183,38 @@ def _ranks(row: RowReport, home: Path) -> dict[str, tuple[ScoreTables, np.ndarra
     return found
 
 
+def _asked_by_all(ranks: Mapping[str, Mapping[str, tuple[ScoreTables, np.ndarray]]]) -> dict[str, np.ndarray]:
+    """By scenario id (U,) bool: the users that every row was asked about."""
+    found: dict[str, np.ndarray] = {}
+    for row in ranks.values():
+        for scenario, (_, ranks_S_U) in row.items():
+            asked_U = ~np.isnan(ranks_S_U).any(axis=0)
+            found[scenario] = found.get(scenario, asked_U) & asked_U
+    return found
+
+
 def _cell(
-    column: Column, tables: ScoreTables, ranks_S_U: np.ndarray, others_S_U: np.ndarray, bootstrap: Bootstrap
+    column: Column,
+    tables: ScoreTables,
+    ranks_S_U: np.ndarray,
+    others_S_U: np.ndarray,
+    shared_U: np.ndarray,
+    bootstrap: Bootstrap,
 ) -> Cell:
     metric = METRICS[column.metric]
-    group, asked = tables.groups[column.group], ~np.isnan(ranks_S_U).any(axis=0)
-    both = asked & ~np.isnan(others_S_U).any(axis=0)
+    asked_U = tables.groups[column.group] & ~np.isnan(ranks_S_U).any(axis=0)
     values_S_U, others = (metric(np.nan_to_num(ranks, nan=np.inf)) for ranks in (ranks_S_U, others_S_U))
-    resampling = Resampling.of(len(ranks_S_U), {"asked": group & asked, "both": group & both}, bootstrap)
+    resampling = Resampling.of(len(ranks_S_U), {"asked": asked_U, "shared": shared_U}, bootstrap)
     if "asked" not in resampling.users:
         return Cell(users=0)
+    everyone = {"all_users": int(asked_U.sum()), "of_all": resampling.estimate(values_S_U, "asked")}
+    if "shared" not in resampling.users:
+        return Cell(users=0, **everyone)
     return Cell(
-        users=int((group & asked).sum()),
-        estimate=resampling.estimate(values_S_U, "asked"),
-        less_reference=resampling.estimate(values_S_U - others, "both") if "both" in resampling.users else None,
+        users=int(shared_U.sum()),
+        estimate=resampling.estimate(values_S_U, "shared"),
+        less_reference=resampling.estimate(values_S_U - others, "shared"),
+        **everyone,
     )
 
 
@@ -205,7 +229,7 @@ def write_table(report: TableReport, table: Table, directory: Path) -> Path:
 
 
 def markdown(report: TableReport, table: Table) -> str:
-    """The table with intervals, costs, and the paper's figures."""
+    """The table with intervals, the paper's figures, and costs."""
     name = f"{report.dataset} to {report.target}" if report.target else report.dataset
     settings = " ".join(report.settings)
     first = table.columns[0]
@@ -213,35 +237,40 @@ def markdown(report: TableReport, table: Table) -> str:
         f"## {table.id.replace('table', 'Table ')}: {table.title} ({name})",
         "",
         f"{report.seeds} seed{'s' * (report.seeds > 1)}, recipe `{report.recipe}`{f', {settings}' * bool(settings)}."
-        f" 1 + 19 candidates, chance has Hit@1 {report.chance:.3f}; means and 95 % intervals over users and seeds.",
+        f" 1 + 19 candidates, chance has Hit@1 {report.chance:.3f}; means and 95 % intervals over seeds and the"
+        " users that all systems were asked about.",
         "",
     ]
+    any_row = next(iter(report.rows.values()))
     titles = [column.title for column in table.columns]
+    heads = [f"{title} ({any_row.cells[title].users})" for title in titles]
+    more = any(row.cells[first.title].all_users > row.cells[first.title].users for row in report.rows.values())
+    published = _published(report, titles)
     costs = ["training, min", "its memory, MiB", "ms a user"]
-    lines += markdown_head("System (users)", [*titles, f"{first.title} less {report.reference}'s", *costs])
+    beside = [f"{first.title} less {report.reference}'s", *[f"{first.title} of all asked"] * more]
+    papers = [f"paper, {dataset}: {title}" for dataset, title in published]
+    lines += markdown_head("System", [*heads, *beside, *papers, *costs])
     for title, row in report.rows.items():
-        cells = [_shown(row.cells[name].estimate) for name in titles] + [_shown(row.cells[first.title].less_reference)]
+        cell = row.cells[first.title]
+        cells = [_shown(row.cells[name].estimate) for name in titles] + [_shown(cell.less_reference)]
+        cells += [f"{_shown(cell.of_all)}, {cell.all_users}"] * more
+        figures = [row.cells[name].published.get(dataset) for dataset, name in published]
+        cells += ["-" if figure is None else f"{figure:.4f}" for figure in figures]
         cells += [f"{row.training.seconds / MINUTE:.1f}", f"{row.training.memory:.0f}", f"{row.milliseconds:.1f}"]
-        users = max(cell.users for cell in row.cells.values())
-        lines.append(markdown_row(f"{title} ({users})", cells))
-    return "\n".join([*lines, *_published(report, titles)]) + "\n"
+        lines.append(markdown_row(title, cells))
+    return "\n".join(lines) + "\n"
 
 
-def _published(report: TableReport, titles: Sequence[str]) -> list[str]:
-    """The paper's figures beside each other."""
-    datasets = list(
-        dict.fromkeys(name for row in report.rows.values() for cell in row.cells.values() for name in cell.published)
-    )
-    shown = [title for title in titles if any(row.cells[title].published for row in report.rows.values())]
-    if not shown:
-        return []
-    heads = [f"{dataset}: {title}" for dataset in datasets for title in shown]
-    lines = ["", "As published:", "", *markdown_head("System", heads)]
-    for title, row in report.rows.items():
-        figures = [row.cells[column].published.get(dataset) for dataset in datasets for column in shown]
-        if any(figure is not None for figure in figures):
-            lines.append(markdown_row(title, ["-" if figure is None else f"{figure:.4f}" for figure in figures]))
-    return lines
+def _published(report: TableReport, titles: Sequence[str]) -> list[tuple[str, str]]:
+    """Datasets and columns that the paper has figures for."""
+    cells = [(name, row.cells[name]) for row in report.rows.values() for name in titles]
+    datasets = dict.fromkeys(dataset for _, cell in cells for dataset in cell.published)
+    return [
+        (dataset, title)
+        for dataset in datasets
+        for title in titles
+        if any(dataset in cell.published for name, cell in cells if name == title)
+    ]
 
 
 def plot(report: TableReport, table: Table, path: Path) -> None:
