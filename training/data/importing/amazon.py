@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from models.errors import DataError
 from training.data.importing.columns import Columns
@@ -60,10 +60,6 @@ def sort_tables(tables: Sequence[Table]) -> tuple[list[Table], list[Table]]:
 
 def _first(table: Table, keys: Sequence[str]) -> str | None:
     return next((key for key in keys if key in table.header), None)
-
-
-def _first_value(values: Sequence[Any], places: Sequence[int]) -> Any:
-    return next((values[place] for place in places if values[place] is not None), None)
 
 
 class _Edition(Table):

@@ -15,7 +15,6 @@ from training.data.importing.table import Row, Table
 MAGIC = b"PAR1"
 BLOCK_ROWS = 100_000
 UUID_BYTES = 16
-FLOAT_TYPES = (pl.Float32, pl.Float64)
 NO_CELL = (pl.Duration, pl.Time, pl.Object, pl.Null)
 
 
