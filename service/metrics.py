@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Literal, get_args
 
 from prometheus_client import (
@@ -172,10 +173,11 @@ class Metrics:
         """Count events that could not be stored, of which the client was told."""
         self.feedback_failures.inc(events)
 
-    def turned_away(self) -> None:
-        """Count a request that was refused before anything was made of it."""
-        self.shed.labels("requests").inc()
-        self.http_requests.labels("refused", 503).inc()
+    def turned_away(self, status: int) -> None:
+        """Count what was refused before anything was made of it."""
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.shed.labels("requests").inc()
+        self.http_requests.labels("refused", status).inc()
 
     def batch(self, requests: int) -> None:
         """Observe how many requests a forward pass of the LLM answers."""

@@ -24,12 +24,12 @@ class LameDuckServer(uvicorn.Server):
     A second signal, or Ctrl-C, skips the wait.
 
     Attributes:
-        pressure: limits what comes in while the event loop is late.
+        pressure: limits what comes in while requests wait for the event loop.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._runtime: Runtime = app.state.runtime
-        self.pressure = Pressure(self._runtime.metrics.turned_away)
+        self.pressure = Pressure(settings.max_requests)
         self._watch: asyncio.Task[None] | None = None
         bounds = Bounds.model_validate({name: getattr(settings, name) for name in Bounds.model_fields})
         super().__init__(
@@ -39,7 +39,7 @@ class LameDuckServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=settings.shutdown_seconds,
-                **server_options(bounds, self.pressure),
+                **server_options(bounds, self.pressure, self._runtime.metrics.turned_away),
             )
         )
         self._lame_duck_seconds = settings.lame_duck_seconds

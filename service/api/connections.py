@@ -6,6 +6,7 @@ import asyncio
 import json
 import resource
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -88,7 +89,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("the headers are too large")  # caught as a broken request is
         self._head_bytes, self._unread = None, 0
         free = (self.cycle is None or self.cycle.response_complete) and not self.expect_100_continue
-        self._refused = free and not self.url.startswith(QUIET) and not self.pressure.admits()
+        asked = free and not self.url.startswith(QUIET)
+        self._refused = asked and not self.pressure.admits()
+        if asked and not self._refused:
+            self.loop.call_soon(self.pressure.begun, self.pressure.entered())  # just before its task
         if not self._refused:
             super().on_headers_complete()
 
@@ -135,6 +139,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """See asyncio."""
         super().resume_writing()
         self._watch_reader(False)
+
+    def on_refusal(self, status: int) -> None:
+        """Is told of each answer that is given here."""
 
     @property
     def idle(self) -> bool:
@@ -183,6 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(503, "too many requests at once: try again in a second", "Overloaded", keep)
 
     def _refuse(self, status: int, detail: str = "", title: str = "", keep: bool = False) -> None:
+        self.on_refusal(status)
         phrase = HTTPStatus(status).phrase
         title = title or phrase
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail or title, "errors": []}
@@ -198,12 +206,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def protocol(bounds: Bounds, pressure: Pressure) -> type[BoundedProtocol]:
+def protocol(bounds: Bounds, pressure: Pressure, on_refusal: Callable[[int], None]) -> type[BoundedProtocol]:
     """The protocol under this pressure, with these bounds: fewer connections where fewer files may be open."""
     allowed = raise_file_limit() - KEPT_FILES
     most = max(16, min(bounds.max_connections, allowed))
     kept = bounds.model_copy(update={"max_connections": most})
-    return type("Protocol", (BoundedProtocol,), {"bounds": kept, "pressure": pressure})
+
+    class Protocol(BoundedProtocol):
+        def on_refusal(self, status: int) -> None:
+            on_refusal(status)
+
+    Protocol.bounds, Protocol.pressure = kept, pressure
+    return Protocol
 
 
 def raise_file_limit() -> int:
@@ -218,6 +232,7 @@ def raise_file_limit() -> int:
     return soft
 
 
-def server_options(bounds: Bounds, pressure: Pressure) -> dict[str, Any]:
+def server_options(bounds: Bounds, pressure: Pressure, on_refusal: Callable[[int], None]) -> dict[str, Any]:
     """What uvicorn is told of them."""
-    return {"http": protocol(bounds, pressure), "ws": "none", "timeout_keep_alive": bounds.keep_alive_seconds}
+    http = protocol(bounds, pressure, on_refusal)
+    return {"http": http, "ws": "none", "timeout_keep_alive": bounds.keep_alive_seconds}

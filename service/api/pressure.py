@@ -9,59 +9,96 @@ from collections.abc import Callable
 
 INTERVAL_SECONDS = 0.02
 TARGET_SECONDS = 0.015
-"""How late the loop may be for long (RFC 8033, QDELAY_REF)."""
+"""How long requests may wait for each other for long (RFC 8033, QDELAY_REF)."""
 ALPHA, BETA = 0.125, 1.25
-"""What a second of lateness, and a second more of it than before, add to the share that is refused."""
+"""What a second of waiting, and a second more of it than before, add to the share that is refused."""
+LONG_SECONDS = 0.2
+"""Longer waits count as this: at its end the share does not grow any more, and would fall all the deeper after it."""
 TUNING = ((1e-3, 32), (1e-2, 8), (1e-1, 2))
 """Below these shares steps are so many times smaller."""
 DECAY = 0.98
-"""What is left of the share after an interval without lateness."""
+"""What is left of the share after an interval in which hardly anybody waited."""
+BURST_SECONDS = 0.15
+"""Who comes within this time of a calm is let in (RFC 8033, MAX_BURST)."""
+FEW = 2
+"""With no more waiting than these, one more is let in (RFC 8033: twice MEAN_PKTSIZE)."""
+SMALL_SHARE = 0.2
+"""Below this, all are let in while those before hardly waited."""
 MOST_MISSED = 50
 """More intervals bring the share to its end anyway."""
 
 
 class Pressure:
-    """Refuses a share of the requests, by how late the event loop is: PIE (RFC 8033), a queue's drop probability.
+    """Refuses a share of the requests, by how long they wait for each other: PIE (RFC 8033).
 
-    The loop's lateness is the queue's delay. A burst is let in, as the share is zero until the loop is late. The
-    RFC's bound on a step is left out, since many times as many requests as the loop can take may come at once.
+    The queue is what was read and is not begun yet, its delay the longest wait of what was begun since the last look.
+    That the loop is late is no reason by itself: while the process is stopped, throttled or does something else,
+    nothing is read, so nothing waits here. The RFC's safeguards hold: with next to nobody waiting, next to no wait
+    before, or in a burst after a calm all are let in. Its bound on a step is left out, since many times as many requests
+    as the loop can take may come at once.
+
+    Attributes:
+        waiting: requests that were read and are not begun.
+        share: of the requests beyond the safeguards that is refused.
 
     Args:
-        on_refusal: is called for each request that is refused.
+        most: that may wait, whatever comes at once (the queue's own bound).
         seed: of who is refused.
+        clock: in seconds.
     """
 
-    def __init__(self, on_refusal: Callable[[], None] = lambda: None, seed: int = 0) -> None:
-        self._on_refusal = on_refusal
+    def __init__(
+        self,
+        most: int = 512,
+        seed: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._most = most
         self._random = random.Random(seed)  # noqa: S311
-        self._lag = 0.0
+        self._clock = clock
+        self._looked = clock()
+        self._delay = self._before = 0.0
+        self._burst = BURST_SECONDS
+        self.waiting = 0
         self.share = 0.0
 
     def admits(self) -> bool:
         """Whether one more may come in. Call once for each."""
-        if self.share and self._random.random() < self.share:
-            self._on_refusal()
-            return False
-        return True
+        return self.waiting < self._most and (self._safe() or self._random.random() >= self.share)
 
-    def looked(self, lag: float) -> None:
-        """The event loop came by, `lag` seconds late: at every interval, and, if it was late before, for all missed.
+    def entered(self) -> float:
+        """One that was let in has been read, and waits. Returns when, for `begun`."""
+        self.waiting += 1
+        return self._clock()
 
-        A single stall counts once, since nothing is left of it when the loop is on time afterwards.
+    def begun(self, entered: float) -> None:
+        """Its turn has come."""
+        self.waiting -= 1
+        self._delay = max(self._delay, self._clock() - entered)
+
+    def look(self) -> None:
+        """See how long requests waited since the last look: once for each interval, and for those missed if requests
+        waited before as well, so that a single stall counts once.
         """
-        calm = max(lag, self._lag) < TARGET_SECONDS / 2
-        missed = int(lag / INTERVAL_SECONDS) if self._lag > TARGET_SECONDS else 0
-        for _ in range(1 + min(MOST_MISSED, missed)):
-            step = ALPHA * (lag - TARGET_SECONDS) + BETA * (lag - self._lag)
+        now, before, delay = self._clock(), self._before, min(self._delay, LONG_SECONDS)
+        passed, self._looked, self._delay = now - self._looked, now, 0.0
+        calm = max(delay, before) < TARGET_SECONDS / 2
+        missed = int(passed / INTERVAL_SECONDS) - 1 if before > TARGET_SECONDS else 0
+        for _ in range(1 + max(0, min(MOST_MISSED, missed))):
+            step = ALPHA * (delay - TARGET_SECONDS) + BETA * (delay - self._before)
             step /= next((times for below, times in TUNING if self.share < below), 1)
             self.share = min(1.0, max(0.0, self.share + step))
-            self._lag = lag
+            self._before = delay
         if calm:
             self.share *= DECAY
+        self._burst = BURST_SECONDS if calm and not self.share else self._burst - passed
 
     async def watch(self) -> None:
-        """Look at the event loop until cancelled."""
+        """Look until cancelled."""
         while True:
-            due = time.perf_counter() + INTERVAL_SECONDS
             await asyncio.sleep(INTERVAL_SECONDS)
-            self.looked(max(0.0, time.perf_counter() - due))
+            self.look()
+
+    def _safe(self) -> bool:
+        hardly_waited = self._before < TARGET_SECONDS / 2 and self.share < SMALL_SHARE
+        return self.waiting < FEW or self._burst > 0 or hardly_waited

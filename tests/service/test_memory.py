@@ -120,7 +120,7 @@ def test_what_storms_leave_behind_does_not_grow(world: World, tmp_path: Path, mo
     engine = fake_engine(world)
     settings = world.settings_for(tmp_path, max_requests=1, user_cache_size=KEPT_USERS)
     with on_a_socket(settings, engine) as (port, server):
-        monkeypatch.setattr(server.pressure, "looked", lambda _: None)  # the machine's own load refuses nobody
+        monkeypatch.setattr(server.pressure, "look", lambda: None)  # the machine's own load refuses nobody
         monkeypatch.setattr(server.pressure, "share", 0.0)
         weather = Weather(world, port, server, engine)
         things = [weather.storm(monkeypatch) for _ in range(STORMS)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import httpx
 import numpy as np
@@ -15,56 +16,162 @@ from service.api.schemas.problem import Problem
 from tests.service.api.hosting import on_a_socket
 from tests.service.world import World, fake_engine
 
+PERIOD = 0.1
+"""Of a container's quota of processor time, in seconds."""
+
 
 class Loop:
-    """An event loop in a time of its own: a round takes up what came during the round before.
+    """An event loop in a time of its own: a round begins what the round before read, then reads what has come.
 
     Args:
         capacity: requests a second that it can answer.
         refusals: requests a second that it can refuse.
+        stopped: of each tenth of a second, how much the process does not run at all.
     """
 
-    def __init__(self, capacity: float, refusals: float = 4000) -> None:
-        self._answer, self._refuse = 1 / capacity, 1 / refusals
-        self._round = INTERVAL_SECONDS
-        self.pressure = Pressure()
+    def __init__(self, capacity: float, refusals: float = 4000, stopped: float = 0.0) -> None:
+        self._answer, self._refuse, self._stopped = 1 / capacity, 1 / refusals, stopped
+        self._soon: deque[Callable[[], None]] = deque()
+        self.now, self.refused = 1000.0, 0
+        self.pressure = Pressure(clock=lambda: self.now)
+        self._due = self.now + INTERVAL_SECONDS
 
     def run(self, offered: float, seconds: float) -> tuple[float, np.ndarray]:
-        """Admitted requests a second, and for each request of all how long the round took in which it came."""
-        rng, admitted, waits, passed = np.random.default_rng(0), 0, [np.zeros(0)], 0.0
-        while passed < seconds:
-            came = rng.poisson(offered * self._round)
-            let_in = sum(self.pressure.admits() for _ in range(came))
-            waits.append(np.full(came, self._round))
-            work = let_in * self._answer + (came - let_in) * self._refuse
-            admitted += let_in
-            self._round = max(INTERVAL_SECONDS, work)
-            self.pressure.looked(self._round - INTERVAL_SECONDS)
-            passed += self._round
-        return admitted / passed, np.concatenate(waits)
+        """Admitted requests a second, and how long each of all waited until it was begun or refused."""
+        self._admitted, self._waits = 0, list[float]()
+        started, times = self.now, np.random.default_rng(0)
+        came = deque(self.now + np.cumsum(times.exponential(1 / offered, int(2 * offered * seconds) + 50)))
+        while self.now < started + seconds:
+            if not self._soon:
+                self._sleep(min(came[0], self._due))
+            ready = list[float]()
+            while came[0] <= self.now:
+                ready.append(came.popleft())
+            self._begin()
+            for at in ready:
+                self._read(at)
+            if self.now >= self._due:
+                self._soon.append(self._look)
+                self._due = float("inf")
+        return self._admitted / (self.now - started), np.array(self._waits)
+
+    def _begin(self) -> None:
+        for _ in range(len(self._soon)):
+            self._soon.popleft()()
+
+    def _read(self, came: float) -> None:
+        if not self.pressure.admits():
+            self.refused += 1
+            self._work(self._refuse)
+            self._waits.append(self.now - came)
+            return
+        entered = self.pressure.entered()
+
+        def begin() -> None:
+            self.pressure.begun(entered)
+            self._waits.append(self.now - came)
+            self._admitted += 1
+            self._work(self._answer)
+
+        self._soon.append(begin)
+
+    def _look(self) -> None:
+        self.pressure.look()
+        self._due = self.now + INTERVAL_SECONDS
+
+    def _work(self, seconds: float) -> None:
+        """Pass so much time in which the process runs."""
+        self._stand_still()
+        while self._stopped and (left := PERIOD - self.now % PERIOD + 1e-9) < seconds:  # past the end, however rounded
+            seconds -= left
+            self.now += left
+            self._stand_still()
+        self.now += seconds
+
+    def _sleep(self, until: float) -> None:
+        self.now = max(self.now, until)
+        self._stand_still()
+
+    def _stand_still(self) -> None:
+        self.now += max(0.0, self._stopped - self.now % PERIOD)
 
 
-def test_nobody_is_refused_while_the_loop_is_on_time() -> None:
+@pytest.mark.parametrize("offered", [1, 100, 150])
+def test_nobody_is_refused_while_requests_hardly_wait(offered: float) -> None:
     loop = Loop(capacity=200)
-    assert loop.run(offered=100, seconds=10)[0] == pytest.approx(100, rel=0.1)
+    assert len(loop.run(offered, seconds=60)[1])
+    assert not loop.refused
+
+
+@pytest.mark.parametrize("stopped", [0.06, 0.08])
+@pytest.mark.parametrize("offered", [0.1, 2, 20, 40])
+def test_a_throttled_process_refuses_nobody_whom_it_has_time_for(offered: float, stopped: float) -> None:
+    """A container with a fifth of a core stands still for 80 of 100 milliseconds, and could answer eighty a second."""
+    loop = Loop(capacity=400, stopped=stopped)
+    assert len(loop.run(offered, seconds=60)[1])
+    assert not loop.refused
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_a_throttled_process_refuses_what_is_beyond_its_capacity(times: float) -> None:
+    """And answers what a fifth of a core can, with what refusing leaves."""
+    loop, offered = Loop(capacity=400, stopped=0.08), 80 * times
+    loop.run(offered, seconds=20)
+    refused = loop.refused
+    admitted, waits = loop.run(offered, seconds=20)
+    possible = (0.2 - offered / 4000) / (1 / 400 - 1 / 4000)
+    assert 0.8 * possible <= admitted <= 1.05 * possible
+    assert loop.refused - refused >= 0.9 * (offered - possible) * 20
+    assert np.percentile(waits, 50) <= 0.2
+
+
+def test_a_loop_that_is_late_by_itself_refuses_nobody() -> None:
+    """Nobody asked anything for an hour of lateness."""
+    loop = Loop(capacity=200)
+    for _ in range(36_000):
+        loop.now += 0.1
+        loop.pressure.look()
+    assert loop.pressure.share == 0
+    assert all(loop.pressure.admits() for _ in range(100))
+
+
+def test_one_client_after_another_is_never_refused() -> None:
+    """However long each takes: nobody waits for anybody."""
+    loop = Loop(capacity=0.5)
+    for _ in range(1000):
+        assert loop.pressure.admits()
+        loop.pressure.begun(loop.pressure.entered())
+        loop.now += 2.0
+        loop.pressure.look()
     assert loop.pressure.share == 0
 
 
 def test_a_burst_is_let_in() -> None:
     """Two seconds' worth at once; those who come after it, too, once it is done."""
     loop = Loop(capacity=200)
-    assert all(loop.pressure.admits() for _ in range(400))
-    loop.pressure.looked(2.0)
-    loop.pressure.looked(0.0)
-    assert all(loop.pressure.admits() for _ in range(100))
+    for _ in range(2):
+        assert all(loop.pressure.admits() for _ in range(400))
+        entered = [loop.pressure.entered() for _ in range(400)]
+        for each in entered:
+            loop.pressure.begun(each)
+            loop.now += 1 / 200
+        for _ in range(2):
+            loop.pressure.look()
 
 
 @pytest.mark.parametrize("stall", [0.05, 0.3, 0.4, 0.6, 1.0, 5.0])
 def test_a_single_stall_costs_nobody_an_answer(stall: float) -> None:
-    pressure = Pressure()
-    for lag in (0.0, stall, 0.0):
-        pressure.looked(lag)
-    assert pressure.share < 0.01
+    """Many were read just before it."""
+    loop = Loop(capacity=200)
+    entered = [loop.pressure.entered() for _ in range(50)]
+    loop.now += stall
+    for each in entered:
+        loop.pressure.begun(each)
+    for _ in range(2):
+        loop.pressure.look()
+        loop.now += INTERVAL_SECONDS
+    assert loop.pressure.share < 0.01
+    assert loop.pressure.waiting == 0
 
 
 @pytest.mark.parametrize("times", [1.2, 2, 5, 10])
@@ -91,13 +198,20 @@ def test_what_was_refused_under_pressure_is_let_in_soon_after() -> None:
     assert loop.pressure.share < 0.001
 
 
-def test_every_refusal_is_told() -> None:
-    refused: list[None] = []
-    pressure = Pressure(lambda: refused.append(None))
-    for _ in range(10):
-        pressure.looked(1.0)
-    assert refused == [None] * sum(not pressure.admits() for _ in range(50))
-    assert refused
+def test_a_storm_is_refused_early() -> None:
+    """From the first request on, five times what the loop can answer: nobody waits for seconds."""
+    loop = Loop(capacity=200)
+    assert loop.run(offered=1000, seconds=4)[1].max() < 2
+    assert np.percentile(loop.run(offered=1000, seconds=4)[1], 99) < 0.15
+
+
+def test_no_more_wait_than_may() -> None:
+    """Whatever comes at once, after a calm as well."""
+    pressure = Pressure(most=3)
+    for _ in range(3):
+        assert pressure.admits()
+        pressure.entered()
+    assert not pressure.admits()
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +292,20 @@ def test_refusals_are_counted(served: tuple[int, Pressure], monkeypatch: pytest.
 
     shed, refused = 'allmrec_shed_total{reason="requests"}', 'allmrec_http_requests_total{code="503",route="refused"}'
     before = counted(shed), counted(refused)
-    monkeypatch.setattr(pressure, "looked", lambda _: None)
-    monkeypatch.setattr(pressure, "share", 1.0)
+    monkeypatch.setattr(pressure, "admits", lambda: False)
     assert httpx.get(f"http://127.0.0.1:{port}/users/u0").status_code == 503
     assert (counted(shed), counted(refused)) == (before[0] + 1, before[1] + 1)
+
+
+def test_who_was_let_in_waits_no_more(served: tuple[int, Pressure]) -> None:
+    """Answers, errors, probes, requests in a row and those that hang up: none is counted for ever."""
+    port, pressure = served
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        for path in ("/users/u0", "/none", "/health/live", "/metrics"):
+            client.get(path)
+        client.post("/recommend", json=BODY)
+    request = b"GET /users/u0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as impatient:
+        impatient.sendall(3 * request)
+    httpx.get(f"http://127.0.0.1:{port}/users/u0")
+    assert pressure.waiting == 0
