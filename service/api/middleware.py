@@ -28,6 +28,8 @@ QUIET = (*HEALTH, "/metrics")
 ENCODINGS = ("identity", "gzip", "x-gzip", "")
 GZIP = 16 + zlib.MAX_WBITS
 MOST_DIGITS = 18
+MOST_MEMBERS = 64
+"""Of a gzip body: each costs time, and may be empty."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 
 
@@ -115,30 +117,57 @@ class ReadBody:
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ENCODINGS:
             raise EncodingError(encoding)
-        unpacked = zlib.decompressobj(wbits=GZIP) if encoding in ("gzip", "x-gzip") else None
-        body = bytearray()
+        packed = Gzip() if encoding in ("gzip", "x-gzip") else None
+        body, taken = bytearray(), 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError("the client closed the connection")
             part = message.get("body", b"")
-            if unpacked is not None:
-                part = _unpack(unpacked, part, self._max_bytes + 1 - len(body))
-            body += part
-            if len(body) > self._max_bytes:
+            taken += len(part)
+            if taken <= self._max_bytes:
+                body += part if packed is None else packed.unpack(part, self._max_bytes + 1 - len(body))
+            if max(taken, len(body)) > self._max_bytes:
                 raise BodyTooLargeError(self._max_bytes)
             if not message.get("more_body", False):
                 break
-        if unpacked is not None and body and not unpacked.eof:
+        if packed is not None and not packed.whole:
             raise EncodingError("gzip", "it ends too soon")
         return bytes(body)
 
 
-def _unpack(unpacked: Any, part: bytes, most: int) -> bytes:
-    try:
-        return bytes(unpacked.decompress(part, max(1, most)))
-    except zlib.error as error:
-        raise EncodingError("gzip", str(error)) from error
+class Gzip:
+    """A gzip stream: members one after the other (RFC 1952), and nothing else behind them."""
+
+    def __init__(self) -> None:
+        self._member: Any = None
+        self._members = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it may end here. Nothing at all is whole."""
+        return self._member is None
+
+    def unpack(self, part: bytes, most: int) -> bytes:
+        """What `part` adds, as far as `most` bytes of it.
+
+        Raises:
+            EncodingError: it is no gzip, or has too many members.
+        """
+        added = bytearray()
+        while part and len(added) < most:
+            if self._member is None:
+                self._member, self._members = zlib.decompressobj(wbits=GZIP), self._members + 1
+            if self._members > MOST_MEMBERS:
+                raise EncodingError("gzip", f"it has more than {MOST_MEMBERS} members")
+            try:
+                added += self._member.decompress(part, most - len(added))
+            except zlib.error as error:
+                raise EncodingError("gzip", str(error)) from error
+            part = self._member.unused_data
+            if self._member.eof:
+                self._member = None
+        return bytes(added)
 
 
 def _given(body: bytes, receive: Receive) -> Receive:

@@ -34,8 +34,8 @@ class Pressure:
     The queue is what was read and is not begun yet, its delay the longest wait of what was begun since the last look.
     That the loop is late is no reason by itself: while the process is stopped, throttled or does something else,
     nothing is read, so nothing waits here. The RFC's safeguards hold: with next to nobody waiting, next to no wait
-    before, or in a burst after a calm all are let in. Its bound on a step is left out, since many times as many requests
-    as the loop can take may come at once.
+    before, or in a burst after a calm all are let in. Its bound on a step is left out, since many times as many
+    requests as the loop can take may come at once.
 
     Attributes:
         waiting: requests that were read and are not begun.

@@ -244,16 +244,44 @@ def test_gzip_bodies_are_read(port: int) -> None:
     assert (answer.status_code, answer.json()["ranker"]) == (200, "llm")
 
 
+@pytest.mark.parametrize("sizes", [(1, 1000), (9, 9), (60, 3)], ids=["bytes", "parts", "members"])
+def test_gzip_members_are_read_one_after_the_other(port: int, sizes: tuple[int, int]) -> None:
+    """RFC 1952, section 2.2, however it is cut into chunks."""
+    packed = b"".join(gzip.compress(BODY[start : start + sizes[1]]) for start in range(0, len(BODY), sizes[1]))
+    chunks = (packed[start : start + sizes[0]] for start in range(0, len(packed), sizes[0]))
+    answer = recommend(port, content=chunks, headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["ranker"]) == (200, "llm")
+
+
+def test_what_is_packed_is_bounded_as_well(port: int) -> None:
+    """Bytes that unpack to nothing, for ever, come no further than what may be sent unpacked."""
+    endless = b"\x1f\x8b\x08\x00" + bytes(6) + b"\x00\x00\x00\xff\xff" * 300_000  # empty stored blocks
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        for start in range(0, len(endless), 50_000):
+            sent += 50_000
+            yield endless[start : start + 50_000]
+
+    answer = recommend(port, content=chunks(), headers={"content-encoding": "gzip"})
+    assert answer.status_code == 413
+
+
 @pytest.mark.parametrize(
     ("encoding", "content", "status"),
     [
         ("gzip", gzip.compress(b" " * 50_000_000), 413),
+        ("gzip", gzip.compress(BODY) + bytes(20_000), 415),
         ("gzip", b"not gzip", 415),
         ("gzip", gzip.compress(BODY)[:-9], 415),
+        ("gzip", gzip.compress(BODY) + b"more", 415),
+        ("gzip", gzip.compress(BODY) + gzip.compress(b" ")[:-3], 415),
+        ("gzip", gzip.compress(b"") * 65, 415),
         ("br", b"x", 415),
         ("deflate", zlib.compress(BODY), 415),
     ],
-    ids=["too large", "not gzip", "cut short", "brotli", "deflate"],
+    ids=["too large", "zeros behind", "not gzip", "cut short", "more", "second cut short", "many", "brotli", "deflate"],
 )
 def test_what_cannot_be_unpacked_is_told(port: int, encoding: str, content: bytes, status: int) -> None:
     """Fifty megabytes packed into fifty kilobytes are unpacked as far as the limit goes."""
