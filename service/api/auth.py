@@ -26,7 +26,8 @@ class Authenticate:
     """Lets only holders of `key` pass; health is open to all.
 
     A wrong key costs the same whatever it is like. Who sends too many, by address or always the same key from many,
-    gets 429 for the rest of the minute. The right key always passes: behind a balancer all have one address.
+    gets 429 for the rest of the minute. The right key always passes: behind a balancer all have one address. No key is
+    no wrong key: a browser begins without one, and asks for it once it is told 401.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class Authenticate:
         if scope["type"] != "http" or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
-        given = sha256(given_key(Headers(scope=scope))).digest()
+        key = given_key(Headers(scope=scope))
+        given = sha256(key).digest()
         if compare_digest(given, self._digest):
             await self._app(scope, receive, send)
             return
         error: Exception = UnauthorizedError("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")
-        if self._too_many((scope.get("client") or ("", 0))[0], given):
+        if key and self._too_many((scope.get("client") or ("", 0))[0], given):
             error = TooManyFailuresError("too many wrong keys: try again in a minute")
         await closing(problem_of(scope, error), scope, receive, send)
 
@@ -59,7 +61,7 @@ class Authenticate:
 
 
 def given_key(headers: Headers) -> bytes:
-    """The key as it was sent: `X-API-Key`, a bearer token, or the password that a browser asks for."""
+    """The key as it was sent: `X-API-Key`, a bearer token, or the password that a browser asks for. Empty if none was."""
     if "x-api-key" in headers:
         return headers["x-api-key"].encode("latin-1")  # starlette decodes headers so: these are the bytes that came
     scheme, _, value = headers.get("authorization", "").partition(" ")

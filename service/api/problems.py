@@ -90,7 +90,7 @@ def problem(
     extra = dict(headers or {})
     if status in RETRY_SECONDS:
         extra.setdefault("Retry-After", str(RETRY_SECONDS[status]))
-    if status == HTTPStatus.UNAUTHORIZED:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS):
         extra.setdefault("WWW-Authenticate", 'Bearer, Basic realm="allmrec"')
     if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         extra.setdefault("Accept-Encoding", "gzip")

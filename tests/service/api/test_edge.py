@@ -323,10 +323,21 @@ class TestKeys:
         async with serving(world.settings_for(tmp_path, api_key=KEY, max_wrong_keys=5), engine) as (client, _):
             codes = [(await client.get("/about", headers={"X-API-Key": f"wrong{n}"})).status_code for n in range(8)]
             assert codes == [401] * 5 + [429] * 3
-            limited = await client.get("/about")
+            limited = await client.get("/about", headers={"X-API-Key": "wrong"})
             assert (limited.status_code, limited.headers["retry-after"]) == (429, "60")
+            assert "Basic" in limited.headers["www-authenticate"]
             assert (await client.get("/about", headers={"X-API-Key": KEY})).status_code == 200
             assert (await client.get("/about", auth=("any", KEY))).status_code == 200
+
+    async def test_no_key_is_no_wrong_key(self, world: World, engine: FakeEngine, tmp_path: Path):
+        """A browser that begins without one is asked for it, whoever did so before, and whoever guessed."""
+        none = ({}, {"X-API-Key": ""}, {"Authorization": ""}, {"Authorization": "Negotiate abc"})
+        async with serving(world.settings_for(tmp_path, api_key=KEY, max_wrong_keys=5), engine) as (client, _):
+            for n in range(8):
+                for headers in none:
+                    answer = await client.get("/", headers=headers)
+                    assert (answer.status_code, "Basic" in answer.headers["www-authenticate"]) == (401, True)
+                await client.get("/", headers={"X-API-Key": f"wrong{n}"})
 
     async def test_metrics_can_be_left_open(self, world: World, engine: FakeEngine, tmp_path: Path):
         settings = world.settings_for(tmp_path, api_key=KEY, metrics_without_key=True)
