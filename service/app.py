@@ -47,6 +47,10 @@ from service.users.representations import Representations
 logger = structlog.get_logger(__name__)
 
 PREPARATION_THREADS = 2
+DESCRIPTION = (
+    "Recommendations by an LLM that reads collaborative knowledge (A-LLMRec). Every error is a problem (RFC 9457)."
+    " A path that is not described answers 404, another method of one that is 405, with those there are in `Allow`."
+)
 
 EngineFactory = Callable[[Settings, str], LLMEngine]
 
@@ -117,19 +121,24 @@ def create_app(
     app = FastAPI(
         title="allmrec",
         version=version("allmrec"),
-        description="Recommendations by an LLM that reads collaborative knowledge (A-LLMRec).",
+        description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         middleware=_middleware(settings, runtime.metrics),
     )
     app.state.runtime = runtime
+    _add_routes(app, with_key=settings.api_key is not None)
+    return app
+
+
+def _add_routes(app: FastAPI, with_key: bool) -> None:
     problems.install(app)
     router.install(app)
-    app.include_router(operations.router)
+    app.include_router(operations.router, responses=problems.responses(*problems.ANYWHERE))
     app.include_router(docs.router)
-    openapi.install(app, with_key=settings.api_key is not None)
-    return app
+    openapi.install(app, with_key)
 
 
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
+import httptools
 from pydantic import BaseModel
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.pressure import Pressure
+from service.api.request_ids import request_id_of
 
 KEPT_FILES = 128
 """Descriptors that are not for clients: the store, files, the LLM's processes."""
@@ -56,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._too_large = self._refused = False
         self._head_bytes: int | None = 0
         self._unread = 0
+        self.url = b""
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._watch()
@@ -124,6 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.on_response_complete()
         else:
             super().on_message_complete()
+        self.url, self.headers = b"", []  # what comes next is not about this one
 
     def on_response_complete(self) -> None:
         """See uvicorn."""
@@ -159,7 +164,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _too_slow(self) -> None:
-        if not self.transport.is_closing():
+        """Tell who sent half of a request, where the application does not, and hang up."""
+        if self.transport.is_closing():
+            return
+        if self._refused:
+            self._refuse_under_pressure(keep=False)
+        elif self._reading and self._head_bytes is not None:
+            self._refuse(408, f"a request must be there within {self.bounds.read_timeout_seconds:g} seconds")
+        else:
             self.transport.close()
 
     def _watch_reader(self, watch: bool) -> None:
@@ -190,20 +202,39 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(503, "too many requests at once: try again in a second", "Overloaded", keep)
 
     def _refuse(self, status: int, detail: str = "", title: str = "", keep: bool = False) -> None:
+        """Answer by a problem, unless another answer is under way on this connection: then it ends as it is."""
+        if self._answering():
+            self.transport.close()
+            return
         self.on_refusal(status)
         phrase = HTTPStatus(status).phrase
         title = title or phrase
+        given = next((value for name, value in self.headers or () if name == b"x-request-id"), b"")
+        request_id = request_id_of(given.decode("latin-1"))
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail or title, "errors": []}
-        content = json.dumps({**problem, "instance": "", "request_id": ""})
+        content = json.dumps({**problem, "instance": self._path(), "request_id": request_id})
         later = f"retry-after: {RETRY_SECONDS}\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
         head = (
             f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/problem+json\r\n{later}"
+            f"x-request-id: {request_id}\r\n"
             f"connection: {'keep-alive' if keep else 'close'}\r\ncontent-length: {len(content)}\r\n\r\n"
         )
         bare = keep and self.parser.get_method() == b"HEAD"
         self.transport.write((head if bare else head + content).encode())
         if not keep:
             self.transport.close()
+
+    def _answering(self) -> bool:
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return bool(self.cycle.response_started or self.pipeline or not self.cycle.more_body)
+
+    def _path(self) -> str:
+        """Of the request, as far as it is there and can be read."""
+        try:
+            return unquote(httptools.parse_url(self.url).path.decode("ascii")) if self.url else ""
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError):
+            return ""
 
 
 def protocol(bounds: Bounds, pressure: Pressure, on_refusal: Callable[[int], None]) -> type[BoundedProtocol]:

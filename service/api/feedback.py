@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service.api.dependencies import ServingOf
-from service.api.problems import responses
 from service.api.schemas.feedback import FeedbackRequest, FeedbackResponse
 from service.stores.port import StoreError
 from service.users.histories import Feedback
@@ -13,7 +12,7 @@ from service.users.histories import Feedback
 router = APIRouter()
 
 
-@router.post("/feedback", status_code=202, responses=responses(413), tags=["users"])
+@router.post("/feedback", status_code=202, tags=["users"])
 async def post_feedback(body: FeedbackRequest, serving: ServingOf) -> FeedbackResponse:
     """Tell what users did. Their next answers reflect it. Sending an event twice changes nothing."""
     metrics, deployment = serving.runtime.metrics, serving.deployment

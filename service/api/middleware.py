@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import uuid
 import zlib
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import BodyTooLargeError, BodyTooSlowError, ClientGoneError, EncodingError
 from service.api.problems import problem, problem_of
+from service.api.request_ids import request_id_of
+from service.api.routes import methods_of, route_of
 from service.metrics import Metrics
 
 logger = structlog.get_logger("service.access")
@@ -30,7 +28,6 @@ GZIP = 16 + zlib.MAX_WBITS
 MOST_DIGITS = 18
 MOST_MEMBERS = 64
 """Of a gzip body: each costs time, and may be empty."""
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 
 
 class Observe:
@@ -47,8 +44,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         scope.setdefault("state", {}).update(request_id=request_id, started=started)
         code: int | None = None
 
@@ -239,29 +235,3 @@ async def closing(answer: Response, scope: Scope, receive: Receive, send: Send) 
     """Send `answer` and have the connection closed: what the client still sends is not wanted."""
     answer.headers["Connection"] = "close"
     await answer(scope, receive, send)
-
-
-def methods_of(scope: Scope) -> list[str]:
-    """What a path can be asked by."""
-    matching = [route for route in leaves(scope["app"].routes) if route.matches(scope)[0] is not Match.NONE]
-    methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
-    return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())) if methods else []
-
-
-def leaves(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
-    """All routes, those of included routers as well. Ours have no prefixes."""
-    for route in routes:
-        included = getattr(route, "original_router", None)
-        if included is None:
-            yield route
-        else:
-            yield from leaves(included.routes)
-
-
-def route_of(scope: Scope) -> str:
-    """The route's path template, so that metrics stay few whatever clients ask for."""
-    route = scope.get("route")
-    if route is None and "app" in scope:
-        found = (each for each in leaves(scope["app"].routes) if each.matches(scope)[0] is not Match.NONE)
-        route = next(found, None)
-    return getattr(route, "path_format", "unmatched")

@@ -32,6 +32,7 @@ from service.api.errors import (
     TooManyFailuresError,
     UnauthorizedError,
 )
+from service.api.routes import methods_of
 from service.api.schemas.problem import FieldProblem, Problem
 from service.runtime import NotReadyError
 from service.stores.local import LocalServerError
@@ -63,6 +64,10 @@ PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     LocalServerError: (503, "Local server failed"),
 }
 """HTTP status and RFC 9457 title of an error class, and of those of its subclasses that are not listed."""
+
+
+ANYWHERE = (400, 408, 413, 415, 431)
+"""What any request may be answered by, whatever it asks for: it is no HTTP, slow, large or packed in another way."""
 
 
 def status_and_title(error: type[Exception]) -> tuple[int, str]:
@@ -126,9 +131,11 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.BAD_REQUEST:
             return problem(request.scope, 422, "Invalid request", "body: it cannot be read as JSON")
-        title = HTTPStatus(error.status_code).phrase
+        title, headers = HTTPStatus(error.status_code).phrase, error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {**(headers or {}), "Allow": ", ".join(methods_of(request.scope))}
         detail = error.detail if error.detail != title else f"{request.method} {request.url.path}: {title}"
-        return problem(request.scope, error.status_code, title, detail, headers=error.headers)
+        return problem(request.scope, error.status_code, title, detail, headers=headers)
 
 
 def _field_problem(entry: Mapping[str, Any]) -> FieldProblem:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from models.catalogue import Catalogue
 from models.errors import ClientError
 from service.api.dependencies import ServingOf
-from service.api.problems import responses
 from service.api.schemas.recommend import HistoryEntry, RecommendedItem, RecommendRequest, RecommendResponse
 from service.api.streaming import arrival, unless_gone
 from service.deadline import Deadline
@@ -28,7 +27,7 @@ _FIELDS: dict[str, Callable[[Catalogue, int], str | int | list[str]]] = {
 }
 
 
-@router.post("/recommend", responses=responses(413), tags=["recommend"])
+@router.post("/recommend", tags=["recommend"])
 async def post_recommend(body: RecommendRequest, request: Request, serving: ServingOf) -> RecommendResponse:
     """Recommend items to a user, known or not, or rank given candidates."""
     if body.user_id is None and body.history is None:

@@ -74,6 +74,23 @@ def test_every_answer_that_is_described_can_be_checked(document: dict[str, Any])
                 assert all(content["schema"] for content in answer.get("content", {}).values())
 
 
+def test_what_any_request_may_be_answered_by_is_described(document: dict[str, Any]) -> None:
+    """Slow, large, packed or broken ones are refused before it is looked at what they ask for."""
+    for path, operations in document["paths"].items():
+        keyed = () if path.startswith("/health/") else (401, 429, 503)
+        for operation in operations.values():
+            assert {str(status) for status in (400, 408, 413, 415, 431, *keyed)} <= set(operation["responses"])
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_what_is_packed_otherwise_is_refused_as_described(
+    address: str, document: dict[str, Any], method: str, path: str
+) -> None:
+    answer = httpx.request(method, f"{address}{path}", headers={"content-encoding": "br"}, content=b"x")
+    assert str(answer.status_code) in document["paths"][path][method.lower()]["responses"]
+    assert answer.status_code == 415
+
+
 def test_examples_are_accepted(address: str, document: dict[str, Any]) -> None:
     for path, model in {"/recommend": "RecommendRequest", "/feedback": "FeedbackRequest"}.items():
         examples = document["components"]["schemas"][model]["examples"]

@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from service.api.schemas.problem import Problem
 from tests.service.api.hosting import on_a_socket
 from tests.service.world import FakeEngine, World, serving
 
@@ -152,6 +153,9 @@ def test_a_silent_connection_is_closed(port: int) -> None:
 
 def test_headers_that_trickle_are_given_up(port: int) -> None:
     with connect(port) as client, contextlib.suppress(ConnectionError):
+        client.sendall(b"GET /health/live HTTP/1.1\r\nX-Request-ID: r1\r\nX: y")
+        told(until_closed(client), 408, request_id="r1", path="/health/live")
+    with connect(port) as client, contextlib.suppress(ConnectionError):
         started = time.monotonic()
         for byte in b"GET /health/live HTTP/1.1\r\nX: " + b"y" * 1000:
             client.sendall(bytes([byte]))
@@ -189,12 +193,54 @@ def test_many_small_headers_are_large_headers(port: int) -> None:
         assert until_closed(client).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_broken_request_is_a_problem(port: int) -> None:
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        (b"NONSENSE\r\n\r\n", ""),
+        (b"GET /items/a%20b?c HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n", "/items/a b"),
+        (b"POST /feedback HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", "/feedback"),
+    ],
+    ids=["line", "header", "chunk"],
+)
+def test_a_broken_request_is_a_problem(port: int, sent: bytes, path: str) -> None:
     with connect(port) as client:
-        client.sendall(b"NONSENSE\r\n\r\n")
+        client.sendall(sent)
+        told(until_closed(client), 400, path=path)
+
+
+def test_what_is_broken_behind_a_request_leaves_no_second_answer_to_it(port: int) -> None:
+    """Whichever comes first: nobody takes a problem for the answer to what was sent before it."""
+    with connect(port) as client:
+        client.sendall(b"GET /users/u0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\n\r\nNONSENSE\r\n\r\n")
         answer = until_closed(client)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"application/problem+json" in answer
+    assert not answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"x-request-id: mine") <= 1
+
+
+def told(answer: bytes, status: int, path: str, request_id: str = "") -> None:
+    """Fails unless this is a whole problem, with the id in its header, too."""
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ") for line in head.decode().split("\r\n")[1:])
+    found = Problem.model_validate_json(body)
+    assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
+    assert (found.status, found.instance) == (status, path)
+    assert headers["x-request-id"] == found.request_id == (request_id or found.request_id)
+    assert found.request_id
+
+
+def test_what_is_refused_at_the_connection_is_counted(port: int) -> None:
+    def counted(status: int) -> float:
+        lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+        name = f'allmrec_http_requests_total{{code="{status}",route="refused"}}'
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    before = {status: counted(status) for status in (400, 431)}
+    for sent in (b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 9000 + b"\r\n\r\n"):
+        with connect(port) as client:
+            client.sendall(sent)
+            until_closed(client)
+    assert {status: counted(status) for status in before} == {status: count + 1 for status, count in before.items()}
 
 
 def test_a_connection_is_kept_as_long_as_is_said(port: int) -> None:
@@ -226,6 +272,16 @@ def test_options_names_the_methods(port: int) -> None:
     for path, methods in {"/recommend": "OPTIONS, POST", "/items/i1": "GET, HEAD, OPTIONS"}.items():
         answer = httpx.request("OPTIONS", f"http://127.0.0.1:{port}{path}")
         assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+        other = httpx.request("DELETE", f"http://127.0.0.1:{port}{path}")
+        assert (other.status_code, other.headers["allow"]) == (405, methods)
+
+
+def test_nobody_is_sent_elsewhere(port: int) -> None:
+    """Least of all to where the client says that it is."""
+    for path in ("/recommend/", "/about/", "/health/live/", "/docs/"):
+        for method in ("GET", "POST"):
+            answer = httpx.request(method, f"http://127.0.0.1:{port}{path}", headers={"Host": "evil.example"})
+            assert (answer.status_code, "location" in answer.headers) == (404, False)
 
 
 def test_pages_of_origins_that_are_allowed_may_ask(port: int) -> None:

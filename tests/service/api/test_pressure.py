@@ -236,7 +236,10 @@ def test_who_is_refused_keeps_the_connection(served: tuple[int, Pressure], monke
                 assert answer.status_code == 503
                 assert answer.headers["retry-after"] == "1"
                 assert answer.headers["content-type"] == "application/problem+json"
-                assert Problem.model_validate(answer.json()).title == "Overloaded"
+                problem = Problem.model_validate(answer.json())
+                assert (problem.title, problem.instance) == ("Overloaded", answer.url.path)
+                assert problem.request_id == answer.headers["x-request-id"] != ""
+            assert client.get("/users/u0", headers={"X-Request-ID": "mine"}).json()["request_id"] == "mine"
             assert client.head("/users/u0").status_code == 503
             assert client.post("/feedback", content=iter([b"{", b"}"])).status_code == 503
         assert client.get("/health/ready").status_code == 200
