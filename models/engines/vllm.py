@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -69,8 +70,9 @@ class VLLMEngineConfig(Config):
         restart_seconds: pause before a dead engine is started again; doubles while it keeps dying.
         max_restart_seconds: the longest pause. An engine that lives longer than that starts over at the shortest.
         hang_seconds: an engine that said nothing for so long though it was asked is asked something small; it is killed
-            and started again if it does not answer that either in as much time. A restart, or an end, is given this
-            much longer than the first start took.
+            and started again if it does not answer that either in as much time. A restart is given this much longer
+            than the first start took.
+        end_seconds: how long an engine may take to end until it is killed.
     """
 
     llm: str = EMBEDDED
@@ -89,6 +91,7 @@ class VLLMEngineConfig(Config):
     restart_seconds: float = Field(1.0, gt=0)
     max_restart_seconds: float = Field(60.0, gt=0)
     hang_seconds: float = Field(60.0, gt=0)
+    end_seconds: float = Field(8.0, gt=0)
 
 
 class VLLMEngine:
@@ -134,7 +137,7 @@ class VLLMEngine:
         self._supervisor = asyncio.create_task(self._supervise(), name="vllm-supervisor")
 
     async def close(self) -> None:
-        """Fail what is under way and stop vLLM's processes."""
+        """Fail what is under way and stop vLLM's processes, those that are being started included."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
@@ -289,7 +292,7 @@ class VLLMEngine:
             await self._shut_down_or_kill()
             await asyncio.sleep(pause)
             try:
-                with self._or_kill():
+                with _killing_after(self._start_seconds + self.config.hang_seconds):
                     await self._launch()
             except Exception:
                 logger.exception("llm_engine_restart_failed")
@@ -310,28 +313,20 @@ class VLLMEngine:
 
     async def _shut_down_or_kill(self) -> None:
         try:
-            with self._or_kill():
+            with _killing_after(self.config.end_seconds):
                 await self._shut_down()
         except Exception:
             logger.exception("llm_engine_shutdown_failed")
 
-    @contextmanager
-    def _or_kill(self) -> Iterator[None]:
-        """Kill vLLM's processes when the block takes much longer than the first start: what waits for them fails."""
-        patience = self._start_seconds + self.config.hang_seconds
-        timer = asyncio.get_running_loop().call_later(patience, _kill_processes)
-        try:
-            yield
-        finally:
-            timer.cancel()
-
     async def _launch(self) -> None:
         """Start and warm up vLLM's processes; requests are let in afterwards."""
-        loading = asyncio.create_task(asyncio.to_thread(_load, self.config))
+        given_up = threading.Event()
+        loading = asyncio.create_task(asyncio.to_thread(_load, self.config, given_up))
         try:
             llm = await asyncio.shield(loading)
         except asyncio.CancelledError:
-            (await loading).shutdown()
+            given_up.set()
+            await _end_loading(loading)
             raise
         except ConfigError:
             raise
@@ -356,6 +351,28 @@ class VLLMEngine:
             llm.shutdown = lambda: None  # its destructor calls it again, at an end where modules are gone
 
 
+@contextmanager
+def _killing_after(seconds: float) -> Iterator[None]:
+    """Kill vLLM's processes when the block takes longer, or is cancelled: what waits for them fails."""
+    timer = asyncio.get_running_loop().call_later(seconds, _kill_processes)
+    try:
+        yield
+    except asyncio.CancelledError:
+        _kill_processes()
+        raise
+    finally:
+        timer.cancel()
+
+
+async def _end_loading(loading: asyncio.Task[AsyncLLM]) -> None:
+    """Have a start that nobody waits for end soon: what it has started is killed, and what it starts yet."""
+    while not loading.done():
+        _kill_processes()
+        await asyncio.wait([loading], timeout=_DEATH_POLL_SECONDS)
+    if loading.exception() is None:
+        await asyncio.to_thread(loading.result().shutdown)
+
+
 def _kill_processes() -> None:
     """End vLLM's processes: those of the workers end with the one that started them."""
     for child in multiprocessing.active_children():
@@ -363,7 +380,7 @@ def _kill_processes() -> None:
             child.kill()
 
 
-def _load(config: VLLMEngineConfig) -> AsyncLLM:
+def _load(config: VLLMEngineConfig, given_up: threading.Event) -> AsyncLLM:
     # vLLM takes these settings from the environment only; what the operator set there stays.
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.cpu_kv_cache_gib))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", config.cpu_threads)
@@ -396,6 +413,8 @@ def _load(config: VLLMEngineConfig) -> AsyncLLM:
                 f"vLLM has no implementation of its own of LLM '{config.llm}', and answers otherwise by transformers'"
                 " within it: serve it by the transformers engine"
             )
+        if given_up.is_set():
+            raise EngineError("the start was given up")
         return AsyncLLM.from_engine_args(arguments)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from models.engines.vllm import VLLMEngine, VLLMEngineConfig
 from models.errors import EngineError
 
 pytestmark = pytest.mark.anyio
-HANG = 0.2
+HANG, AN_HOUR = 0.2, 3600.0
 
 
 class HungError(Exception):
@@ -33,15 +34,16 @@ class Processes:
         starts: how many engines were started.
         hang: "answers", "start" or "end": what hangs next, once.
         seconds: that an answer takes.
+        deaf: how many kills come before there is anything to kill.
     """
 
     def __init__(self) -> None:
         self.starts, self.kills = 0, 0
         self.hang = ""
-        self.seconds = 0.0
+        self.seconds, self.deaf = 0.0, 0
         self.current: SimpleNamespace | None = None
 
-    def load(self, _: VLLMEngineConfig) -> Any:
+    def load(self, _: VLLMEngineConfig, _given_up: threading.Event) -> Any:
         self.starts += 1
         if self.hang == "start":
             self._wait()
@@ -64,7 +66,7 @@ class Processes:
 
     def _wait(self) -> None:
         before = self.kills
-        while self.kills == before:
+        while self.kills <= before + self.deaf:
             time.sleep(0.01)
         raise HungError
 
@@ -109,7 +111,9 @@ async def answers(engine: VLLMEngine) -> bool:
 
 @pytest.mark.parametrize("what", ["answers", "start", "end"])
 async def test_what_hangs_is_killed_and_comes_back(what: str, fake: Processes) -> None:
-    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, restart_seconds=0.01, load_format="dummy"))
+    engine = VLLMEngine(
+        VLLMEngineConfig(hang_seconds=HANG, end_seconds=HANG, restart_seconds=0.01, load_format="dummy")
+    )
     await engine.start()
     assert await answers(engine)
     fake.hang = what
@@ -159,12 +163,62 @@ async def test_one_that_is_hardly_ever_asked_is_found_out_too(fake: Processes) -
 
 
 async def test_an_end_that_hangs_is_killed(fake: Processes) -> None:
-    engine = VLLMEngine(VLLMEngineConfig(hang_seconds=HANG, load_format="dummy"))
+    engine = VLLMEngine(VLLMEngineConfig(end_seconds=HANG, load_format="dummy"))
     await engine.start()
     fake.hang = "end"
     async with asyncio.timeout(20):
         await engine.close()
     assert fake.kills == 1
+
+
+@pytest.mark.parametrize("deaf", [0, 2])
+async def test_who_ends_waits_for_no_start(deaf: int, fake: Processes) -> None:
+    """Neither for the first one, which has no limit, nor for another, nor if its processes are still to come."""
+    config = VLLMEngineConfig(hang_seconds=AN_HOUR, restart_seconds=0.01, load_format="dummy")
+    fake.hang, fake.deaf = "start", deaf
+    starting = asyncio.create_task((engine := VLLMEngine(config)).start())
+    await until(lambda: fake.starts == 1)
+    starting.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.wait([starting])
+        await engine.close()
+    assert fake.kills > deaf
+
+    engine = VLLMEngine(config)
+    await engine.start()
+    before, fake.hang = fake.kills, "start"
+    assert fake.current is not None
+    fake.current.errored = True
+    await until(lambda: fake.starts == 3)
+    async with asyncio.timeout(20):
+        await engine.close()
+    assert fake.kills > before + deaf
+    assert not engine.healthy
+
+
+async def test_who_ends_waits_for_no_end_before(fake: Processes) -> None:
+    """That of one that died, and whose end hangs."""
+    engine = VLLMEngine(VLLMEngineConfig(end_seconds=AN_HOUR, load_format="dummy"))
+    await engine.start()
+    fake.hang = "end"
+    assert fake.current is not None
+    fake.current.errored = True
+    await until(lambda: engine._llm is None)
+    async with asyncio.timeout(20):
+        await engine.close()
+    assert fake.kills > 0
+
+
+async def test_a_start_that_is_given_up_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may still be importing vLLM when it is."""
+    pytest.importorskip("vllm")
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    monkeypatch.setattr(AsyncLLM, "from_engine_args", lambda _: pytest.fail("it was started"))
+    given_up = threading.Event()
+    given_up.set()
+    with pytest.raises(EngineError, match="given up"):
+        await asyncio.to_thread(engine_module._load, VLLMEngineConfig(), given_up)
 
 
 def test_silence_begins_with_the_first_question_and_ends_with_an_answer() -> None:
