@@ -35,6 +35,7 @@ from service.deployments.registry import Deployments
 from service.llm_gate import LLMGate
 from service.logs import configure_logging
 from service.metrics import Metrics
+from service.preflight import check_urls
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
 from service.stores.create import create_stores
@@ -88,8 +89,11 @@ def create_app(
         engine_factory: makes the LLM engine.
         on_ready: called once, when requests can be served.
         on_failure: called once, if that will never be; the process ends if not given.
+
+    Raises:
+        ConfigError: a URL in `settings` cannot be read.
     """
-    settings = _settings_or_exit() if settings is None else settings
+    settings = _checked(settings)
     configure_logging(settings)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
@@ -174,10 +178,13 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     ]
 
 
-def _settings_or_exit() -> Settings:
-    """Settings from the environment; a wrong one ends the process in one line."""
+def _checked(settings: Settings | None) -> Settings:
+    """Those, or else the environment's; a wrong one of these ends the process in one line."""
+    if settings is not None:
+        check_urls(settings)
+        return settings
     try:
-        return load_settings()
+        return _checked(load_settings())
     except ConfigError as error:
         raise SystemExit(f"allmrec-serve: {error}") from None
 

@@ -74,7 +74,10 @@ def serve(
     def greet(services: Services) -> None:
         typer.echo(greeting(settings.host, listener.getsockname()[1], services, settings.api_key is not None))
 
-    server = LameDuckServer(create_app(settings, on_ready=greet, on_failure=stop), settings)
+    try:
+        server = LameDuckServer(create_app(settings, on_ready=greet, on_failure=stop), settings)
+    except AllmrecError as error:
+        _fail(error)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     if failures:
@@ -84,10 +87,13 @@ def serve(
 @app.command("migrate-users")
 def migrate() -> None:
     """Move users from the layout of the first release to this one's, in the Redis of REDIS_URL or our own. Once."""
+    from service.preflight import check_urls  # noqa: PLC0415 - as above
     from service.stores.create import migrate_stored_users  # noqa: PLC0415
 
     try:
-        moved = asyncio.run(migrate_stored_users(load_settings()))
+        settings = load_settings()
+        check_urls(settings)
+        moved = asyncio.run(migrate_stored_users(settings))
     except AllmrecError as error:
         _fail(error)
     typer.echo(f"moved {moved} users; start the service")

@@ -68,6 +68,21 @@ def test_a_wrong_option_names_it() -> None:
     assert "ALLMREC_ENGINE" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["ALLMREC_REDIS_URL", "ALLMREC_CACHE_URL"])
+@pytest.mark.parametrize("arguments", [("--port", "0"), ("migrate-users",)])
+def test_a_url_that_cannot_be_read_names_its_setting(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: tuple[str, ...]
+) -> None:
+    """Before anything is loaded, and by no trace."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "redis://:se/cret@host")
+    monkeypatch.setenv("ALLMREC_BUNDLE", str(world.bundle))
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"allmrec-serve: wrong settings: {name}: ")
+    assert "cret" not in result.stderr
+
+
 def test_a_bundle_that_cannot_be_loaded_ends_the_program(world: World, tmp_path: Path) -> None:
     """The manifest is whole, a file it names is not there: found while loading, after the service began to listen."""
     (tmp_path / "manifest.json").write_bytes((world.bundle / "current" / "manifest.json").read_bytes())

@@ -148,6 +148,26 @@ def test_redis_wants_a_password() -> None:
     assert services()["allmrec"]["environment"]["REDIS_URL"].startswith("redis://:${REDIS_PASSWORD:?")
 
 
+def test_settings_reach_the_container() -> None:
+    """All that stands in `.env`, but where the container has no choice; its bundle is the one that is meant outside."""
+    service = services()["allmrec"]
+    assert service["env_file"] == [{"path": ".env", "required": False}]
+    given = service["environment"]
+    assert (given["ALLMREC_HOST"], given["ALLMREC_PORT"], given["ALLMREC_REDIS_DIR"]) == (
+        "0.0.0.0",  # noqa: S104
+        service["ports"][0].rpartition(":")[2],
+        "/data/redis",
+    )
+    example = re.search(r"^# ALLMREC_BUNDLE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    workdir = re.search(r"^WORKDIR (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert example
+    assert workdir
+    assert given["ALLMREC_BUNDLE"] == f"${{ALLMREC_BUNDLE:-{example[1]}}}"
+    mounts = {inside: outside for outside, inside, *_ in (volume.split(":") for volume in service["volumes"])}
+    inside = Path(workdir[1], example[1])
+    assert mounts[str(inside.parent)] == f"./{Path(example[1]).parent}"
+
+
 def test_the_image_runs_as_nobody_and_writes_to_data_alone() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     stages = [position for position, line in enumerate(lines) if line.startswith("FROM ")]
