@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from models.errors import ConfigError
 from service.settings import Settings
 from service.stores.create import IN_MEMORY
@@ -36,7 +38,8 @@ def check_urls(settings: Settings) -> None:
 def _read(url: str) -> None:
     address = parse_address(url)
     if address.kind is Kind.SERVER:
-        connect(address, 1).connection_pool.make_connection()  # which alone knows the options
+        client: Any = connect(address, 1)
+        client.connection_pool.make_connection()  # which alone knows the options
         return
     if any(not 0 < port <= MOST_PORT for _, port in address.nodes):
         raise ConfigError(f"ports are from 1 to {MOST_PORT}")
