@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.backlog import backlog_of
 from service.api.connections import Bounds, server_options
 from service.api.pressure import Pressure
 from service.runtime import Runtime
@@ -48,6 +49,7 @@ class LameDuckServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         await super().startup(sockets)
+        self.pressure.backlog = backlog_of(each for server in self.servers for each in server.sockets)
         self._watch = asyncio.create_task(self.pressure.watch(), name="pressure")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

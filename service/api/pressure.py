@@ -24,6 +24,8 @@ FEW = 2
 """With no more waiting than these, one more is let in (RFC 8033: twice MEAN_PKTSIZE)."""
 SMALL_SHARE = 0.2
 """Below this, all are let in while those before hardly waited."""
+SMOOTHING = 0.5
+"""What the latest interval counts in what one request costs (RFC 8033, DQCOUNT_WEIGHT)."""
 MOST_MISSED = 50
 """More intervals bring the share to its end anyway."""
 
@@ -31,20 +33,24 @@ MOST_MISSED = 50
 class Pressure:
     """Refuses a share of the requests, by how long they wait for each other: PIE (RFC 8033).
 
-    The queue is what was read and is not begun yet, its delay the longest wait of what was begun since the last look.
-    That the loop is late is no reason by itself: while the process is stopped, throttled or does something else,
-    nothing is read, so nothing waits here. The RFC's safeguards hold: with next to nobody waiting, next to no wait
-    before, or in a burst after a calm all are let in. Its bound on a step is left out, since many times as many
-    requests as the loop can take may come at once.
+    The queue is what was read and is not begun yet, and before it the connections that are not accepted yet. Its delay
+    is the longest wait of what was begun since the last look, or what those connections will take of the processor, if
+    that is more: their number times what a request cost lately (the RFC's departure rate, section 4.2). That the loop
+    is late is no reason by itself: while the process is stopped, throttled or does something else, nothing is read, and
+    no request costs anything. The RFC's safeguards hold: with next to nobody waiting, next to no wait before, or in a
+    burst after a calm all are let in. Its bound on a step is left out, since many times as many requests as the loop
+    can take may come at once.
 
     Attributes:
         waiting: requests that were read and are not begun.
+        backlog: says how many connections are not accepted yet.
         share: of the requests beyond the safeguards that is refused.
 
     Args:
         most: that may wait, whatever comes at once (the queue's own bound).
         seed: of who is refused.
         clock: in seconds.
+        spent: processor time of the loop's thread, in seconds.
     """
 
     def __init__(
@@ -52,19 +58,25 @@ class Pressure:
         most: int = 512,
         seed: int = 0,
         clock: Callable[[], float] = time.perf_counter,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
         self._most = most
         self._random = random.Random(seed)  # noqa: S311
-        self._clock = clock
-        self._looked = clock()
+        self._clock, self._spent = clock, spent
+        self._looked, self._spent_before = clock(), 0.0
+        self._gone, self._cost, self._queued = 0, 0.0, 0
         self._delay = self._before = 0.0
         self._burst = BURST_SECONDS
         self.waiting = 0
+        self.backlog: Callable[[], int] = lambda: 0
         self.share = 0.0
 
     def admits(self) -> bool:
         """Whether one more may come in. Call once for each."""
-        return self.waiting < self._most and (self._safe() or self._random.random() >= self.share)
+        if self.waiting < self._most and (self._safe() or self._random.random() >= self.share):
+            return True
+        self._gone += 1
+        return False
 
     def entered(self) -> float:
         """One that was let in has been read, and waits. Returns when, for `begun`."""
@@ -74,13 +86,14 @@ class Pressure:
     def begun(self, entered: float) -> None:
         """Its turn has come."""
         self.waiting -= 1
+        self._gone += 1
         self._delay = max(self._delay, self._clock() - entered)
 
     def look(self) -> None:
         """See how long requests waited since the last look: once for each interval, and for those missed if requests
         waited before as well, so that a single stall counts once.
         """
-        now, before, delay = self._clock(), self._before, min(self._delay, LONG_SECONDS)
+        now, before, delay = self._clock(), self._before, min(self._longest_wait(), LONG_SECONDS)
         passed, self._looked, self._delay = now - self._looked, now, 0.0
         calm = max(delay, before) < TARGET_SECONDS / 2
         missed = int(passed / INTERVAL_SECONDS) - 1 if before > TARGET_SECONDS else 0
@@ -99,6 +112,14 @@ class Pressure:
             await asyncio.sleep(INTERVAL_SECONDS)
             self.look()
 
+    def _longest_wait(self) -> float:
+        """Since the last look, or of who comes now."""
+        spent = self._spent()
+        if self._gone and self._spent_before:
+            self._cost += SMOOTHING * ((spent - self._spent_before) / self._gone - self._cost)
+        self._gone, self._spent_before, self._queued = 0, spent, self.backlog()
+        return max(self._delay, self._queued * self._cost)
+
     def _safe(self) -> bool:
         hardly_waited = self._before < TARGET_SECONDS / 2 and self.share < SMALL_SHARE
-        return self.waiting < FEW or self._burst > 0 or hardly_waited
+        return self.waiting + self._queued < FEW or self._burst > 0 or hardly_waited

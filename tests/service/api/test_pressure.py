@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api.backlog import backlog_of
 from service.api.pressure import INTERVAL_SECONDS, Pressure
 from service.api.schemas.problem import Problem
 from tests.service.api.hosting import on_a_socket
@@ -27,26 +28,30 @@ class Loop:
         capacity: requests a second that it can answer.
         refusals: requests a second that it can refuse.
         stopped: of each tenth of a second, how much the process does not run at all.
+        accepted: connections that a round takes at most; the others wait in the kernel.
     """
 
-    def __init__(self, capacity: float, refusals: float = 4000, stopped: float = 0.0) -> None:
-        self._answer, self._refuse, self._stopped = 1 / capacity, 1 / refusals, stopped
+    def __init__(
+        self, capacity: float, refusals: float = 4000, stopped: float = 0.0, accepted: int | None = None
+    ) -> None:
+        self._answer, self._refuse, self._stopped, self._accepted = 1 / capacity, 1 / refusals, stopped, accepted
         self._soon: deque[Callable[[], None]] = deque()
         self.now, self.refused = 1000.0, 0
-        self.pressure = Pressure(clock=lambda: self.now)
+        self._spent, self._came = 1.0, np.zeros(0)
+        self.pressure = Pressure(clock=lambda: self.now, spent=lambda: self._spent)
+        self.pressure.backlog = self._waiting_to_be_accepted
         self._due = self.now + INTERVAL_SECONDS
 
     def run(self, offered: float, seconds: float) -> tuple[float, np.ndarray]:
         """Admitted requests a second, and how long each of all waited until it was begun or refused."""
         self._admitted, self._waits = 0, list[float]()
         started, times = self.now, np.random.default_rng(0)
-        came = deque(self.now + np.cumsum(times.exponential(1 / offered, int(2 * offered * seconds) + 50)))
+        self._came = self.now + np.cumsum(times.exponential(1 / offered, int(2 * offered * seconds) + 50))
         while self.now < started + seconds:
             if not self._soon:
-                self._sleep(min(came[0], self._due))
-            ready = list[float]()
-            while came[0] <= self.now:
-                ready.append(came.popleft())
+                self._sleep(min(self._came[0], self._due))
+            taken = self._here() if self._accepted is None else min(self._accepted, self._here())
+            ready, self._came = self._came[:taken], self._came[taken:]
             self._begin()
             for at in ready:
                 self._read(at)
@@ -79,8 +84,15 @@ class Loop:
         self.pressure.look()
         self._due = self.now + INTERVAL_SECONDS
 
+    def _here(self) -> int:
+        return int(np.searchsorted(self._came, self.now, side="right"))
+
+    def _waiting_to_be_accepted(self) -> int:
+        return 0 if self._accepted is None else self._here()
+
     def _work(self, seconds: float) -> None:
         """Pass so much time in which the process runs."""
+        self._spent += seconds
         self._stand_still()
         while self._stopped and (left := PERIOD - self.now % PERIOD + 1e-9) < seconds:  # past the end, however rounded
             seconds -= left
@@ -103,11 +115,18 @@ def test_nobody_is_refused_while_requests_hardly_wait(offered: float) -> None:
     assert not loop.refused
 
 
+ACCEPTED = [None, 1, 16]
+"""Requests on connections that are there, and on such as are accepted one or some at a time."""
+
+
+@pytest.mark.parametrize("accepted", ACCEPTED)
 @pytest.mark.parametrize("stopped", [0.06, 0.08])
-@pytest.mark.parametrize("offered", [0.1, 2, 20, 40])
-def test_a_throttled_process_refuses_nobody_whom_it_has_time_for(offered: float, stopped: float) -> None:
+@pytest.mark.parametrize("offered", [0.1, 2, 20, 30])
+def test_a_throttled_process_refuses_nobody_whom_it_has_time_for(
+    offered: float, stopped: float, accepted: int | None
+) -> None:
     """A container with a fifth of a core stands still for 80 of 100 milliseconds, and could answer eighty a second."""
-    loop = Loop(capacity=400, stopped=stopped)
+    loop = Loop(capacity=400, stopped=stopped, accepted=accepted)
     assert len(loop.run(offered, seconds=60)[1])
     assert not loop.refused
 
@@ -174,17 +193,20 @@ def test_a_single_stall_costs_nobody_an_answer(stall: float) -> None:
     assert loop.pressure.waiting == 0
 
 
+@pytest.mark.parametrize(("accepted", "busy"), [(None, 0.9), (1, 0.85), (16, 0.9)])
 @pytest.mark.parametrize("times", [1.2, 2, 5, 10])
-def test_beyond_its_capacity_the_loop_is_kept_busy_and_nearly_on_time(times: float) -> None:
+def test_beyond_its_capacity_the_loop_is_kept_busy_and_nearly_on_time(
+    times: float, accepted: int | None, busy: float
+) -> None:
     """RFC 8033 asks for no more: some tens of milliseconds in the middle, bounded at the end. What refusing takes is
     not there for answers.
     """
-    loop = Loop(capacity=200)
+    loop = Loop(capacity=200, accepted=accepted)
     offered = 200 * times
     loop.run(offered, seconds=20)
     admitted, waits = loop.run(offered, seconds=20)
     possible = (1 - offered / 4000) / (1 / 200 - 1 / 4000)
-    assert 0.9 * possible <= admitted <= 1.05 * possible
+    assert busy * possible <= admitted <= 1.05 * possible
     assert np.percentile(waits, 50) <= 0.06
     assert np.percentile(waits, 99) <= 0.15
 
@@ -203,6 +225,20 @@ def test_a_storm_is_refused_early() -> None:
     loop = Loop(capacity=200)
     assert loop.run(offered=1000, seconds=4)[1].max() < 2
     assert np.percentile(loop.run(offered=1000, seconds=4)[1], 99) < 0.15
+
+
+def test_the_kernel_says_how_many_are_not_accepted() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    other = socket.create_server(("127.0.0.1", 0))
+    backlog = backlog_of([listener, other, socket.socket(socket.AF_UNIX)])
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(7)]
+    assert backlog() == 7
+    accepted, _ = listener.accept()
+    assert backlog() == 6
+    listener.close()
+    assert backlog() == 0
+    for each in (*clients, accepted, other):
+        each.close()
 
 
 def test_no_more_wait_than_may() -> None:
