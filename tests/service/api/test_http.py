@@ -93,7 +93,7 @@ async def test_unknown_paths_and_methods_are_problems(client: httpx.AsyncClient)
     assert_problem(await client.get("/nowhere"), 404)
     wrong = await client.get("/recommend")
     assert_problem(wrong, 405)
-    assert wrong.headers["allow"] == "POST"
+    assert wrong.headers["allow"] == "OPTIONS, POST"
 
 
 async def test_a_request_keeps_its_id_if_that_is_safe_to_log(client: httpx.AsyncClient) -> None:
