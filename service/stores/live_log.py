@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
-from service.stores.port import Bounds, Event, LiveUser, Met
+from service.stores.port import Bounds, Change, Event, LiveUser, Met, in_order
 
 
 class LiveLog:
@@ -25,17 +25,23 @@ class LiveLog:
         self._known: dict[str, Met] = {}
         self._unknown: dict[str, Met] = {}
 
-    def add(self, events: Iterable[Event]) -> None:
+    def add(self, events: Sequence[Event]) -> Change:
         """Remember events, but those that are remembered already."""
-        for event in events:
-            before = self._events.get(event.event_id)
-            if before is None or _repeats(event, before):
+        before, stored, forgotten = self._arrivals, [], []
+        for place, event in enumerate(events):
+            known = self._events.get(event.event_id)
+            if known is None or _repeats(event, known):
                 self._add(event)
+                stored.append(place)
         for oldest in list(self._events)[: _surplus(len(self._events), self._bounds.events)]:
             del self._events[oldest]
         for items, bound in ((self._known, self._bounds.items), (self._unknown, self._bounds.unknown_items)):
             for met in in_order(items.values())[: _surplus(len(items), bound)]:
                 del items[met.item_id]
+                forgotten.append(met.item_id)
+        touched = (self._known.get(item) or self._unknown.get(item) for item in {event.item_id for event in events})
+        places = in_order(each for each in touched if each is not None)
+        return Change(self._born, before, self._arrivals, tuple(stored), places, tuple(forgotten))
 
     def user(self) -> LiveUser:
         """What the user did."""
@@ -58,11 +64,6 @@ class LiveLog:
         if earlier is not None and earlier.moment > moment:
             met = earlier
         (self._known if event.known else self._unknown)[met.item_id] = met
-
-
-def in_order(met: Iterable[Met]) -> tuple[Met, ...]:
-    """Oldest first."""
-    return tuple(sorted(met, key=lambda each: (each.moment, each.arrival)))
 
 
 def _repeats(event: Event, before: Event) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.stores.live_log import LiveLog
 from service.stores.lru import LRU
-from service.stores.port import NOBODY, Bounds, Event, LiveUser, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, UserKey
 
 
 class MemoryStore:
@@ -32,15 +32,14 @@ class MemoryStore:
         log = self._logs.get(user)
         return NOBODY if log is None else log.user()
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
         """See `UserStore.record`."""
-        users: dict[UserKey, LiveUser] = {}
+        changes: dict[UserKey, Change] = {}
         for user, their in events.items():
             log = self._logs.get(user) or LiveLog(self._bounds, int(self._clock() * 1e6))
-            log.add(their)
+            changes[user] = log.add(their)
             self._logs.put(user, log)
-            users[user] = log.user()
-        return users
+        return changes
 
     async def events(self, user: UserKey) -> list[Event]:
         """See `UserStore.events`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,18 +64,58 @@ class LiveUser:
         born: when the store first heard of the user, in microseconds; 0 if it never did.
         arrivals: how many events came since.
         met: every item once, oldest first.
+        complete: whether `met` is all that the store remembers, and not only what was heard of it here.
     """
 
     born: int = 0
     arrivals: int = 0
     met: tuple[Met, ...] = field(default=(), repr=False)
+    complete: bool = True
 
     def precedes(self, other: LiveUser) -> bool:
-        """Whether `other` is a later state of the same user."""
-        return self.born == other.born and self.arrivals < other.arrivals
+        """Whether `other` is a later state of the same user, or the same and more of it."""
+        return self.born == other.born and (self.arrivals, self.complete) < (other.arrivals, other.complete)
+
+    def after(self, change: Change) -> LiveUser:
+        """The user as known once a change is known: complete if the state that it changed was known."""
+        if self.born != change.born:
+            return LiveUser(change.born, change.arrivals, in_order(change.met), complete=change.before == 0)
+        if self.complete and self.arrivals >= change.arrivals:
+            return self
+        complete = self.complete and self.arrivals == change.before
+        gone = {*change.forgotten, *(met.item_id for met in change.met)}
+        kept = (met for met in self.met if met.item_id not in gone)
+        arrivals = max(self.arrivals, change.arrivals)
+        return LiveUser(self.born, arrivals, in_order([*kept, *change.met]), complete)
 
 
 NOBODY = LiveUser()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of events of one user.
+
+    Attributes:
+        born: when the store first heard of the user, in microseconds.
+        before: how many events had come before these.
+        arrivals: how many have come with them.
+        stored: the places of those that were not known already.
+        met: where the items of all of them stand now.
+        forgotten: items that had to go for them.
+    """
+
+    born: int
+    before: int
+    arrivals: int
+    stored: tuple[int, ...] = ()
+    met: tuple[Met, ...] = field(default=(), repr=False)
+    forgotten: tuple[str, ...] = field(default=(), repr=False)
+
+
+def in_order(met: Iterable[Met]) -> tuple[Met, ...]:
+    """Oldest first."""
+    return tuple(sorted(met, key=lambda each: (each.moment, each.arrival)))
 
 
 @dataclass(frozen=True)
@@ -114,8 +154,8 @@ class UserStore(Protocol):
             patience: seconds to wait at most; the store's own patience if not given.
         """
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
-        """Keep events, and return what their users have done by then.
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
+        """Keep events, and return what became of them.
 
         When this returns, all are kept. When it raises, some may be: sent again, they are not kept twice.
         """

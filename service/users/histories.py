@@ -168,8 +168,8 @@ class Histories:
             moment = now if each.timestamp is None else self.moment(each.timestamp, f"events.{place}.timestamp")
             event = _event(each, moment, deployment.catalogue.index_of(each.item_id) is not None)
             events.setdefault(UserKey(deployment.catalogue_name, each.user_id), []).append(event)
-        for user, live in (await self._store.record(events)).items():
-            self._remember(user, live)
+        for user, change in (await self._store.record(events)).items():
+            self._remember(user, (self._last_known.get(user) or NOBODY).after(change))
 
     async def _live(self, user: UserKey, patience: float | None) -> tuple[LiveUser, bool]:
         """What the store says, or else what was last known; and whether it said so."""

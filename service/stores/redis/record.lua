@@ -1,4 +1,5 @@
--- Keep events of one user, all or none, and return what the user did. The rules are those of service/stores/live_log.py.
+-- Keep events of one user, all or none, and return what became of them: of what the user did, the change alone, or calls
+-- would cost as much as a user remembers. The rules are those of service/stores/live_log.py.
 -- KEYS, all hashes:
 --   log              event id -> "arrival|moment sent|payload"; and "" -> "born|arrivals|newest moment"
 --   known, unknown   item id -> "moment|arrival"
@@ -14,8 +15,8 @@ local function pair(text)
 end
 
 -- Let the first tenth go where there are more than `bound`, first by the pair that values begin with. A tenth, so that
--- not every event has to sort them all.
-local function trim(key, bound, others)
+-- not every event has to sort them all. What goes is noted in `gone`.
+local function trim(key, bound, others, gone)
     local size = redis.call("HLEN", key) - others
     if size <= bound then return end
     local fields, rows = redis.call("HGETALL", key), {}
@@ -29,7 +30,10 @@ local function trim(key, bound, others)
         if a[1] ~= b[1] then return a[1] < b[1] end
         return a[2] < b[2]
     end)
-    for i = 1, size - bound + math.floor(bound / 10) do redis.call("HDEL", key, rows[i][3]) end
+    for i = 1, size - bound + math.floor(bound / 10) do
+        redis.call("HDEL", key, rows[i][3])
+        gone[#gone + 1] = rows[i][3]
+    end
 end
 
 local born, arrivals, newest = ARGV[1], 0, nil
@@ -38,6 +42,7 @@ if head then
     local first, second, third = string.match(head, "^(%d+)|(%d+)|(-?%d*)$")
     born, arrivals, newest = first, tonumber(second), tonumber(third)
 end
+local earlier, stored = arrivals, {}
 
 local function meet(item, moment, is_known)
     local place = {moment, arrivals}
@@ -64,12 +69,23 @@ for i = 6, #ARGV, 7 do
         arrivals = arrivals + 1
         redis.call("HSET", log, id, whole(arrivals) .. "|" .. whole(sent) .. "|" .. payload)
         meet(item, moment, is_known)
+        stored[#stored + 1] = (i - 6) / 7
     end
 end
 
 redis.call("HSET", log, "", born .. "|" .. whole(arrivals) .. "|" .. (newest and whole(newest) or ""))
-trim(log, tonumber(ARGV[3]), 1)
-trim(known, tonumber(ARGV[4]), 0)
-trim(unknown, tonumber(ARGV[5]), 0)
+local forgotten, met, looked = {}, {}, {}
+trim(log, tonumber(ARGV[3]), 1, {})
+trim(known, tonumber(ARGV[4]), 0, forgotten)
+trim(unknown, tonumber(ARGV[5]), 0, forgotten)
 for _, key in ipairs(KEYS) do redis.call("EXPIRE", key, ARGV[2]) end
-return {born, whole(arrivals), redis.call("HGETALL", known), redis.call("HGETALL", unknown)}
+for i = 7, #ARGV, 7 do
+    local item = ARGV[i]
+    local place = not looked[item] and (redis.call("HGET", known, item) or redis.call("HGET", unknown, item))
+    looked[item] = true
+    if place then
+        met[#met + 1] = item
+        met[#met + 1] = place
+    end
+end
+return {born, whole(earlier), whole(arrivals), stored, met, forgotten}

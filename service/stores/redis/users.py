@@ -15,8 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from models.config import Config
 from models.errors import ConfigError
-from service.stores.live_log import in_order
-from service.stores.port import NOBODY, Bounds, Event, LiveUser, Met, StoreError, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, Met, StoreError, UserKey, in_order
 from service.stores.redis.address import Address
 from service.stores.redis.channel import Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import connect
@@ -25,6 +24,9 @@ from service.stores.redis.scripts import Script
 from service.stores.redis.watch import Watch
 
 logger = structlog.get_logger(__name__)
+
+USERS_AT_ONCE = 50
+"""Events of more users go in several calls, so that no call takes long for being large."""
 
 HANG = 5
 """A server hangs if it takes this many times the patience of a read to say a word."""
@@ -89,16 +91,25 @@ class RedisStore:
     async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
         """See `UserStore.read`."""
         keys = self._keys.of_user(user)
-        known = (str(cached.born), str(cached.arrivals))
+        known = (str(cached.born), str(cached.arrivals)) if cached.complete else ("", "")
         answer = await self._reads.call(lambda: self._read_script.run(self._reads.client, keys, known), patience)
         return cached if answer is None else _live_user(answer)
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
         """See `UserStore.record`."""
+        users = list(events)
+        parts = [users[first : first + USERS_AT_ONCE] for first in range(0, len(users), USERS_AT_ONCE)]
+        changes: dict[UserKey, Change] = {}
+        for part in await asyncio.gather(*(self._record({user: events[user] for user in part}) for part in parts)):
+            changes |= part
+        return changes
+
+    async def _record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
+        """Of as many users as go in one call."""
         calls = [(self._keys.of_user(user), self._arguments(their)) for user, their in events.items()]
         send = self._pipelined if self._one_server else self._one_by_one
         answers = await self._writes.call(lambda: send(calls))
-        return {user: _live_user(answer) for user, answer in zip(events, answers, strict=True)}
+        return {user: _change(answer) for user, answer in zip(events, answers, strict=True)}
 
     async def events(self, user: UserKey) -> list[Event]:
         """See `UserStore.events`."""
@@ -125,22 +136,30 @@ class RedisStore:
 
     async def _pipelined(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
         """All users in one go, and on the same connection the wait for the disk."""
-        answers: list[Any] = []
-        for _ in range(2):
-            pipeline = cast("Redis", self._writes.client).pipeline(transaction=False)
-            for keys, arguments in calls:
-                pipeline.execute_command(*self._record_script.command(keys, arguments))
-            if self._config.waitaof:
-                pipeline.execute_command("WAITAOF", 1, 0, int(self._config.write_timeout_seconds * 1000))
-            answers = await pipeline.execute(raise_on_error=False)
-            if not any(isinstance(answer, NoScriptError) for answer in answers):
-                break
+        answers = await self._pipeline(calls)
+        unsaid = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unsaid:
             await self._record_script.load(self._writes.client)
+            for place, answer in zip(unsaid, await self._pipeline([calls[place] for place in unsaid]), strict=True):
+                answers[place] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
-        if self._config.waitaof and answers.pop()[0] < 1:
-            raise RedisError("the events did not reach the disk in time")
+        return answers
+
+    async def _pipeline(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
+        pipeline = cast("Redis", self._writes.client).pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.execute_command(*self._record_script.command(keys, arguments))
+        if self._config.waitaof:
+            pipeline.execute_command("WAITAOF", 1, 0, int(self._config.write_timeout_seconds * 1000))
+        answers = await pipeline.execute(raise_on_error=False)
+        if self._config.waitaof:
+            synced = answers.pop()
+            if isinstance(synced, Exception):
+                raise synced
+            if synced[0] < 1:
+                raise RedisError("the events did not reach the disk in time")
         return answers
 
     async def _one_by_one(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
@@ -194,6 +213,12 @@ def _fields(event: Event) -> tuple[str | int, ...]:
 def _live_user(answer: Sequence[Any]) -> LiveUser:
     born, arrivals, known, unknown = answer
     return LiveUser(int(born), int(arrivals), in_order([*_met(known), *_met(unknown)]))
+
+
+def _change(answer: Sequence[Any]) -> Change:
+    born, before, arrivals, stored, met, forgotten = answer
+    gone = tuple(item_id.decode() for item_id in forgotten)
+    return Change(int(born), int(before), int(arrivals), tuple(stored), in_order(_met(met)), gone)
 
 
 def _met(row: Sequence[bytes]) -> list[Met]:

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,23 @@ async def test_more_calls_than_connections_wait_their_turn(server: LocalServer, 
     await store.close()
 
 
+async def test_feedback_costs_what_it_says_and_not_what_its_users_remember(
+    server: LocalServer, redis: Redis, failures: Failures
+) -> None:
+    """Users in more than one call, with 150 items each: for an event more of each Redis sends a few words."""
+    config = RedisConfig(timeout_seconds=5, write_timeout_seconds=30)
+    store = RedisStore(parse_address(server.url), config, Bounds(), failures)
+    users = [UserKey("films", f"u{number}") for number in range(60)]
+    await store.record({user: [*chain.from_iterable(met(f"i{n}", n) for n in range(150))] for user in users})
+    before = (await redis.info("stats"))["total_net_output_bytes"]
+    changes = await store.record({user: met("new", 1000) for user in users})
+    sent = (await redis.info("stats"))["total_net_output_bytes"] - before
+    assert {(change.before, change.stored) for change in changes.values()} == {(150, (0,))}
+    assert sent < 60 * 1000
+    assert not failures
+    await store.close()
+
+
 async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis: Redis, failures: Failures) -> None:
     await store.record({OTHER: met("a")})
     await redis.set(Keys("default").of_user(USER)[0], "not a hash")
@@ -112,15 +130,17 @@ async def test_a_full_memory_refuses_events_and_nothing_else(
     store: RedisStore, redis: Redis, failures: Failures
 ) -> None:
     """Nothing is evicted for them either, and none of a batch is kept."""
-    before = await store.record({USER: met("a")})
+    await store.record({USER: met("a")})
+    before = await store.read(USER)
     await redis.config_set("maxmemory", 1)
     with pytest.raises(StoreError, match="maxmemory"):
         await store.record({USER: [*met("b", 2), *met("c", 3)], OTHER: met("a")})
-    assert await store.read(USER) == before[USER]
+    assert await store.read(USER) == before
     assert await store.read(OTHER) == NOBODY
     assert failures == {"record refused": 1}
     await redis.config_set("maxmemory", 0)
-    assert len((await store.record({USER: met("b", 2)}))[USER].met) == 2
+    await store.record({USER: met("b", 2)})
+    assert len((await store.read(USER)).met) == 2
 
 
 async def test_a_busy_process_does_not_take_its_redis_for_dead(store: RedisStore, failures: Failures) -> None:
@@ -182,8 +202,9 @@ async def test_an_event_that_was_stored_after_all_is_not_stored_twice(server: Lo
             await asyncio.sleep(0.01)
     for _ in range(10):
         with contextlib.suppress(StoreError):
-            user = (await store.record({USER: events}))[USER]
+            await store.record({USER: events})
             break
+    user = await store.read(USER)
     assert [each.item_id for each in user.met] == ["before", "a", "b"]
     assert user.arrivals == 3
     await store.close()
@@ -213,7 +234,8 @@ async def test_a_server_that_forgot_its_scripts_is_told_them_again(store: RedisS
     await redis.script_flush()
     assert len((await store.read(USER)).met) == 1
     await redis.script_flush()
-    assert len((await store.record({USER: met("b", 2), OTHER: met("a")}))[USER].met) == 2
+    await store.record({USER: met("b", 2), OTHER: met("a")})
+    assert len((await store.read(USER)).met) == 2
 
 
 async def test_a_broken_connection_is_nobodys_loss(store: RedisStore, redis: Redis, failures: Failures) -> None:
