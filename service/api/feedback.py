@@ -29,11 +29,11 @@ async def post_feedback(body: FeedbackRequest, serving: ServingOf) -> FeedbackRe
         for sent in body.events
     ]
     try:
-        await serving.services.histories.record(deployment, feedback)
+        stored = await serving.services.histories.record(deployment, feedback)
     except StoreError:
         metrics.feedback_refused(len(feedback))
         raise
-    for sent in body.events:
-        metrics.feedback_events.labels(sent.type).inc()
+    for place in stored:
+        metrics.feedback_events.labels(body.events[place].type).inc()
     _, missing = deployment.catalogue.indices_of(dict.fromkeys(sent.item_id for sent in body.events))
     return FeedbackResponse(accepted=len(body.events), missing_item_ids=missing)

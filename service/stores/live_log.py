@@ -22,17 +22,24 @@ class LiveLog:
         self._arrivals = 0
         self._newest: int | None = None
         self._events: dict[str, Event] = {}
+        self._ids: dict[str, int] = {}
         self._known: dict[str, Met] = {}
         self._unknown: dict[str, Met] = {}
 
-    def add(self, events: Sequence[Event]) -> Change:
-        """Remember events, but those that are remembered already."""
+    def add(self, events: Sequence[Event], now: int) -> Change:
+        """Remember events, but those that are remembered already. `now` in microseconds."""
         before, stored, forgotten = self._arrivals, [], []
+        self._forget_ids(now)
+        stamp = next(reversed(self._ids.values()), 0)
         for place, event in enumerate(events):
-            known = self._events.get(event.event_id)
-            if known is None or _repeats(event, known):
+            if self._is_new(event):
+                stamp = max(now, stamp + 1)
+                self._ids.pop(event.event_id, None)
+                self._ids[event.event_id] = stamp
                 self._add(event)
                 stored.append(place)
+        for oldest in list(self._ids)[: max(0, len(self._ids) - self._bounds.ids)]:
+            del self._ids[oldest]
         for oldest in list(self._events)[: _surplus(len(self._events), self._bounds.events)]:
             del self._events[oldest]
         for items, bound in ((self._known, self._bounds.items), (self._unknown, self._bounds.unknown_items)):
@@ -51,6 +58,16 @@ class LiveLog:
         """What is remembered of it, in order of arrival."""
         return [replace(event, known=True, timed=True, repeats_after=None) for event in self._events.values()]
 
+    def _forget_ids(self, now: int) -> None:
+        oldest = now - self._bounds.id_seconds * 1_000_000
+        self._ids = {event_id: stamp for event_id, stamp in self._ids.items() if stamp >= oldest}
+
+    def _is_new(self, event: Event) -> bool:
+        """Whether nothing is known of an event, or only of another one with the same id, long before."""
+        before = self._events.get(event.event_id)
+        moment = self._ids.get(event.event_id) if before is None else before.moment
+        return moment is None or (event.repeats_after is not None and abs(event.moment - moment) > event.repeats_after)
+
     def _add(self, event: Event) -> None:
         moment = event.moment
         if not event.timed and self._newest is not None:
@@ -61,14 +78,9 @@ class LiveLog:
         self._events[event.event_id] = event
         met = Met(event.item_id, moment, self._arrivals)
         earlier = self._known.pop(met.item_id, None) or self._unknown.pop(met.item_id, None)
-        if earlier is not None and earlier.moment > moment:
+        if earlier is not None and (earlier.moment > moment or (event.timed and earlier.moment == moment)):
             met = earlier
         (self._known if event.known else self._unknown)[met.item_id] = met
-
-
-def _repeats(event: Event, before: Event) -> bool:
-    """Whether an event is another one than that of the same id before."""
-    return event.repeats_after is not None and abs(event.moment - before.moment) > event.repeats_after
 
 
 def _surplus(size: int, bound: int) -> int:

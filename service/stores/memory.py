@@ -36,8 +36,9 @@ class MemoryStore:
         """See `UserStore.record`."""
         changes: dict[UserKey, Change] = {}
         for user, their in events.items():
-            log = self._logs.get(user) or LiveLog(self._bounds, int(self._clock() * 1e6))
-            changes[user] = log.add(their)
+            now = int(self._clock() * 1e6)
+            log = self._logs.get(user) or LiveLog(self._bounds, now)
+            changes[user] = log.add(their, now)
             self._logs.put(user, log)
         return changes
 

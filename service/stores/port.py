@@ -126,12 +126,16 @@ class Bounds:
         items: known items.
         unknown_items: items that the catalogue did not have when they were met.
         events: events, with their ids, types and recommendations.
+        ids: ids alone, of as many events as this,
+        id_seconds: and for so long, so that an event sent again changes nothing.
         life_seconds: after so much silence, nothing.
     """
 
     items: int = 10_000
     unknown_items: int = 100
     events: int = 200
+    ids: int = 5_000
+    id_seconds: int = 86_400
     life_seconds: int = 30 * 86_400
 
 

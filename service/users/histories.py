@@ -155,8 +155,8 @@ class Histories:
             )
         return round(timestamp * MICROSECONDS)
 
-    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> None:
-        """Keep what users did.
+    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> list[int]:
+        """Keep what users did. Returns the places of what was not kept already.
 
         Raises:
             ClientError: something lies in the future; nothing is kept.
@@ -164,12 +164,18 @@ class Histories:
         """
         now = round(self._clock() * MICROSECONDS)
         events: dict[UserKey, list[Event]] = {}
+        places: dict[UserKey, list[int]] = {}
         for place, each in enumerate(feedback):
             moment = now if each.timestamp is None else self.moment(each.timestamp, f"events.{place}.timestamp")
             event = _event(each, moment, deployment.catalogue.index_of(each.item_id) is not None)
-            events.setdefault(UserKey(deployment.catalogue_name, each.user_id), []).append(event)
+            user = UserKey(deployment.catalogue_name, each.user_id)
+            events.setdefault(user, []).append(event)
+            places.setdefault(user, []).append(place)
+        stored: list[int] = []
         for user, change in (await self._store.record(events)).items():
             self._remember(user, (self._last_known.get(user) or NOBODY).after(change))
+            stored += [places[user][place] for place in change.stored]
+        return stored
 
     async def _live(self, user: UserKey, patience: float | None) -> tuple[LiveUser, bool]:
         """What the store says, or else what was last known; and whether it said so."""

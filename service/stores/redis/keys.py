@@ -3,6 +3,7 @@
     allmrec:2:<tenant>:<catalogue>:{<user>}:log       events by id, and how many there have been
     allmrec:2:<tenant>:<catalogue>:{<user>}:known     items met that the catalogue had, with their latest time
     allmrec:2:<tenant>:<catalogue>:{<user>}:unknown   items met that it did not have
+    allmrec:2:<tenant>:<catalogue>:{<user>}:ids       ids of more events, by when they came: a sorted set
     allmrec:2:<tenant>:x:<slot>                       a user representation, after the digest of what it is of
 
 The 2 is the layout's version. The braces are a hash tag: in a cluster, all of one user lies on one node.
@@ -28,9 +29,9 @@ class Keys:
         self._root = f"{ROOT}:{LAYOUT}:{_escape(tenant)}"
 
     def of_user(self, user: UserKey) -> list[str]:
-        """Log, known and unknown items of a user."""
+        """Log, known and unknown items, and ids of a user."""
         root = f"{self._root}:{_escape(user.catalogue)}:{{{_escape(user.user_id)}}}"
-        return [f"{root}:log", f"{root}:known", f"{root}:unknown"]
+        return [f"{root}:{part}" for part in ("log", "known", "unknown", "ids")]
 
     def vector(self, slot: int) -> str:
         """A cached representation."""

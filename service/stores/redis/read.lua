@@ -1,5 +1,5 @@
 -- What a user did; nothing if that is what the caller has already. See record.lua.
--- KEYS: log, known items, unknown items. ARGV: born and arrivals of what the caller has.
+-- KEYS: log, known items, unknown items, ids. ARGV: born and arrivals of what the caller has.
 local head = redis.call("HGET", KEYS[1], "")
 if not head then return {"0", "0", {}, {}} end
 local born, arrivals = string.match(head, "^(%d+)|(%d+)|")

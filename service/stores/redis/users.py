@@ -131,8 +131,15 @@ class RedisStore:
 
     def _arguments(self, events: Sequence[Event]) -> list[str | int]:
         bounds = self._bounds
-        head = (int(self._clock() * 1e6), bounds.life_seconds, bounds.events, bounds.items, bounds.unknown_items)
-        return [*head, *chain.from_iterable(_fields(event) for event in events)]
+        now = int(self._clock() * 1e6)
+        sizes = (bounds.events, bounds.items, bounds.unknown_items, bounds.ids)
+        return [
+            now,
+            bounds.life_seconds,
+            *sizes,
+            bounds.id_seconds,
+            *chain.from_iterable(_fields(event) for event in events),
+        ]
 
     async def _pipelined(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
         """All users in one go, and on the same connection the wait for the disk."""

@@ -284,7 +284,7 @@ async def test_everything_expires_and_says_whose_it_is(server: LocalServer, redi
     await store.record({USER: [*met("a"), Event("x", "x", 1, known=False)]})
     await cache.put(bytes(32), b"vector")
     names = {key.decode() async for key in redis.scan_iter()}
-    users = {f"allmrec:2:shop:films:{{u}}:{part}" for part in ("log", "known", "unknown")}
+    users = {f"allmrec:2:shop:films:{{u}}:{part}" for part in ("log", "known", "unknown", "ids")}
     assert names == users | {"allmrec:2:shop:x:0"}
     for name in users:
         assert 0 < await redis.ttl(name) <= 90

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -19,7 +20,7 @@ from service.stores.redis.vectors import RedisVectors
 
 pytestmark = pytest.mark.anyio
 
-KEPT = Bounds(items=3, unknown_items=2, events=4)
+KEPT = Bounds(items=3, unknown_items=2, events=4, ids=30)
 USER = UserKey("films", "u")
 PATIENT = RedisConfig(timeout_seconds=5)
 
@@ -100,6 +101,33 @@ async def test_an_id_of_before_stands_for_the_event_of_before(store: UserStore) 
     await store.record({USER: [event("a", 1, event_id="1"), event("b", 2, event_id="2")]})
     users = await told(store, {USER: [event("a", 3, event_id="1")]})
     assert items(users[USER]) == ["a", "b"]
+
+
+async def test_a_call_of_more_events_than_are_kept_sent_again_changes_nothing(store: UserStore) -> None:
+    """Nor does one before it, nor one about items in another order, all at one time."""
+    first = {USER: [event(f"i{n}", n) for n in range(10)]}
+    second = {USER: [event(f"j{n}", 10, event_id=f"j{n}") for n in range(10)]}
+    await store.record(first)
+    before = await told(store, second)
+    for again in (second, first, {USER: second[USER][::-1]}):
+        assert (await store.record(again))[USER].stored == ()
+    assert await store.read(USER) == before[USER]
+
+
+async def test_an_id_that_came_long_ago_is_forgotten_and_leaves_an_item_at_its_place(
+    store: UserStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than `ids` others later, or a day later, if it is none of the latest events."""
+    await store.record({USER: [event("a", 100), event("b", 100)]})
+    await store.record({USER: [event(f"x{n}", 1, event_id=f"x{n}") for n in range(KEPT.ids)]})
+    change = (await store.record({USER: [event("a", 100)]}))[USER]
+    assert change.stored == (0,)
+    assert items(await store.read(USER))[-2:] == ["a", "b"]
+    await store.record({USER: [event(f"y{n}", 1, event_id=f"y{n}") for n in range(KEPT.events)]})
+    assert (await store.record({USER: [event("a", 100)]}))[USER].stored == ()
+    later = time.time() + KEPT.id_seconds + 1
+    monkeypatch.setattr(store, "_clock", lambda: later)
+    assert (await store.record({USER: [event("a", 100)]}))[USER].stored == (0,)
 
 
 async def test_an_item_met_again_counts_at_its_latest_time(store: UserStore) -> None:
@@ -217,6 +245,13 @@ async def test_vectors_are_bytes_by_digest(cache: VectorCache) -> None:
     assert await cache.get(key[:-1] + b"\0") is None
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 TENANTS = count()
 EVENTS = st.builds(
     lambda item, moment, known, timed, named: Event(
@@ -236,14 +271,18 @@ EVENTS = st.builds(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(batches=st.lists(st.lists(EVENTS, max_size=12), min_size=1, max_size=6))
-async def test_redis_and_python_go_by_the_same_rules(shared_server: LocalServer, batches: list[list[Event]]) -> None:
-    bounds = Bounds(items=4, unknown_items=2, events=11)
-    memory = MemoryStore(bounds, 10, clock=lambda: 1.0)
+@given(batches=st.lists(st.tuples(st.integers(100, 130), st.lists(EVENTS, max_size=12)), min_size=1, max_size=6))
+async def test_redis_and_python_go_by_the_same_rules(
+    shared_server: LocalServer, batches: list[tuple[int, list[Event]]]
+) -> None:
+    bounds = Bounds(items=4, unknown_items=2, events=5, ids=9, id_seconds=12)
+    clock = Clock()
+    memory = MemoryStore(bounds, 10, clock)
     config = PATIENT.model_copy(update={"tenant": f"rules-{next(TENANTS)}"})
-    redis = RedisStore(parse_address(shared_server.url), config, bounds, clock=lambda: 1.0)
+    redis = RedisStore(parse_address(shared_server.url), config, bounds, clock=clock)
     state = NOBODY
-    for batch in batches:
+    for now, batch in batches:
+        clock.now = now
         changes = await redis.record({USER: batch})
         assert changes == await memory.record({USER: batch})
         state = state.after(changes[USER])
