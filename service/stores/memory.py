@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.stores.live_log import LiveLog
 from service.stores.lru import LRU
-from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 
 
 class MemoryStore:
@@ -32,9 +32,9 @@ class MemoryStore:
         log = self._logs.get(user)
         return NOBODY if log is None else log.user()
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         """See `UserStore.record`."""
-        changes: dict[UserKey, Change] = {}
+        changes: dict[UserKey, Change | StoreError] = {}
         for user, their in events.items():
             now = int(self._clock() * 1e6)
             log = self._logs.get(user) or LiveLog(self._bounds, now)

@@ -158,10 +158,11 @@ class UserStore(Protocol):
             patience: seconds to wait at most; the store's own patience if not given.
         """
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
-        """Keep events, and return what became of them.
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
+        """Keep events, and return what became of them: of every user all or none are kept.
 
-        When this returns, all are kept. When it raises, some may be: sent again, they are not kept twice.
+        Where a user has an error instead of a change, that user's are not known to be kept, and so it is for all when
+        this raises. Sent again, they are not kept twice.
         """
 
     async def events(self, user: UserKey) -> list[Event]:

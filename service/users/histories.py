@@ -46,6 +46,19 @@ class Feedback:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """What became of feedback, by place in its call.
+
+    Attributes:
+        stored: what was not kept already.
+        refused: what is not known to be kept, and why. The rest was kept, then or before.
+    """
+
+    stored: list[int] = field(default_factory=list)
+    refused: dict[int, StoreError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class UserHistory:
     """The history that an answer rests on.
 
@@ -155,12 +168,12 @@ class Histories:
             )
         return round(timestamp * MICROSECONDS)
 
-    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> list[int]:
-        """Keep what users did. Returns the places of what was not kept already.
+    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> Recorded:
+        """Keep what users did. Sent again, nothing is kept twice.
 
         Raises:
             ClientError: something lies in the future; nothing is kept.
-            StoreError: it is not known to be kept. Sent again, it is not kept twice.
+            StoreError: nothing is known to be kept.
         """
         now = round(self._clock() * MICROSECONDS)
         events: dict[UserKey, list[Event]] = {}
@@ -171,11 +184,14 @@ class Histories:
             user = UserKey(deployment.catalogue_name, each.user_id)
             events.setdefault(user, []).append(event)
             places.setdefault(user, []).append(place)
-        stored: list[int] = []
+        recorded = Recorded()
         for user, change in (await self._store.record(events)).items():
+            if isinstance(change, StoreError):
+                recorded.refused.update(dict.fromkeys(places[user], change))
+                continue
             self._remember(user, (self._last_known.get(user) or NOBODY).after(change))
-            stored += [places[user][place] for place in change.stored]
-        return stored
+            recorded.stored.extend(places[user][place] for place in change.stored)
+        return recorded
 
     async def _live(self, user: UserKey, patience: float | None) -> tuple[LiveUser, bool]:
         """What the store says, or else what was last known; and whether it said so."""

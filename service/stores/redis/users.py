@@ -17,7 +17,7 @@ from models.config import Config
 from models.errors import ConfigError
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, Met, StoreError, UserKey, in_order
 from service.stores.redis.address import Address
-from service.stores.redis.channel import Channel, OnFailure, Timer, untimed
+from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import connect
 from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, Keys
 from service.stores.redis.scripts import Script
@@ -95,21 +95,32 @@ class RedisStore:
         answer = await self._reads.call(lambda: self._read_script.run(self._reads.client, keys, known), patience)
         return cached if answer is None else _live_user(answer)
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         """See `UserStore.record`."""
         users = list(events)
         parts = [users[first : first + USERS_AT_ONCE] for first in range(0, len(users), USERS_AT_ONCE)]
-        changes: dict[UserKey, Change] = {}
+        changes: dict[UserKey, Change | StoreError] = {}
         for part in await asyncio.gather(*(self._record({user: events[user] for user in part}) for part in parts)):
             changes |= part
+        errors = [change for change in changes.values() if isinstance(change, StoreError)]
+        if errors and len(errors) == len(changes):
+            raise errors[0]
         return changes
 
-    async def _record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
-        """Of as many users as go in one call."""
+    async def _record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
+        """Of as many users as go in one call. The same answer to several of them is one failure."""
         calls = [(self._keys.of_user(user), self._arguments(their)) for user, their in events.items()]
         send = self._pipelined if self._one_server else self._one_by_one
-        answers = await self._writes.call(lambda: send(calls))
-        return {user: _change(answer) for user, answer in zip(events, answers, strict=True)}
+        try:
+            answers = await self._writes.call(lambda: send(calls))
+        except StoreError as error:
+            return dict.fromkeys(events, error)
+        refusals = {str(answer): answer for answer in answers if isinstance(answer, Exception)}
+        errors = {text: self._writes.failure_of(refusal) for text, refusal in refusals.items()}
+        return {
+            user: errors[str(answer)] if isinstance(answer, Exception) else _change(answer)
+            for user, answer in zip(events, answers, strict=True)
+        }
 
     async def events(self, user: UserKey) -> list[Event]:
         """See `UserStore.events`."""
@@ -149,9 +160,6 @@ class RedisStore:
             await self._record_script.load(self._writes.client)
             for place, answer in zip(unsaid, await self._pipeline([calls[place] for place in unsaid]), strict=True):
                 answers[place] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
         return answers
 
     async def _pipeline(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
@@ -172,7 +180,11 @@ class RedisStore:
     async def _one_by_one(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
         """Each user on the node where it lies."""
         runs = (self._record_script.run(self._writes.client, keys, arguments) for keys, arguments in calls)
-        return await asyncio.gather(*runs)
+        answers = await asyncio.gather(*runs, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, REDIS_ERRORS):
+                raise answer
+        return answers
 
     async def _check_layout(self) -> None:
         """Refuse users in the layout of before, which nobody would find again.

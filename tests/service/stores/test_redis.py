@@ -124,6 +124,13 @@ async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis:
         assert len((await store.read(OTHER)).met) == 1
     await store.record({OTHER: met("b", 2)})
     assert failures == {"read refused": 20}
+    changes = await store.record({OTHER: met("c", 3), USER: met("a"), UserKey("films", "w"): met("a")})
+    assert [isinstance(change, StoreError) for change in changes.values()] == [False, True, False]
+    assert "WRONGTYPE" in str(changes[USER])
+    assert [len((await store.read(user)).met) for user in (OTHER, UserKey("films", "w"))] == [3, 1]
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.record({USER: met("a")})
+    assert failures == {"read refused": 20, "record refused": 2}
 
 
 async def test_a_full_memory_refuses_events_and_nothing_else(

@@ -44,7 +44,7 @@ class Moody(MemoryStore):
             raise StoreError("away")
         return self.stale or await super().read(user, cached, patience)
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         if self.away:
             raise StoreError("away")
         return await super().record(events)
