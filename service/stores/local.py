@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
+import signal
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +31,8 @@ exit $code
 """
 _CLAIM_SECONDS = 5.0
 _RESTART_SECONDS = (0.1, 5.0)
+_STOP_SECONDS = 5.0
+"""A server that takes longer to stop hangs. What it answered is in its file, so killing it loses nothing."""
 
 
 class LocalServerError(ServerError):
@@ -101,7 +105,13 @@ class LocalServer:
         if self._process is not None and self._process.returncode is None:
             assert self._process.stdin is not None  # noqa: S101
             self._process.stdin.close()
-            await self._process.wait()
+            try:
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                logger.warning("local_server_killed", last_words=self._last_words())
+                _kill_group(self._process.pid)
+                await self._process.wait()
         if self._claim is not None:
             self._claim.close()
         shutil.rmtree(self._runtime, ignore_errors=True)
@@ -180,6 +190,12 @@ class LocalServer:
                 await self._spawn(arguments)
             except OSError as error:
                 logger.warning("local_server_not_restarted", error=str(error))
+
+
+def _kill_group(leader: int) -> None:
+    """End a server, the shell that it was started by, and what that left behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 async def _claim(directory: Path) -> IO[str]:

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -24,6 +23,7 @@ from service.stores.redis.keys import Keys
 from service.stores.redis.migrate import migrate_users
 from service.stores.redis.users import RedisConfig, RedisStore
 from service.stores.redis.vectors import RedisVectors
+from tests.service.stores.conftest import pid_of
 
 pytestmark = pytest.mark.anyio
 
@@ -61,17 +61,6 @@ async def store(server: LocalServer, failures: Failures) -> AsyncIterator[RedisS
 async def redis(server: LocalServer) -> AsyncIterator[Redis]:
     async with Redis.from_url(server.url) as redis:
         yield redis
-
-
-def pid_of(server: LocalServer) -> int:
-    """The process that listens on its socket."""
-    socket = server.url.removeprefix("unix://").encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            line = (entry / "cmdline").read_bytes()
-            if b"valkey-server" in line.split(b"\0")[0] and socket in line:
-                return int(entry.name)
-    raise AssertionError("it does not run")
 
 
 @contextlib.contextmanager
