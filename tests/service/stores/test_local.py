@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -53,6 +54,31 @@ async def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> Non
     with pytest.raises(LocalServerError, match=r"events cannot be kept there.*REDIS_URL"):
         await server.start()
     await server.close()
+
+
+@pytest.mark.parametrize("what", ["server", "shell", "folder"])
+async def test_it_comes_back_whatever_of_it_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Twice, where it was, with all that it acknowledged."""
+    monkeypatch.setattr("service.stores.local._LOOK_SECONDS", 0.05)
+    server = LocalServer(tmp_path)
+    await server.start()
+    url, folder = server.url, Path(server.url.removeprefix("unix://")).parent
+    for moment in (1, 2):
+        pid = pid_of(server)
+        if what == "folder":
+            await asyncio.sleep(0.2)
+            shutil.rmtree(folder)
+        else:
+            os.kill(pid if what == "server" else os.getpgid(pid), signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while not (await server._answers() and pid_of(server) != pid):
+                await asyncio.sleep(0.02)
+        store = RedisStore(parse_address(url), RedisConfig(timeout_seconds=5), Bounds())
+        await store.record({USER: [Event(str(moment), f"i{moment}", moment)]})
+        assert len((await store.read(USER)).met) == moment
+        await store.close()
+    await server.close()
+    assert not folder.exists()
 
 
 async def test_a_server_that_hangs_is_killed_when_its_time_is_up(
