@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from models.errors import ConfigError
-from service.stores.port import Bounds, Event, StoreError, UserKey
+from service.stores.port import Bounds, Event, StoreError
 from service.stores.redis.address import Address, Kind
 from service.stores.redis.connect import connect
 from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, old_user
@@ -32,9 +32,11 @@ async def migrate_users(address: Address, config: RedisConfig, bounds: Bounds) -
     moved = 0
     try:
         async for key in client.scan_iter(match=OLD_USERS, count=1000, _type="zset"):
+            user = old_user(key.decode())
+            if user is None:
+                continue
             moments = cast("list[tuple[bytes, float]]", await client.zrange(key, 0, -1, withscores=True))
             events = [_event(member.decode(), seconds) for member, seconds in moments]
-            user: UserKey = old_user(key.decode())
             await store.record({user: events})
             await client.delete(key)
             moved += 1

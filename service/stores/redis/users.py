@@ -6,24 +6,22 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from models.config import Config
-from models.errors import ConfigError
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, Met, StoreError, UserKey, in_order
 from service.stores.redis.address import Address
 from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import connect
-from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, Keys
+from service.stores.redis.fitness import check_fitness
+from service.stores.redis.keys import Keys
 from service.stores.redis.scripts import Script
 from service.stores.redis.watch import Watch
-
-logger = structlog.get_logger(__name__)
 
 USERS_AT_ONCE = 50
 """Events of more users go in several calls, so that no call takes long for being large."""
@@ -72,7 +70,8 @@ class RedisStore:
         self._keys = Keys(config.tenant)
         self._read_script, self._record_script = Script("read"), Script("record")
         patience = config.timeout_seconds
-        self._watch = Watch("users", connect(address, 1), config.retry_seconds, HANG * patience, on_state)
+        fits = partial(check_fitness, waitaof=config.waitaof)
+        self._watch = Watch("users", connect(address, 1), config.retry_seconds, HANG * patience, on_state, fits)
         size = config.connections
         self._reads = Channel("read", connect(address, size), size, patience, self._watch, on_failure, timer)
         writing = connect(address, size)
@@ -82,11 +81,10 @@ class RedisStore:
     async def connect(self) -> None:
         """See `UserStore.connect`."""
         await self._watch.start()
+        if self._watch.misfit is not None:
+            raise self._watch.misfit
         if not self._watch.up:
             raise StoreError("Redis cannot be reached")
-        await self._check_layout()
-        if self._one_server:
-            await self._check_server()
 
     async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
         """See `UserStore.read`."""
@@ -185,42 +183,6 @@ class RedisStore:
             if isinstance(answer, BaseException) and not isinstance(answer, REDIS_ERRORS):
                 raise answer
         return answers
-
-    async def _check_layout(self) -> None:
-        """Refuse users in the layout of before, which nobody would find again.
-
-        Raises:
-            ConfigError: there are some.
-        """
-        client = self._writes.client
-        if await self._writes.call(lambda: client.exists(LAYOUT_KEY)):
-            return
-        async for _ in client.scan_iter(match=OLD_USERS, count=10_000):
-            raise ConfigError(
-                "the Redis holds users in the layout of an earlier release: stop the services of that release, then run"
-                " `allmrec-serve migrate-users` once"
-            )
-        await self._writes.call(lambda: client.set(LAYOUT_KEY, LAYOUT))
-
-    async def _check_server(self) -> None:
-        """Say what of the server's settings can lose events."""
-        client = cast("Redis", self._writes.client)
-        info: dict[str, Any] = {}
-        for section in ("memory", "persistence"):
-            info |= await self._writes.call(lambda section=section: client.info(section))  # type: ignore[misc]
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction" and int(info.get("maxmemory", 0)):
-            logger.warning(
-                "redis_may_evict_events",
-                policy=policy,
-                remedy="give the Redis of REDIS_URL maxmemory-policy noeviction, and a cache its own by"
-                " ALLMREC_CACHE_URL",
-            )
-        appends = bool(int(info.get("aof_enabled", 0)))
-        if self._config.waitaof and not appends:
-            raise ConfigError("ALLMREC_REDIS_WAITAOF needs a Redis with `appendonly yes`")
-        if not appends:
-            logger.warning("redis_forgets_on_restart", remedy="give the Redis of REDIS_URL `appendonly yes`")
 
 
 def _fields(event: Event) -> tuple[str | int, ...]:

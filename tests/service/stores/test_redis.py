@@ -323,6 +323,63 @@ async def test_users_of_the_first_release_are_refused_and_then_moved(server: Loc
     await again.close()
 
 
+async def test_users_of_the_first_release_are_refused_however_late_they_are_found(
+    server: LocalServer, redis: Redis
+) -> None:
+    """Redis comes up after the service: nothing is written beside them, and once they are moved it is used."""
+    await redis.zadd("allmrec:films:live:u", {"b": 1.5})
+    address = parse_address(server.url)
+    states: list[bool] = []
+    store = RedisStore(address, RedisConfig(timeout_seconds=0.04, retry_seconds=0.05), Bounds(), on_state=states.append)
+    with hanging(server), pytest.raises(StoreError, match="cannot be reached"):
+        await store.connect()
+    with capture_logs() as logs:
+        async with asyncio.timeout(10):
+            while not logs:
+                await asyncio.sleep(0.02)
+    assert [entry["event"] for entry in logs] == ["redis_does_not_fit"]
+    assert "allmrec-serve migrate-users" in logs[0]["remedy"]
+    with pytest.raises(StoreError):
+        await store.record({USER: met("a", 2_000_000)})
+    assert not any(states)
+    assert await migrate_users(address, RedisConfig(timeout_seconds=5), Bounds()) == 1
+    await until_reached(store)
+    await store.record({USER: met("a", 2_000_000)})
+    assert [each.item_id for each in (await store.read(USER)).met] == ["b", "a"]
+    await store.close()
+
+
+async def test_a_redis_that_comes_up_late_is_marked_and_warned_of(server: LocalServer, redis: Redis) -> None:
+    await redis.config_set("appendonly", "no")
+    config = RedisConfig(timeout_seconds=0.04, retry_seconds=0.05)
+    store = RedisStore(parse_address(server.url), config, Bounds())
+    with hanging(server), pytest.raises(StoreError, match="cannot be reached"):
+        await store.connect()
+    with capture_logs() as logs:
+        await until_reached(store)
+    assert [entry["event"] for entry in logs if entry["event"] != "redis_up"] == ["redis_forgets_on_restart"]
+    assert await redis.exists("allmrec:layout")
+    await store.close()
+
+
+async def test_users_of_a_tenant_or_a_catalogue_named_live_are_none_of_the_first_release(
+    server: LocalServer, redis: Redis
+) -> None:
+    address, user = parse_address(server.url), UserKey("live", "u:live:v")
+    config = RedisConfig(tenant="live", timeout_seconds=5)
+    for _ in range(2):
+        store = RedisStore(address, config, Bounds())
+        await store.connect()
+        await store.record({user: met("a"), USER: met("a")})
+        await store.close()
+        await redis.delete("allmrec:layout")
+    assert await migrate_users(address, config, Bounds()) == 0
+    store = RedisStore(address, config, Bounds())
+    await store.connect()
+    assert [len((await store.read(each)).met) for each in (user, USER)] == [1, 1]
+    await store.close()
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "warning"),
     [
