@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from service.stores.port import Bounds, Change, Event, LiveUser, Met, in_order
+from service.stores.port import Bounds, Change, Event, LiveUser
+from service.stores.trail import Met, Trail, in_order
 
 
 class LiveLog:
@@ -25,6 +26,10 @@ class LiveLog:
         self._ids: dict[str, int] = {}
         self._known: dict[str, Met] = {}
         self._unknown: dict[str, Met] = {}
+
+    def __len__(self) -> int:
+        """How many items it knows, and how many events."""
+        return len(self._known) + len(self._unknown) + len(self._events)
 
     def add(self, events: Sequence[Event], now: int) -> Change:
         """Remember events, but those that are remembered already. `now` in microseconds."""
@@ -52,7 +57,7 @@ class LiveLog:
 
     def user(self) -> LiveUser:
         """What the user did."""
-        return LiveUser(self._born, self._arrivals, in_order([*self._known.values(), *self._unknown.values()]))
+        return LiveUser(self._born, self._arrivals, Trail.of([*self._known.values(), *self._unknown.values()]))
 
     def events(self) -> list[Event]:
         """What is remembered of it, in order of arrival."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from models.errors import ServerError
+from service.stores.trail import EMPTY, Met, Trail
 
 
 class StoreError(ServerError):
@@ -48,15 +49,6 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Met:
-    """An item at the latest time that a user met it; among equal times, later arrivals are later."""
-
-    item_id: str
-    moment: int
-    arrival: int
-
-
-@dataclass(frozen=True)
 class LiveUser:
     """What a user did since training.
 
@@ -69,7 +61,7 @@ class LiveUser:
 
     born: int = 0
     arrivals: int = 0
-    met: tuple[Met, ...] = field(default=(), repr=False)
+    met: Trail = field(default=EMPTY, repr=False)
     complete: bool = True
 
     def precedes(self, other: LiveUser) -> bool:
@@ -79,14 +71,12 @@ class LiveUser:
     def after(self, change: Change) -> LiveUser:
         """The user as known once a change is known: complete if the state that it changed was known."""
         if self.born != change.born:
-            return LiveUser(change.born, change.arrivals, in_order(change.met), complete=change.before == 0)
+            return LiveUser(change.born, change.arrivals, Trail.of(change.met), complete=change.before == 0)
         if self.complete and self.arrivals >= change.arrivals:
             return self
         complete = self.complete and self.arrivals == change.before
-        gone = {*change.forgotten, *(met.item_id for met in change.met)}
-        kept = (met for met in self.met if met.item_id not in gone)
         arrivals = max(self.arrivals, change.arrivals)
-        return LiveUser(self.born, arrivals, in_order([*kept, *change.met]), complete)
+        return LiveUser(self.born, arrivals, self.met.after(change.met, change.forgotten), complete)
 
 
 NOBODY = LiveUser()
@@ -111,11 +101,6 @@ class Change:
     stored: tuple[int, ...] = ()
     met: tuple[Met, ...] = field(default=(), repr=False)
     forgotten: tuple[str, ...] = field(default=(), repr=False)
-
-
-def in_order(met: Iterable[Met]) -> tuple[Met, ...]:
-    """Oldest first."""
-    return tuple(sorted(met, key=lambda each: (each.moment, each.arrival)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from models.errors import ClientError, NotFoundError
 from service.deployments.deployment import Deployment
 from service.stores.lru import LRU
 from service.stores.port import NOBODY, Event, LiveUser, StoreError, UserKey, UserStore
+from service.stores.trail import MEAN_ITEMS
 
 MICROSECONDS = 1_000_000
 RETRY_SECONDS = 300
@@ -89,7 +90,7 @@ class Histories:
 
     Args:
         store: what users did, for all replicas.
-        size: users whose last known state is remembered here.
+        size: users whose last known state is remembered here, if they met no more than `MEAN_ITEMS` each.
         live_items: how many items of feedback a history holds at most.
         clock_skew: seconds that a client's clock may be ahead.
         clock: seconds since 1970.
@@ -107,7 +108,7 @@ class Histories:
         self._live_items = live_items
         self._clock_skew = clock_skew
         self._clock = clock
-        self._last_known: LRU[UserKey, LiveUser] = LRU(size)
+        self._last_known: LRU[UserKey, LiveUser] = LRU(size, lambda live: len(live.met), size * MEAN_ITEMS)
 
     async def of(
         self,
@@ -219,7 +220,7 @@ class Histories:
     ) -> UserHistory:
         model = deployment.model
         index_of = deployment.catalogue.index_of
-        places = ((index_of(met.item_id), met.moment) for met in live.met)
+        places = zip(map(index_of, live.met.item_ids), live.met.moments.tolist(), strict=True)
         met = [(item, moment) for item, moment in places if item is not None]
         recent = met[-self._live_items :]
         trained = np.zeros(0, dtype=np.int64) if user_id is None else model.histories.of(user_id)

@@ -10,11 +10,12 @@ from functools import partial
 from itertools import chain
 from typing import Any, cast
 
+import numpy as np
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from models.config import Config
-from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, Met, StoreError, UserKey, in_order
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import Address
 from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import connect
@@ -22,6 +23,7 @@ from service.stores.redis.fitness import check_fitness
 from service.stores.redis.keys import Keys
 from service.stores.redis.scripts import Script
 from service.stores.redis.watch import Watch
+from service.stores.trail import Met, Trail, in_order
 
 USERS_AT_ONCE = 50
 """Events of more users go in several calls, so that no call takes long for being large."""
@@ -193,7 +195,9 @@ def _fields(event: Event) -> tuple[str | int, ...]:
 
 def _live_user(answer: Sequence[Any]) -> LiveUser:
     born, arrivals, known, unknown = answer
-    return LiveUser(int(born), int(arrivals), in_order([*_met(known), *_met(unknown)]))
+    fields = [*json.loads(known), *json.loads(unknown)]
+    numbers = np.array("|".join(fields[1::2]).split("|") if fields else [], dtype=np.int64).reshape(-1, 2)
+    return LiveUser(int(born), int(arrivals), Trail(fields[::2], numbers[:, 0], numbers[:, 1]))
 
 
 def _change(answer: Sequence[Any]) -> Change:

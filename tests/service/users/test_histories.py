@@ -230,6 +230,19 @@ async def test_away_the_store_is_replaced_by_what_was_acknowledged_to_users_know
     assert await ids(histories, deployment) == ["i1", "i2"]
 
 
+async def test_what_is_remembered_here_is_bounded_by_items_and_not_by_users_alone(
+    store: Moody, deployment: Deployment, clock: Clock
+) -> None:
+    """Of ten users with 129 items each, where there is room for a thousand items: the latest seven."""
+    histories = Histories(store, 10, clock=clock)
+    for user in range(10):
+        await histories.record(deployment, said(*(f"x{n}" for n in range(100)), "i1", user_id=f"n{user}"))
+        await histories.record(deployment, said(*(f"i{n}" for n in range(1, 30)), user_id=f"n{user}"))
+    keys = [UserKey("tiny", f"n{user}") for user in range(10)]
+    known = [histories._last_known.get(key) for key in keys]
+    assert [None if live is None else len(live.met) for live in known] == [None] * 3 + [129] * 7
+
+
 async def test_only_the_store_can_say_that_a_user_is_unknown(
     store: Moody, histories: Histories, deployment: Deployment
 ) -> None:
