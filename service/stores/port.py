@@ -131,7 +131,8 @@ class UserStore(Protocol):
         """Reach the store and look whether it fits.
 
         Raises:
-            ConfigError: it holds users in a layout of before.
+            ConfigError: it holds users in a layout of before, or cannot do what was set.
+            StoreError: it cannot be reached. It is looked for from now on.
         """
 
     async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:

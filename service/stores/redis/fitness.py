@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from models.errors import ConfigError
@@ -30,8 +30,7 @@ async def check_fitness(client: Client, waitaof: bool) -> None:
     """
     try:
         await _check_layout(client)
-        if isinstance(client, Redis):
-            await _check_server(client, waitaof)
+        await _check_servers(client, waitaof)
     except ResponseError as error:
         logger.warning("redis_not_checked", error=str(error))
 
@@ -48,19 +47,29 @@ async def _check_layout(client: Client) -> None:
     await client.set(LAYOUT_KEY, LAYOUT)
 
 
-async def _check_server(client: Redis, waitaof: bool) -> None:
-    info: dict[str, Any] = {}
-    for section in ("memory", "persistence"):
-        info |= await client.info(section)
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction" and int(info.get("maxmemory", 0)):
+async def _check_servers(client: Client, waitaof: bool) -> None:
+    infos = [await _info(client)] if isinstance(client, Redis) else await _infos(client)
+    policies = {info.get("maxmemory_policy", "noeviction") for info in infos if int(info.get("maxmemory", 0))}
+    if policies - {"noeviction"}:
         logger.warning(
             "redis_may_evict_events",
-            policy=policy,
+            policy=", ".join(sorted(policies - {"noeviction"})),
             remedy="give the Redis of REDIS_URL maxmemory-policy noeviction, and a cache its own by ALLMREC_CACHE_URL",
         )
-    appends = bool(int(info.get("aof_enabled", 0)))
+    appends = all(int(info.get("aof_enabled", 0)) for info in infos)
     if waitaof and not appends:
         raise ConfigError("ALLMREC_REDIS_WAITAOF needs a Redis with `appendonly yes`")
     if not appends:
         logger.warning("redis_forgets_on_restart", remedy="give the Redis of REDIS_URL `appendonly yes`")
+
+
+async def _infos(client: RedisCluster) -> list[dict[str, Any]]:
+    """Of every node that is written to."""
+    return [await _info(client, target_nodes=node) for node in client.get_primaries()]
+
+
+async def _info(client: Client, **where: Any) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    for section in ("memory", "persistence"):
+        info |= await client.info(section, **where)
+    return info

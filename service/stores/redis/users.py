@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -15,10 +14,11 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from models.config import Config
+from models.errors import ConfigError
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import Address
 from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
-from service.stores.redis.connect import connect
+from service.stores.redis.connect import Client, connect, get_to_know
 from service.stores.redis.fitness import check_fitness
 from service.stores.redis.keys import Keys
 from service.stores.redis.scripts import Script
@@ -72,8 +72,8 @@ class RedisStore:
         self._keys = Keys(config.tenant)
         self._read_script, self._record_script = Script("read"), Script("record")
         patience = config.timeout_seconds
-        fits = partial(check_fitness, waitaof=config.waitaof)
-        self._watch = Watch("users", connect(address, 1), config.retry_seconds, HANG * patience, on_state, fits)
+        watching = connect(address, 1)
+        self._watch = Watch("users", watching, config.retry_seconds, HANG * patience, on_state, self._check)
         size = config.connections
         self._reads = Channel("read", connect(address, size), size, patience, self._watch, on_failure, timer)
         writing = connect(address, size)
@@ -82,6 +82,11 @@ class RedisStore:
 
     async def connect(self) -> None:
         """See `UserStore.connect`."""
+        if self._config.waitaof and not self._one_server:
+            raise ConfigError(
+                "ALLMREC_REDIS_WAITAOF waits for one server's disk, and REDIS_URL is a cluster: unset it, and give"
+                " every node `appendfsync always`"
+            )
         await self._watch.start()
         if self._watch.misfit is not None:
             raise self._watch.misfit
@@ -139,6 +144,11 @@ class RedisStore:
         """Close the connections."""
         for part in (self._watch, self._reads, self._writes):
             await part.close()
+
+    async def _check(self, client: Client) -> None:
+        """Whether a server that was away can be used."""
+        await get_to_know(self._reads.client, self._writes.client)
+        await check_fitness(client, self._config.waitaof)
 
     def _arguments(self, events: Sequence[Event]) -> list[str | int]:
         bounds = self._bounds

@@ -423,6 +423,15 @@ async def test_events_can_wait_for_the_disk(server: LocalServer, redis: Redis) -
     await store.close()
 
 
+async def test_a_cluster_is_not_said_to_wait_for_its_disks(failures: Failures) -> None:
+    """Reachable or not: it would acknowledge without."""
+    address = parse_address("redis+cluster://127.0.0.1:1")
+    store = RedisStore(address, RedisConfig(waitaof=True), Bounds(), failures)
+    with pytest.raises(ConfigError, match=r"ALLMREC_REDIS_WAITAOF.*appendfsync always"):
+        await store.connect()
+    await store.close()
+
+
 async def test_a_store_that_cannot_be_reached_says_so(failures: Failures) -> None:
     """Nobody listens there."""
     store = RedisStore(parse_address("redis://127.0.0.1:1"), RedisConfig(), Bounds(), failures)
