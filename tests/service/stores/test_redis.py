@@ -323,6 +323,20 @@ async def test_users_of_the_first_release_are_refused_and_then_moved(server: Loc
     await again.close()
 
 
+async def test_events_of_the_future_are_moved_to_now(server: LocalServer, redis: Redis) -> None:
+    """In their order, and moved again they are the same; what comes after stands after them."""
+    config, address = RedisConfig(timeout_seconds=5), parse_address(server.url)
+    store = RedisStore(address, config, Bounds())
+    for now in (1000.0, 1001.0):
+        await redis.zadd("allmrec:films:live:u", {"a": 32_472_144_001, "b": 32_472_144_000, "c": 999})
+        assert await migrate_users(address, config, Bounds(), clock=lambda now=now: now) == 1
+        user = await store.read(USER)
+        assert [(each.item_id, each.moment // 1_000_000) for each in user.met] == [("c", 999), ("b", 1000), ("a", 1000)]
+    await store.record({USER: met("d", 1_002_000_000)})
+    assert [each.item_id for each in (await store.read(USER)).met] == ["c", "b", "a", "d"]
+    await store.close()
+
+
 async def test_users_of_the_first_release_are_refused_however_late_they_are_found(
     server: LocalServer, redis: Redis
 ) -> None:
