@@ -51,8 +51,7 @@ from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
 from training.allmrec.title_tokens.stage import train_title_tokens
 from training.allmrec.user_encoder import train_user_encoder
-from training.backbones.external import external_inputs
-from training.backbones.texts import item_text_vectors, item_words
+from training.backbones.texts import backbone_inputs, encoder_inputs, item_text_vectors, item_words
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
@@ -458,17 +457,19 @@ class Pipeline:
 
     @cached_property
     def _backbone_run(self) -> StageRun:
-        inputs = {"data": self._data_fingerprint, **external_inputs(self.recipe.backbone)}
+        inputs = {"data": self._data_fingerprint, **backbone_inputs(self.recipe.backbone)}
         return self._stage_run("backbone", self.recipe.backbone, inputs)
 
     @cached_property
     def _second_run(self) -> StageRun:
         config = self.recipe.second or self.recipe.backbone
-        return self._stage_run("second", config, {"data": self._data_fingerprint, **external_inputs(config)})
+        return self._stage_run("second", config, {"data": self._data_fingerprint, **backbone_inputs(config)})
 
     @cached_property
     def _stage1_run(self) -> StageRun:
-        return self._stage_run("stage1", self.recipe.stage1, {"backbone": self._backbone_run.output})
+        config = self.recipe.stage1
+        inputs = {"backbone": self._backbone_run.output, **encoder_inputs(config.text_encoder)}
+        return self._stage_run("stage1", config, inputs)
 
     @cached_property
     def _stage2_run(self) -> StageRun:
@@ -503,6 +504,7 @@ class Pipeline:
     def _blend_run(self) -> StageRun:
         others = {"signals": self.recipe.signals, "retrieval": self.recipe.retrieval}
         inputs = {name: config.model_dump_json() for name, config in others.items()}
+        inputs |= encoder_inputs(self.recipe.signals.text_encoder)
         return self._stage_run("blend", self.recipe.blend, {**inputs, **self._trained})
 
     def _export_run(self, home: Path) -> StageRun:
