@@ -46,17 +46,7 @@ def check_fitness(dataset: Dataset, split: SequenceSplit) -> list[str]:
 
 def evaluated_users(split: SequenceSplit) -> int:
     """How many users have items held out, and candidates to hold against them."""
-    return int(np.count_nonzero(_rankable(split)))
-
-
-def _rankable(split: SequenceSplit) -> np.ndarray:
-    """(U,) bool: users with held-out items and at least one item that they never met."""
-    held = split.target(Holdout.TEST)
-    met = [
-        len({*items.tolist(), int(validation), int(test)})
-        for items, validation, test in zip(split.train, split.target(Holdout.VALIDATION), held, strict=True)
-    ]
-    return np.asarray((held != 0) & (np.array(met) < len(split.catalogue)))
+    return int(np.count_nonzero(split.rankable(Holdout.TEST)))
 
 
 def _of_users(split: SequenceSplit) -> Iterator[str]:
@@ -72,7 +62,7 @@ def _of_users(split: SequenceSplit) -> Iterator[str]:
 
 def _of_candidates(split: SequenceSplit) -> Iterator[str]:
     held = split.target(Holdout.TEST) != 0
-    without = int(np.count_nonzero(held & ~_rankable(split)))
+    without = int(np.count_nonzero(held & ~split.rankable(Holdout.TEST)))
     if without:
         yield f"{without} users have met every item, so there is nothing to rank for them: they are not evaluated"
     targets = np.concatenate([split.target(Holdout.TEST)[held], split.target(Holdout.VALIDATION)[held]])

@@ -138,6 +138,18 @@ class SequenceSplit:
         """The history of `user` and the item of `holdout`: what no negative may be when that item is predicted."""
         return np.append(self.history(user, holdout), self.target(holdout)[user])
 
+    def rankable(self, holdout: Holdout) -> np.ndarray:
+        """(U,) bool: users with an item of `holdout` and at least one other that they had not met by then.
+
+        Nobody else can be evaluated: where nothing is left to hold against the item, every ranker has it first.
+        """
+        flat, rows, stride = Sequences.of(self.train), np.arange(len(self)), len(self.catalogue) + 1
+        later = [self.target(holdout), *([self.validation] if holdout is Holdout.TEST else [])]
+        owners, items = np.concatenate([flat.owners, *(rows for _ in later)]), np.concatenate([flat.items, *later])
+        met = np.unique((owners * stride + items)[items != PADDING_ITEM])
+        counts = np.bincount(met // stride, minlength=len(self))
+        return np.asarray((later[0] != PADDING_ITEM) & (counts < len(self.catalogue)))
+
     def full_history(self, user: int) -> np.ndarray:
         """Everything `user` has interacted with, oldest first: what serving starts from."""
         held_out = np.array([self.validation[user], self.test[user]])

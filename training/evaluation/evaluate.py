@@ -231,7 +231,7 @@ async def ask_field(
     protocols: list[Protocol] = [popular(sample, config.seed, field.serving), FullCatalogue(sample)]
     if field.serving is not None:
         protocols.append(Served(sample, field.serving))
-    for protocol in protocols:
+    for protocol in (protocol for protocol in protocols if len(protocol.held_out)):
         asked = field.all if protocol.measure is POPULAR else rankers
         tables.append(await ask_all(protocol, asked, config.llm_users, run))
     shuffled = Sampled(SHUFFLED_HISTORIES, sample.shuffled(config.seed))

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import DataError
+from training.backbones.full_ranking import FullRanking
 from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
+from training.data.fitness import evaluated_users
 from training.data.negatives import NegativeSampler
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
+from training.evaluation.held_out import HeldOut
 
 
 def dataset_of(sequences: dict[str, Sequence[str]], item_ids: Sequence[str]) -> Dataset:
@@ -123,6 +126,22 @@ def test_a_tiny_catalogue_gives_fewer_candidates(split: SequenceSplit) -> None:
     assert sorted(candidates.items[0, 1:4].tolist()) == [5, 6, 7]
     assert sorted(candidates.items[1, 1:5].tolist()) == [3, 4, 6, 7]
     assert candidates.mask.sum(axis=1).tolist() == [4, 5]
+
+
+def test_who_met_every_item_has_no_candidates() -> None:
+    """u met all four of them, so on test any ranker would be right; before d was met there was d to hold against c.
+
+    v met one twice, and d is left; w met all four before the last.
+    """
+    sequences = {"u": list("abcd"), "v": list("abca"), "w": list("abcda"), "x": list("ab")}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcd")))
+    on_validation, on_test = (draw_candidates(split, holdout) for holdout in Holdout)
+    assert on_validation.users.tolist() == [0, 1]
+    assert on_validation.items[:, :2].tolist() == [[3, 4], [3, 4]]
+    assert on_test.users.tolist() == [1]
+    assert on_test.items[0, :3].tolist() == [1, 4, 0]
+    assert [FullRanking.of(split, holdout).users.tolist() for holdout in Holdout] == [[0, 1], [1]]
+    assert len(HeldOut.of(split, Holdout.TEST)) == evaluated_users(split) == 1
 
 
 def test_negatives_are_uniform_over_the_free_items() -> None:
