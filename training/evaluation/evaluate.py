@@ -54,7 +54,8 @@ class EvaluationConfig(Config):
 
     Attributes:
         users: at most this many users are ranked for, the same by all rankers.
-        llm_users: of these, so many are ranked for with the LLM under the protocols beside the first.
+        llm_users: of these, so many are ranked for with the LLM under the protocols beside the first, and rankers are
+            compared there on these alone.
         check_users: and so many in the checks of what rankers use.
         resamples: of the bootstrap.
         seed: of the candidates and the bootstrap.
