@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from models.catalogue import PADDING_ITEM
 from models.errors import DataError
 from training.data.dataset import Dataset
+from training.data.sequences import Sequences
 from training.data.splits import MIN_EVALUATED, Holdout, SequenceSplit
 
 MIN_ITEMS = 2
@@ -49,11 +51,23 @@ def evaluated_users(split: SequenceSplit) -> int:
     return int(np.count_nonzero(split.rankable(Holdout.TEST)))
 
 
+def _kept_whole(split: SequenceSplit) -> int:
+    """How many users have enough interactions to hold two out, and all of them in training."""
+    nothing_held = (split.target(Holdout.VALIDATION) == PADDING_ITEM) & (split.target(Holdout.TEST) == PADDING_ITEM)
+    return int(np.count_nonzero(nothing_held & (Sequences.of(split.train).lengths == MIN_EVALUATED)))
+
+
 def _of_users(split: SequenceSplit) -> Iterator[str]:
-    evaluated = evaluated_users(split)
-    if not (split.target(Holdout.TEST) != 0).any():
+    evaluated, short = evaluated_users(split), _kept_whole(split)
+    if short:
         yield (
-            f"no user has {MIN_EVALUATED} interactions, so nobody can be evaluated: there will be no figures, and"
+            f"{short:,} users have just {MIN_EVALUATED} interactions, and these are all for training, as too little"
+            " else would be left to learn from: they are not evaluated"
+        )
+    if not (split.target(Holdout.TEST) != 0).any():
+        lacking = f"more than {MIN_EVALUATED}" if short else MIN_EVALUATED
+        yield (
+            f"no user has {lacking} interactions, so nobody can be evaluated: there will be no figures, and"
             " settings that validation chooses stay at their defaults; more history a user helps"
         )
     elif evaluated < FEW_EVALUATED:

@@ -372,6 +372,7 @@ def loads_only(train):
 
 POOR = {
     "nobody_to_evaluate": [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(2)],
+    "three_each": [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(3)],
     "one_user_to_evaluate": [("u0", f"i{item}", item) for item in range(5)]
     + [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(1, 30) for step in range(2)],
     "two_users": [(f"u{user}", f"i{2 * user + step}", step) for user in range(2) for step in range(5)],
@@ -410,7 +411,9 @@ def test_poor_data_end_in_a_bundle_or_are_refused_before_training(
     result = allmrec_train("fit", tmp_path / "shop", *arguments, *sets)
     if result.exit_code == 0:
         assert load_bundle(tmp_path / "bundle").manifest.users == len({user for user, _, _ in POOR[poor]})
+        assert (tmp_path / "run" / "evaluation").exists() is (poor not in ("nobody_to_evaluate", "three_each"))
     else:
+        assert titles == "none" or poor not in ("nobody_to_evaluate", "three_each"), result.output
         assert (result.exit_code, (tmp_path / "run" / "backbone").exists()) == (2, False), result.output
         assert "error: " in result.output
 

@@ -57,6 +57,21 @@ def test_last_item_is_test_and_the_one_before_is_validation(split: SequenceSplit
     assert split.test.tolist() == [4, 1, 0, 0]
 
 
+@pytest.mark.parametrize(("longer", "held"), [(0, False), (1, False), (3, True)])
+def test_of_three_interactions_nothing_is_held_out_where_little_else_is_left(longer: int, held: bool) -> None:
+    """20 users of three have two pairs each, a longer one three, of which one is left: none of 40, one of 43, three of
+    49, which is a twentieth."""
+    sequences = {f"u{user:02}": list("abc") for user in range(20)} | {
+        f"v{user}": list("dcba") for user in range(longer)
+    }
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcd")))
+    assert split.train[0].tolist() == ([1] if held else [1, 2, 3])
+    assert (split.validation[0], split.test[0]) == ((2, 3) if held else (0, 0))
+    assert [items.tolist() for items in split.train[20:]] == [[4, 3]] * longer
+    assert split.test[20:].tolist() == [1] * longer
+    assert split.cold_users.sum() == 20 * held
+
+
 def test_history_for_test_includes_the_validation_item(split: SequenceSplit) -> None:
     assert split.history(0, Holdout.VALIDATION).tolist() == [1, 2]
     assert split.history(0, Holdout.TEST).tolist() == [1, 2, 3]
@@ -82,7 +97,8 @@ def test_cold_and_warm_are_the_tails_of_the_occurring_items(split: SequenceSplit
 
 def test_items_without_training_interactions_are_cold_beyond_the_tail() -> None:
     """Four of five occurring items are held out only: all are cold though 35 % would be one."""
-    split = SequenceSplit.from_dataset(dataset_of({"u": ["a", "b", "c"], "v": ["a", "d", "e"]}, list("abcde")))
+    sequences = {"u": ["a", "b", "c"], "v": ["a", "d", "e"], "w": ["a", "a"]}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcde")))
     assert np.flatnonzero(split.cold_items).tolist() == [2, 3, 4, 5]
     assert np.flatnonzero(split.warm_items).tolist() == [1]
 
@@ -113,7 +129,7 @@ def test_a_test_item_may_be_a_negative_of_validation(split: SequenceSplit) -> No
 
 def test_candidates_follow_the_seed() -> None:
     big = SequenceSplit.from_dataset(
-        dataset_of({f"u{user}": ["i1", "i2", "i3"] for user in range(9)}, [f"i{n}" for n in range(400)])
+        dataset_of({f"u{user}": ["i1", "i2", "i3", "i4"] for user in range(9)}, [f"i{n}" for n in range(400)])
     )
     assert np.array_equal(draw_candidates(big, Holdout.TEST, 1).items, draw_candidates(big, Holdout.TEST, 1).items)
     assert not np.array_equal(draw_candidates(big, Holdout.TEST, 1).items, draw_candidates(big, Holdout.TEST, 2).items)
