@@ -131,6 +131,7 @@ class Blends(Config):
         blend: without the LLM; also what serves when the LLM falls back, and what lies outside the LLM's window.
         llm: with the LLM's scores.
         llm_lift: what the LLM's scores are worth beside all others; None if too few users could be held out to say.
+        llm_lift_free: the same by weights that nothing holds near zero: what there may be to gain, and to lose.
         llm_lift_over_cf: what they are worth beside the first signal alone; None if that was not measured. An LLM that
             is worth something here and nothing there knows what the other signals know too.
         retrieval: where the items come from that are ranked.
@@ -140,6 +141,7 @@ class Blends(Config):
     blend: Blend
     llm: Blend
     llm_lift: Lift | None
+    llm_lift_free: Lift | None = None
     llm_lift_over_cf: Lift | None = None
     retrieval: Retrieval = Retrieval()
     genres: GenreBlends | None = None

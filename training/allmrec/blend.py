@@ -9,7 +9,7 @@ Axes: E users, times draws of negatives, C candidates of which the first is the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from models.bundle.blend import Blend, Blends, GenreBlends, Lift, SignalWeight, 
 from models.config import Config
 from models.prompts.title_list import TitleListConfig
 from models.rankers.base import Ranker
-from models.rankers.of_model import TITLE_PRIOR, TITLES
+from models.rankers.of_model import INJECTED, TITLE_PRIOR, TITLES
 from training.allmrec.genre_blend import GenreBlendConfig
 from training.allmrec.logit import FEWEST_USERS, FOLDS, curvature, fit_logit, log_likelihoods
 from training.data.splits import Holdout, SequenceSplit
@@ -29,6 +29,8 @@ from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, positive_ranks
 
 RESAMPLES = 2000
+UNFITTED = {TITLES: 0.1, INJECTED: 0.1, TITLE_PRIOR: -0.1}
+"""Weights of what is no choice among candidates, where nobody says what it is worth."""
 
 
 class BlendConfig(Config):
@@ -93,6 +95,21 @@ class Scored:
     def real(self) -> np.ndarray:
         """(E, C) the candidates that are there."""
         return np.isfinite(next(iter(self.scores.values())))
+
+    def without(self, users: np.ndarray) -> Scored:
+        """The rows of all users but some, by their numbers."""
+        rows = ~np.isin(self.users, users)
+        return replace(
+            self,
+            scores={name: values[rows] for name, values in self.scores.items()},
+            interactions=self.interactions[rows],
+            users=self.users[rows],
+            cold=self.cold[rows],
+        )
+
+    def only(self, ids: Collection[str]) -> Scored:
+        """By some of the signals."""
+        return replace(self, rankers=[ranker for ranker in self.rankers if ranker.id in ids])
 
 
 async def score_signals(split: SequenceSplit, rankers: Sequence[Ranker], users: int, draws: int, seed: int) -> Scored:
@@ -380,26 +397,52 @@ async def fit_blends(
     """
     scored = await score_signals(split, signals, config.users, config.draws, config.seed)
     if len(np.unique(scored.users)) < FEWEST_USERS:
-        return unfitted(signals[0], llm[:1], scored.cold_below)
-    first_fit = BlendFit(scored, config)
-    blend = first_fit.fit()
-    prior = first_fit.prior(blend)
+        return unfitted(signals[0], llm, scored.cold_below)
+    blend = BlendFit(scored, config).fit()
     kept = {signal.id for signal in blend.signals}
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
-    with_llm, fit = _with_llm(asked, config, prior, [ranker.id for ranker in llm if ranker.needs_llm])
+    prior = _prior(scored.without(asked.users).only(kept), blend, config)
+    with_llm, held, free = _with_llm(asked, config, prior, [ranker.id for ranker in llm if ranker.needs_llm])
     ids = [ranker.id for ranker in llm]
     first = await score_signals(split, signals[:1], config.llm_users, 1, config.seed)
     scores = {**first.scores, **{name: asked.scores[name] for name in ids}}
     beside_cf = BlendFit(replace(asked, rankers=[*signals[:1], *llm], scores=scores), config)
     weighed = [signal.id for signal in with_llm.signals if signal.id in ids]
-    return Blends(blend=blend, llm=with_llm, llm_lift=fit.lift_of(weighed), llm_lift_over_cf=beside_cf.lift_of(ids))
+    return Blends(
+        blend=blend,
+        llm=with_llm,
+        llm_lift=held.lift_of(weighed),
+        llm_lift_free=free.lift_of(weighed),
+        llm_lift_over_cf=beside_cf.lift_of(ids),
+    )
 
 
-def _with_llm(asked: Scored, config: BlendConfig, prior: Prior, ways: Sequence[str]) -> tuple[Blend, BlendFit]:
-    """The blend with the LLM, and the fit that its weights are of.
+def _prior(others: Scored, blend: Blend, config: BlendConfig) -> Prior:
+    """What users say of the signals of `blend` whom the LLM is not asked about: nobody counts here and there.
 
-    Which of the LLM's signals are kept is found with weights that are hardly held: held near zero all are alike.
+    Args:
+        others: these users, by those signals.
+        blend: of all users; its weight of cold items is kept to.
+        config: how.
+    """
+    if len(np.unique(others.users)) < FEWEST_USERS:
+        nothing = {"weight": 0.0, "scarcity_weight": 0.0}
+        signals = tuple(signal.model_copy(update=nothing) for signal in blend.signals)
+        size = 2 * len(signals) + 1
+        unknown = blend.model_copy(update={"signals": signals, "scarcity_bias": 0.0})
+        return Prior(unknown, np.zeros((size, size)))
+    fit = BlendFit(others, config)
+    ids = [signal.id for signal in blend.signals]
+    return fit.prior(fit.fit(always=ids, cold_weight=blend.validation["cold_weight"]))
+
+
+def _with_llm(
+    asked: Scored, config: BlendConfig, prior: Prior, ways: Sequence[str]
+) -> tuple[Blend, BlendFit, BlendFit]:
+    """The blend with the LLM, the fit that its weights are of, and the same with weights that are hardly held.
+
+    Which of the LLM's signals are kept is found by the latter: held near zero all are alike.
 
     Args:
         asked: the scores of the signals of `prior`, and of the LLM's.
@@ -412,11 +455,12 @@ def _with_llm(asked: Scored, config: BlendConfig, prior: Prior, ways: Sequence[s
     free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
     found = free.fit(always=known, one_of=ways, together=[(TITLES, TITLE_PRIOR)], cold_weight=cold_weight)
     kept = [signal.id for signal in found.signals]
-    asked = replace(asked, rankers=[ranker for ranker in asked.rankers if ranker.id in kept])
+    asked = asked.only(kept)
     grid = product(sorted(config.doubt, reverse=True), trusts)
-    fit = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid])
-    blend = fit.fit(always=kept, cold_weight=cold_weight)
-    return blend.model_copy(update={"left_out": found.left_out}), fit
+    held = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid])
+    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
+    blend = held.fit(always=kept, cold_weight=cold_weight)
+    return blend.model_copy(update={"left_out": found.left_out}), held, free
 
 
 def simplest(fits: Sequence[BlendFit]) -> BlendFit:
@@ -433,18 +477,29 @@ def simplest(fits: Sequence[BlendFit]) -> BlendFit:
 
 
 def unfitted(signal: Ranker, llm: Sequence[Ranker], cold_below: float) -> Blends:
-    """What to serve with when there is nobody to fit on: one signal, and the LLM beside it, as their logits are."""
+    """What to serve with when there is nobody to fit on: one signal, and the LLM beside it.
+
+    Logits are taken as they are; likelihoods of titles, which are sums over a dozen tokens, count a tenth, and less
+    what a title is likely without any history.
+    """
 
     def whole(ranker: Ranker) -> SignalWeight:
-        centred = ranker.needs_llm
         return SignalWeight(
-            id=ranker.id, title=ranker.title, centred=centred, mean=0.0, scale=1.0, weight=1.0, scarcity_weight=0.0
+            id=ranker.id,
+            title=ranker.title,
+            centred=ranker.needs_llm,
+            mean=0.0,
+            scale=1.0,
+            weight=UNFITTED.get(ranker.id, 1.0),
+            scarcity_weight=0.0,
         )
 
     def blend(rankers: Sequence[Ranker]) -> Blend:
         return Blend(signals=tuple(map(whole, rankers)), cold_below=cold_below)
 
-    return Blends(blend=blend([signal]), llm=blend([signal, *llm]), llm_lift=None)
+    way = llm[0]
+    beside = [ranker for ranker in llm if way.id == TITLES and ranker.id == TITLE_PRIOR]
+    return Blends(blend=blend([signal]), llm=blend([signal, way, *beside]), llm_lift=None)
 
 
 def genre_figures(genres: GenreBlends) -> dict[str, float]:

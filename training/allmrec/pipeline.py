@@ -32,6 +32,7 @@ from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.signal_tables import SignalTables
 from models.domain import DOMAINS
 from models.errors import DataError
+from models.llm.law import TokenLaw
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
@@ -227,7 +228,15 @@ class Pipeline:
         if not self._stage2_run.is_done:
             inputs = replace(inputs, held_back=self._stage2_held_back())
         with self._step("stage2", self._stage2_run.is_done):
-            return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
+            model = train_stage2(inputs, self.recipe.stage2, self._stage2_run)
+        return replace(model, law=self._law(model))
+
+    def _law(self, model: CatalogueModel) -> TokenLaw | None:
+        """How the tokens can be read without the LLM, if it was taught to read them."""
+        interface = self.llm.interface
+        if interface is None:
+            return None
+        return TokenLaw.of(interface, self._stage2_inputs.composer(model).titles, self.prompt.history_items)
 
     @property
     def stage2_metrics(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.blend import BlendConfig, BlendFit, Scored, _with_llm, fit_blends, score_signals, simplest
+from training.allmrec.blend import BlendConfig, BlendFit, Scored, _prior, _with_llm, fit_blends, score_signals, simplest
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.evaluation.metrics import hit_at, positive_ranks
 
@@ -174,13 +174,37 @@ def test_what_others_said_does_not_count_where_it_is_wrong() -> None:
 def test_an_llm_is_heard_as_far_as_it_is_worth_it(worth: float, least: float, most: float) -> None:
     """One that says nothing is kept, as the one way there is, with next to no weight; one that knows keeps its own."""
     scored = drawn({"cf": 2.0, "llm": worth, "noise": 0.0}, users=2500)
-    first = BlendFit(replace(scored, rankers=scored.rankers[:1]), BlendConfig())
+    first = BlendFit(part(scored, slice(300, None)).only({"cf"}), BlendConfig())
     prior = first.prior(first.fit())
-    blend, _ = _with_llm(part(scored, slice(0, 300)), BlendConfig(), prior, ["llm"])
+    blend, _, _ = _with_llm(part(scored, slice(0, 300)), BlendConfig(), prior, ["llm"])
     weights = {signal.id: abs(signal.weight) for signal in blend.signals}
     assert least <= weights["llm"] <= most
     assert weights["cf"] == pytest.approx(2.0, abs=0.25)
     assert set(weights) | set(blend.left_out) == {"cf", "llm", "noise"}
+
+
+def test_nobody_counts_twice() -> None:
+    """The prior is of those who are not asked. Out of fold, an LLM that says nothing then has no likelihood too much.
+
+    Of 300 users, all of whom were in the prior before, weights that they had been fitted to were given to them again.
+    """
+    scored = drawn({"llm": 0.0, **{f"s{number}": 0.25 for number in range(8)}}, users=2000)
+    signals, config = {f"s{number}" for number in range(8)}, BlendConfig()
+    asked = part(scored, slice(0, 300))
+    blend = BlendFit(asked.only(signals), config).fit(always=sorted(signals), cold_weight=1.0)
+    prior = _prior(asked.without(asked.users).only(signals), blend, config)
+    assert not prior.precision.any()
+    assert {signal.weight for signal in prior.blend.signals} == {0.0}
+    _, held, free = _with_llm(asked, config, prior, ["llm"])
+    alone = BlendFit(asked.only(signals), config).log_likelihoods()
+    for fit in (held, free):
+        assert float((fit.log_likelihoods() - alone).mean()) < 0.01  # .03 where they counted twice
+    others = scored.without(asked.users)
+    assert set(others.users) == set(range(300, 2000))
+    told = _prior(others.only(signals), blend, config)
+    again = BlendFit(others.only(signals), config)
+    same = again.prior(again.fit(always=[signal.id for signal in blend.signals], cold_weight=1.0))
+    np.testing.assert_allclose(told.precision, same.precision)
 
 
 def test_the_blend_with_the_llm_trades_cold_items_as_the_one_without() -> None:
@@ -241,6 +265,19 @@ def test_with_hardly_anybody_to_fit_on_the_backbone_ranks(users: int) -> None:
     assert [signal.id for signal in blends.llm.signals] == ["cf", "allmrec"]
     assert blends.llm_lift is None
     assert "not known" in blends.llm_in_words
+
+
+def test_with_nobody_to_fit_on_a_titles_likelihood_counts_little_and_less_its_prior() -> None:
+    """It is a sum over a dozen tokens, and larger for short titles: as it is it would drown the backbone."""
+    split = tiny_split(users=40)
+    split.validation[5:] = 0
+    llm = [Named("title_likelihood", needs_llm=True), Named("title_prior")]
+    blends = asyncio.run(fit_blends(split, signals_of(tiny_contents(split)), llm, BlendConfig()))
+    assert [(signal.id, signal.weight) for signal in blends.llm.signals] == [
+        ("cf", 1.0),
+        ("title_likelihood", 0.1),
+        ("title_prior", -0.1),
+    ]
 
 
 def test_twenty_users_are_enough_for_a_fit() -> None:
