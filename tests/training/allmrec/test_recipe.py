@@ -35,6 +35,16 @@ def test_the_shipped_recipes_can_be_read() -> None:
     assert (list(paper.backbone.candidates), paper.backbone.trained_negatives) == (["sasrec"], False)
 
 
+def test_the_default_gives_its_half_hour_to_what_is_worth_it() -> None:
+    """Half an hour by its limits, and more of it to the backbone, on which all else stands, than to the LLM's steps."""
+    recipe = load_recipe("default")
+    assert recipe.second is not None
+    parts = (recipe.backbone, recipe.second, recipe.stage1, recipe.stage2)
+    minutes = [part.loop.minutes or 0 for part in parts]
+    assert sum(minutes) <= 30
+    assert minutes[0] > 2 * minutes[3] > 0
+
+
 def test_presets_are_chosen_among_by_name() -> None:
     """The default has several; one of them, or a backbone of one's own, can be asked for."""
     assert len(load_recipe("default").backbone.candidates) > 2
