@@ -28,7 +28,9 @@ def test_the_shipped_recipes_can_be_read() -> None:
     paper = load_recipe("paper")
     assert paper.stage2.llm == "facebook/opt-6.7b"
     assert paper.stage2.loss is Loss.TITLE
-    assert paper.stage2.loop.epochs == 5
+    # One validation, at the end, chooses nothing.
+    assert paper.stage2.loop.epochs == paper.stage2.loop.validate_every == 5
+    assert not paper.stage2.loop.validate_first
     assert (paper.stage1.batch_size, paper.stage1.learning_rate, paper.stage1.loop.epochs) == (32, 1e-4, 10)
     assert (paper.stage1.positions, paper.stage1.text_categories) == (1, False)
     assert (paper.backbone.objective, paper.backbone.settings["embedding_size"]) == (Objective.BCE, 50)
