@@ -4,10 +4,11 @@ All presets are trained for a while, the better half is trained on, until one is
 itself. Every round has an equal share of what is left. Presets differ in what a step costs, so the better half by the
 clock is not all that goes on:
 
-- Every preset is validated at least `LOOKS` times a round, within an epoch where one is long.
+- Every preset is validated at least `LOOKS` times a round, within an epoch where one is long; less often only where
+  a step or a validation takes as long as that.
 - Nobody is given up for being slow alone. A preset that has not ended by itself is given up when it is behind the
   better half after as many minutes and also behind one of them after as many epochs.
-- A round in which one was validated fewer than `ENOUGH` times (a step takes as long as its share) decides nothing.
+- A round after which one was validated fewer than `ENOUGH` times in all decides nothing.
 - Before the last round the clock alone decides: one is left.
 
 Interrupted and started again, it goes the same way: a preset is judged by what it had shown at the end of the round,
