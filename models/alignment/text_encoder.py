@@ -7,7 +7,9 @@ sentence-transformers is needed only where texts are encoded: in training, and n
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,27 @@ def catalogue_texts(catalogue: Catalogue, categories: bool = True) -> list[str]:
     rows = zip(catalogue.titles, catalogue.descriptions, catalogue.categories, strict=True)
     texts = [item_text(title, description, names if categories else ()) for title, description, names in rows]
     return ["", *texts[1:]]
+
+
+def encoder_fingerprint(name: str) -> str:
+    """What tells a text encoder from others: SHA-256 of the files of one that is a folder, else of its name.
+
+    Files that have not changed are read once.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return hashlib.sha256(name.encode()).hexdigest()
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return _of_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=16)
+def _of_files(stated: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256(b"")
+    for path, _, _ in stated:
+        with Path(path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 class TextEncoder(nn.Module):

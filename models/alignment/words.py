@@ -24,7 +24,18 @@ from safetensors.torch import load_file, save_file
 from models.errors import ConfigError
 from models.files import written_atomically
 
-WORD = re.compile(r"\w+")
+UNSEGMENTED = (
+    r"\u3005\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Han
+    r"\u3041-\u3096\u3099\u309a\u309d-\u309f"  # Hiragana
+    r"\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Katakana
+    r"\u0e01-\u0e3a\u0e40-\u0e4e"  # Thai
+    r"\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf"  # Lao
+    r"\u1780-\u17d3\u17d7\u17dc\u17dd"  # Khmer
+    r"\u1000-\u103f\u1050-\u108f\u109a-\u109d\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a-\uaa7f"  # Myanmar
+)
+"""Letters and marks of scripts that put no spaces between words, as ranges of a character class; digits are not
+among them, and Hangul is not, which has spaces."""
+WORD = re.compile(rf"(?P<run>[{UNSEGMENTED}]+)|[^\W{UNSEGMENTED}]+")
 VOCABULARY_FILE, TABLES_FILE = "words.json", "words.safetensors"
 
 
@@ -33,7 +44,7 @@ class WordEncoder:
     """The words of one catalogue.
 
     Attributes:
-        vocabulary: V words in lower case.
+        vocabulary: V words, as `words_of` finds them.
         rarities: (V,) inverse document frequencies.
         directions: (V, W) what each word says; at such a length that all items' vectors have a mean square of 1.
     """
@@ -87,9 +98,24 @@ class WordEncoder:
         return cls(vocabulary, **tables)
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, in their order; where a script has no spaces, pairs of neighbouring letters.
+
+    Chinese, Japanese, Thai, Lao, Khmer and Burmese are cut by their character bigrams, the usual index terms where
+    nobody segments (Manning, Raghavan and Schuetze 2008, section 2.2.1); a letter alone is itself. All other text has
+    the words of `\\w+`.
+    """
+    words: list[str] = []
+    for match in WORD.finditer(text.lower()):
+        word = match.group()
+        pairs = [word[start : start + 2] for start in range(len(word) - 1)] if match["run"] else []
+        words += pairs or [word]
+    return words
+
+
 def weigh(text: str, numbers: dict[str, int], rarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the distinct known words of a text, and their weights `(1 + ln count) * rarity` at unit length."""
-    counts = Counter(number for word in WORD.findall(text.lower()) if (number := numbers.get(word)) is not None)
+    counts = Counter(number for word in words_of(text) if (number := numbers.get(word)) is not None)
     words = np.fromiter(counts.keys(), dtype=np.int64, count=len(counts))
     times = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
     weights = (1.0 + np.log(times)) * rarities[words]

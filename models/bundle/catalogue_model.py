@@ -17,6 +17,7 @@ from models.bundle.signal_tables import SignalTables
 from models.catalogue import Catalogue
 from models.errors import BundleError
 from models.histories import UserHistories
+from models.llm.law import TokenLaw
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class CatalogueModel:
         title_projector: injects users and items into lists of titles; None where that is not weighed.
         user_head: makes a user vector of the state of the bundle's LLM after a history; None where it is not weighed.
         second: another CF backbone, whose logits are one more signal; None where that is not weighed.
+        law: how injected tokens are read without the LLM; None where that is not weighed.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
@@ -60,6 +62,7 @@ class CatalogueModel:
     title_projector: TitleProjector | None = None
     user_head: UserHead | None = None
     second: Backbone | None = None
+    law: TokenLaw | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
     @property

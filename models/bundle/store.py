@@ -37,6 +37,7 @@ from models.bundle.signal_tables import SignalTables
 from models.catalogue import Catalogue
 from models.errors import BundleError
 from models.histories import UserHistories
+from models.llm.law import TokenLaw
 
 CURRENT = "current"
 TEXT_ENCODER = "text_encoder"
@@ -205,6 +206,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
     model.signals.save(directory / "signals.safetensors")
     if model.words is not None:
         model.words.save(directory)
+    if model.law is not None:
+        model.law.save(directory)
     if model.second is not None:
         _save_tensors(model.second.weights(), directory / SECOND_FILE)
     if model.title_projector is not None:
@@ -238,6 +241,7 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         title_projector=_read_title_projector(directory / TITLE_PROJECTOR_FILE, sizes, device),
         user_head=_read_user_head(directory / USER_HEAD_FILE, device),
         second=None if manifest.second is None else _read_backbone(directory / SECOND_FILE, manifest.second, device),
+        law=TokenLaw.load(directory),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
 

@@ -11,16 +11,83 @@ similarity.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from models.alignment.projection import TokenProjector
 from models.llm.token_interface import TokenInterface
 from models.prompts.layout import TokenIds
 from models.prompts.titles import TitleTokens
 
+LAW_FILE = "law.safetensors"
 _BEGINNING = 2
+_NO_TOKEN = -1
+
+
+@dataclass(frozen=True)
+class TokenLaw:
+    """What it takes to read a catalogue's injected tokens without the LLM that was taught to.
+
+    Attributes:
+        interface: the LLM's.
+        beginnings: (N+1, 2) int64 the tokens that each title begins with, -1 where it has fewer.
+        shown: how many of the latest items of a history a prompt shows.
+    """
+
+    interface: TokenInterface
+    beginnings: np.ndarray
+    shown: int
+
+    @classmethod
+    def of(cls, interface: TokenInterface, titles: TitleTokens, shown: int) -> TokenLaw:
+        """The law for titles as a prompt has them.
+
+        Args:
+            interface: the LLM's.
+            titles: of all items, padding first.
+            shown: see `shown`.
+        """
+        beginnings = np.full((len(titles), _BEGINNING), _NO_TOKEN, dtype=np.int64)
+        for item in range(len(titles)):
+            tokens = titles[item][:_BEGINNING]
+            beginnings[item, : len(tokens)] = tokens
+        return cls(interface, beginnings, shown)
+
+    def with_titles_of(self, order: np.ndarray) -> TokenLaw:
+        """The same with the titles of other items, in `order` (N+1,)."""
+        return replace(self, beginnings=self.beginnings[order])
+
+    @cached_property
+    def _series(self) -> np.ndarray:
+        """(N+1,) a number for each beginning."""
+        return np.unique(self.beginnings, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def series(self, shown: Sequence[np.ndarray], items_E_C: np.ndarray) -> np.ndarray:
+        """(E, C) `series_table` of the items shown to E users, by what is kept here."""
+        table_E_C = np.zeros(items_E_C.shape)
+        for row, (history, items) in enumerate(zip(shown, items_E_C, strict=True)):
+            table_E_C[row] = np.isin(self._series[items], self._series[history])
+        return table_E_C
+
+    def save(self, directory: Path) -> None:
+        """Write it into a bundle."""
+        self.interface.save(directory)
+        tensors = {"beginnings": torch.from_numpy(self.beginnings), "shown": torch.tensor(self.shown)}
+        save_file(tensors, directory / LAW_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> TokenLaw | None:
+        """The one in a bundle, if there is one."""
+        interface, path = TokenInterface.load(directory), directory / LAW_FILE
+        if interface is None or not path.is_file():
+            return None
+        tensors = load_file(path)
+        return cls(interface, tensors["beginnings"].numpy(), int(tensors["shown"]))
 
 
 def in_series(history: Sequence[TokenIds], candidates: Sequence[TokenIds]) -> np.ndarray:
@@ -109,6 +176,12 @@ class ExactReader:
         if series_E_C is not None:
             logits_E_C = logits_E_C + users_E_Y1[:, -1:] * series_E_C
         return self._coupling * logits_E_C
+
+    def logits_of_all(
+        self, users_E_Y1: torch.Tensor, items_N_Y: torch.Tensor, series_E_N: torch.Tensor
+    ) -> torch.Tensor:
+        """(E, N) the law, of the same items (N, Y) for all users."""
+        return self._coupling * (users_E_Y1[:, :-1] @ items_N_Y.T + users_E_Y1[:, -1:] * series_E_N)
 
 
 @torch.inference_mode()

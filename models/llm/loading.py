@@ -45,7 +45,7 @@ class LanguageModel:
     @property
     def identity(self) -> dict[str, str]:
         """Fingerprints of all that a run depends on: of the LLM, and of its interface if it has one."""
-        return {"llm": self.fingerprint, **({"interface": self.interface.fingerprint} if self.interface else {})}
+        return _identity(self.fingerprint, self.interface)
 
     def required_interface(self) -> TokenInterface:
         """The interface.
@@ -61,6 +61,24 @@ class LanguageModel:
     def context_length(self) -> int:
         """The context in tokens."""
         return context_length_of(self.model.config)
+
+
+def identity_of(name: str) -> dict[str, str]:
+    """`LanguageModel.identity` of the LLM `name`, which is not loaded.
+
+    Raises:
+        ConfigError: there are no weights.
+    """
+    return _identity(fingerprint_checkpoint(resolve(name)), _interface_of(name))
+
+
+def _identity(fingerprint: str, interface: TokenInterface | None) -> dict[str, str]:
+    return {"llm": fingerprint, **({"interface": interface.fingerprint} if interface else {})}
+
+
+def _interface_of(name: str) -> TokenInterface | None:
+    directory = Path(resolve(name))
+    return TokenInterface.load(directory) if directory.is_dir() else None
 
 
 def resolve(name: str) -> str:
@@ -118,13 +136,12 @@ def load_llm(
         raise ConfigError(f"LLM '{name}' cannot be loaded: {error}") from error
     model = (model if load_in_8bit else model.to(device)).eval().requires_grad_(False)
     check_exact(name, model)
-    directory = Path(resolve(name))
     return LanguageModel(
         name=name,
         model=model,
         tokenizer=tokenizer,
         fingerprint=fingerprint_checkpoint(resolve(name)),
-        interface=TokenInterface.load(directory) if directory.is_dir() else None,
+        interface=_interface_of(name),
     )
 
 

@@ -16,6 +16,7 @@ from models.rankers.collaborative import CollaborativeRanker, candidate_logits, 
 from models.rankers.llm import LLMRanker
 from models.rankers.signals import signal_rankers
 from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, TitlePriorRanker
+from models.rankers.tokens import TokenRanker
 from models.rankers.user_encoder import UserEncoderRanker
 
 CHOICES = "allmrec"
@@ -31,6 +32,9 @@ ENCODER = UserEncoderRanker.id
 
 SECOND = "cf_second"
 """Another backbone, trained by another objective: what both agree in is surer."""
+
+TOKENS = "tokens"
+"""What A-LLMRec's injected tokens say, read by the law that its LLM was taught instead of by the LLM."""
 
 TITLE_PRIOR = TitlePriorRanker.id
 """What is taken from that, by a share that the blend fits: of no use alone."""
@@ -95,7 +99,8 @@ class SecondRanker(CollaborativeRanker):
 def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
     second = [] if model.second is None else [SecondRanker(model.second)]
-    return [ModelRanker(model), *second, *signal_rankers(model.signals)]
+    tokens = [] if model.law is None else [TokenRanker(TOKENS, "Tokens, read exactly", model, model.law, resting=True)]
+    return [ModelRanker(model), *second, *tokens, *signal_rankers(model.signals)]
 
 
 def constants_of(model: CatalogueModel) -> list[LocalRanker]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
-from service.stores.port import Bounds, Event, LiveUser, Met
+from service.stores.port import Bounds, Change, Event, LiveUser
+from service.stores.trail import Met, Trail, in_order
 
 
 class LiveLog:
@@ -22,28 +23,55 @@ class LiveLog:
         self._arrivals = 0
         self._newest: int | None = None
         self._events: dict[str, Event] = {}
+        self._ids: dict[str, int] = {}
         self._known: dict[str, Met] = {}
         self._unknown: dict[str, Met] = {}
 
-    def add(self, events: Iterable[Event]) -> None:
-        """Remember events, but those that are remembered already."""
-        for event in events:
-            before = self._events.get(event.event_id)
-            if before is None or _repeats(event, before):
+    def __len__(self) -> int:
+        """How many items it knows, and how many events."""
+        return len(self._known) + len(self._unknown) + len(self._events)
+
+    def add(self, events: Sequence[Event], now: int) -> Change:
+        """Remember events, but those that are remembered already. `now` in microseconds."""
+        before, stored, forgotten = self._arrivals, [], []
+        self._forget_ids(now)
+        stamp = next(reversed(self._ids.values()), 0)
+        for place, event in enumerate(events):
+            if self._is_new(event):
+                stamp = max(now, stamp + 1)
+                self._ids.pop(event.event_id, None)
+                self._ids[event.event_id] = stamp
                 self._add(event)
+                stored.append(place)
+        for oldest in list(self._ids)[: max(0, len(self._ids) - self._bounds.ids)]:
+            del self._ids[oldest]
         for oldest in list(self._events)[: _surplus(len(self._events), self._bounds.events)]:
             del self._events[oldest]
         for items, bound in ((self._known, self._bounds.items), (self._unknown, self._bounds.unknown_items)):
             for met in in_order(items.values())[: _surplus(len(items), bound)]:
                 del items[met.item_id]
+                forgotten.append(met.item_id)
+        touched = (self._known.get(item) or self._unknown.get(item) for item in {event.item_id for event in events})
+        places = in_order(each for each in touched if each is not None)
+        return Change(self._born, before, self._arrivals, tuple(stored), places, tuple(forgotten))
 
     def user(self) -> LiveUser:
         """What the user did."""
-        return LiveUser(self._born, self._arrivals, in_order([*self._known.values(), *self._unknown.values()]))
+        return LiveUser(self._born, self._arrivals, Trail.of([*self._known.values(), *self._unknown.values()]))
 
     def events(self) -> list[Event]:
         """What is remembered of it, in order of arrival."""
         return [replace(event, known=True, timed=True, repeats_after=None) for event in self._events.values()]
+
+    def _forget_ids(self, now: int) -> None:
+        oldest = now - self._bounds.id_seconds * 1_000_000
+        self._ids = {event_id: stamp for event_id, stamp in self._ids.items() if stamp >= oldest}
+
+    def _is_new(self, event: Event) -> bool:
+        """Whether nothing is known of an event, or only of another one with the same id, long before."""
+        before = self._events.get(event.event_id)
+        moment = self._ids.get(event.event_id) if before is None else before.moment
+        return moment is None or (event.repeats_after is not None and abs(event.moment - moment) > event.repeats_after)
 
     def _add(self, event: Event) -> None:
         moment = event.moment
@@ -55,19 +83,9 @@ class LiveLog:
         self._events[event.event_id] = event
         met = Met(event.item_id, moment, self._arrivals)
         earlier = self._known.pop(met.item_id, None) or self._unknown.pop(met.item_id, None)
-        if earlier is not None and earlier.moment > moment:
+        if earlier is not None and (earlier.moment > moment or (event.timed and earlier.moment == moment)):
             met = earlier
         (self._known if event.known else self._unknown)[met.item_id] = met
-
-
-def in_order(met: Iterable[Met]) -> tuple[Met, ...]:
-    """Oldest first."""
-    return tuple(sorted(met, key=lambda each: (each.moment, each.arrival)))
-
-
-def _repeats(event: Event, before: Event) -> bool:
-    """Whether an event is another one than that of the same id before."""
-    return event.repeats_after is not None and abs(event.moment - before.moment) > event.repeats_after
 
 
 def _surplus(size: int, bound: int) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
+import signal
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +26,15 @@ exec 3<&0
 "$@" </dev/null & server=$!
 (read -r _ <&3; rm -rf "$0"; kill $server 2>/dev/null) & watch=$!
 wait $server; code=$?
-kill $watch 2>/dev/null
+kill $watch 2>/dev/null; wait $watch 2>/dev/null
 exit $code
 """
 _CLAIM_SECONDS = 5.0
 _RESTART_SECONDS = (0.1, 5.0)
+_LOOK_SECONDS = 1.0
+_GONE_SECONDS = 1.0
+_STOP_SECONDS = 5.0
+"""A server that takes longer to stop hangs. What it answered is in its file, so killing it loses nothing."""
 
 
 class LocalServerError(ServerError):
@@ -101,7 +107,13 @@ class LocalServer:
         if self._process is not None and self._process.returncode is None:
             assert self._process.stdin is not None  # noqa: S101
             self._process.stdin.close()
-            await self._process.wait()
+            try:
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                logger.warning("local_server_killed", last_words=self._last_words())
+                _kill_group(self._process.pid)
+                await self._process.wait()
         if self._claim is not None:
             self._claim.close()
         shutil.rmtree(self._runtime, ignore_errors=True)
@@ -152,6 +164,7 @@ class LocalServer:
 
     async def _spawn(self, arguments: list[str]) -> None:
         """The server holds the claim too: while it runs, whoever started it, nobody else gets the folder."""
+        self._make_runtime()
         self._process = await asyncio.create_subprocess_exec(
             "/bin/sh",
             "-c",
@@ -164,6 +177,34 @@ class LocalServer:
             start_new_session=True,
         )
 
+    def _make_runtime(self) -> None:
+        """Have the folder again, if a cleaner of temporary files, or a shell that ended before us, removed it.
+
+        Raises:
+            OSError: it cannot be made, or is now somebody else's.
+        """
+        self._runtime.mkdir(mode=0o700, exist_ok=True)
+        if self._runtime.lstat().st_uid != os.geteuid() or self._runtime.is_symlink():
+            raise PermissionError(f"{self._runtime} is somebody else's")
+
+    async def _until_ended(self, process: asyncio.subprocess.Process) -> int:
+        """Wait until nothing of a server runs any more, and return its exit status.
+
+        One whose socket is gone can be reached by nobody, and is ended.
+        """
+        seen = False
+        while process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await process.wait()
+            there = self._socket.exists()
+            if seen and not there and process.returncode is None:
+                logger.warning("local_server_out_of_reach", remedy="keep cleaners of temporary files away from it")
+                _kill_group(process.pid)
+            seen = seen or there
+        await _until_gone(process.pid)
+        return await process.wait()
+
     async def _keep_alive(self, arguments: list[str]) -> None:
         """Start it again at once where it had run for a while, and less and less often where it had not."""
         shortest, longest = _RESTART_SECONDS
@@ -172,14 +213,31 @@ class LocalServer:
         while True:
             if self._process is not None:
                 started = loop.time()
-                code = await self._process.wait()
+                code = await self._until_ended(self._process)
                 pause = shortest if loop.time() - started > longest else min(2 * pause, longest)
                 logger.warning("local_server_died", code=code, last_words=self._last_words())
+                self._process = None
             await asyncio.sleep(pause)
             try:
                 await self._spawn(arguments)
             except OSError as error:
                 logger.warning("local_server_not_restarted", error=str(error))
+
+
+def _kill_group(leader: int) -> None:
+    """End a server, the shell that it was started by, and what that left behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+async def _until_gone(leader: int) -> None:
+    """End what the shell of a server left behind, and wait for that: its cleaning up must not meet the next server."""
+    _kill_group(leader)
+    with contextlib.suppress(ProcessLookupError, TimeoutError):
+        async with asyncio.timeout(_GONE_SECONDS):
+            while True:
+                os.killpg(leader, 0)
+                await asyncio.sleep(0.01)
 
 
 async def _claim(directory: Path) -> IO[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -10,11 +11,20 @@ Value = TypeVar("Value")
 
 
 class LRU(Generic[Key, Value]):
-    """At most `size` entries."""
+    """At most `size` entries, and no more than weigh `capacity`, though always the latest.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        size: how many.
+        weight: of an entry, when it is put; if not given, all weigh nothing.
+        capacity: what all of them may weigh.
+    """
+
+    def __init__(self, size: int, weight: Callable[[Value], int] | None = None, capacity: int = 0) -> None:
         self._size = size
-        self._entries: OrderedDict[Key, Value] = OrderedDict()
+        self._weight = weight or (lambda _: 0)
+        self._capacity = capacity
+        self._load = 0
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
 
     def __len__(self) -> int:
         """The number of entries."""
@@ -22,14 +32,18 @@ class LRU(Generic[Key, Value]):
 
     def get(self, key: Key) -> Value | None:
         """The value, now the most recently used, or None."""
-        value = self._entries.get(key)
-        if value is not None:
-            self._entries.move_to_end(key)
-        return value
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep the value, forgetting another if need be."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        """Keep the value, forgetting others if need be."""
+        weight = self._weight(value)
+        _, before = self._entries.pop(key, (value, 0))
+        self._load += weight - before
+        self._entries[key] = value, weight
+        while len(self._entries) > self._size or (self._load > self._capacity and len(self._entries) > 1):
+            _, (_, gone) = self._entries.popitem(last=False)
+            self._load -= gone

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.stores.live_log import LiveLog
 from service.stores.lru import LRU
-from service.stores.port import NOBODY, Bounds, Event, LiveUser, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
+from service.stores.trail import MEAN_ITEMS
 
 
 class MemoryStore:
@@ -15,14 +16,14 @@ class MemoryStore:
 
     Args:
         bounds: of what is remembered of a user.
-        size: users remembered.
+        size: users remembered, if they met no more than `MEAN_ITEMS` each.
         clock: seconds since 1970.
     """
 
     def __init__(self, bounds: Bounds, size: int, clock: Callable[[], float] = time.time) -> None:
         self._bounds = bounds
         self._clock = clock
-        self._logs: LRU[UserKey, LiveLog] = LRU(size)
+        self._logs: LRU[UserKey, LiveLog] = LRU(size, len, size * MEAN_ITEMS)
 
     async def connect(self) -> None:
         """Nothing to reach."""
@@ -32,15 +33,17 @@ class MemoryStore:
         log = self._logs.get(user)
         return NOBODY if log is None else log.user()
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         """See `UserStore.record`."""
-        users: dict[UserKey, LiveUser] = {}
+        changes: dict[UserKey, Change | StoreError] = {}
         for user, their in events.items():
-            log = self._logs.get(user) or LiveLog(self._bounds, int(self._clock() * 1e6))
-            log.add(their)
+            now = int(self._clock() * 1e6)
+            log = self._logs.get(user)
+            if log is None:
+                log = LiveLog(self._bounds, now)
+            changes[user] = log.add(their, now)
             self._logs.put(user, log)
-            users[user] = log.user()
-        return users
+        return changes
 
     async def events(self, user: UserKey) -> list[Event]:
         """See `UserStore.events`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from models.errors import ServerError
+from service.stores.trail import EMPTY, Met, Trail
 
 
 class StoreError(ServerError):
@@ -48,15 +49,6 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Met:
-    """An item at the latest time that a user met it; among equal times, later arrivals are later."""
-
-    item_id: str
-    moment: int
-    arrival: int
-
-
-@dataclass(frozen=True)
 class LiveUser:
     """What a user did since training.
 
@@ -64,18 +56,51 @@ class LiveUser:
         born: when the store first heard of the user, in microseconds; 0 if it never did.
         arrivals: how many events came since.
         met: every item once, oldest first.
+        complete: whether `met` is all that the store remembers, and not only what was heard of it here.
     """
 
     born: int = 0
     arrivals: int = 0
-    met: tuple[Met, ...] = field(default=(), repr=False)
+    met: Trail = field(default=EMPTY, repr=False)
+    complete: bool = True
 
     def precedes(self, other: LiveUser) -> bool:
-        """Whether `other` is a later state of the same user."""
-        return self.born == other.born and self.arrivals < other.arrivals
+        """Whether `other` is a later state of the same user, or the same and more of it."""
+        return self.born == other.born and (self.arrivals, self.complete) < (other.arrivals, other.complete)
+
+    def after(self, change: Change) -> LiveUser:
+        """The user as known once a change is known: complete if the state that it changed was known."""
+        if self.born != change.born:
+            return LiveUser(change.born, change.arrivals, Trail.of(change.met), complete=change.before == 0)
+        if self.complete and self.arrivals >= change.arrivals:
+            return self
+        complete = self.complete and self.arrivals == change.before
+        arrivals = max(self.arrivals, change.arrivals)
+        return LiveUser(self.born, arrivals, self.met.after(change.met, change.forgotten), complete)
 
 
 NOBODY = LiveUser()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of events of one user.
+
+    Attributes:
+        born: when the store first heard of the user, in microseconds.
+        before: how many events had come before these.
+        arrivals: how many have come with them.
+        stored: the places of those that were not known already.
+        met: where the items of all of them stand now.
+        forgotten: items that had to go for them.
+    """
+
+    born: int
+    before: int
+    arrivals: int
+    stored: tuple[int, ...] = ()
+    met: tuple[Met, ...] = field(default=(), repr=False)
+    forgotten: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,12 +111,16 @@ class Bounds:
         items: known items.
         unknown_items: items that the catalogue did not have when they were met.
         events: events, with their ids, types and recommendations.
+        ids: ids alone, of as many events as this,
+        id_seconds: and for so long, so that an event sent again changes nothing.
         life_seconds: after so much silence, nothing.
     """
 
     items: int = 10_000
     unknown_items: int = 100
     events: int = 200
+    ids: int = 5_000
+    id_seconds: int = 86_400
     life_seconds: int = 30 * 86_400
 
 
@@ -102,7 +131,8 @@ class UserStore(Protocol):
         """Reach the store and look whether it fits.
 
         Raises:
-            ConfigError: it holds users in a layout of before.
+            ConfigError: it holds users in a layout of before, or cannot do what was set.
+            StoreError: it cannot be reached. It is looked for from now on.
         """
 
     async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
@@ -114,10 +144,11 @@ class UserStore(Protocol):
             patience: seconds to wait at most; the store's own patience if not given.
         """
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
-        """Keep events, and return what their users have done by then.
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
+        """Keep events, and return what became of them: of every user all or none are kept.
 
-        When this returns, all are kept. When it raises, some may be: sent again, they are not kept twice.
+        Where a user has an error instead of a change, that user's are not known to be kept, and so it is for all when
+        this raises. Sent again, they are not kept twice.
         """
 
     async def events(self, user: UserKey) -> list[Event]:

@@ -19,6 +19,7 @@ from models.errors import ClientError, NotFoundError
 from service.deployments.deployment import Deployment
 from service.stores.lru import LRU
 from service.stores.port import NOBODY, Event, LiveUser, StoreError, UserKey, UserStore
+from service.stores.trail import MEAN_ITEMS
 
 MICROSECONDS = 1_000_000
 RETRY_SECONDS = 300
@@ -43,6 +44,19 @@ class Feedback:
     timestamp: float | None = None
     event_id: str | None = None
     recommendation_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of feedback, by place in its call.
+
+    Attributes:
+        stored: what was not kept already.
+        refused: what is not known to be kept, and why. The rest was kept, then or before.
+    """
+
+    stored: list[int] = field(default_factory=list)
+    refused: dict[int, StoreError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class Histories:
 
     Args:
         store: what users did, for all replicas.
-        size: users whose last known state is remembered here.
+        size: users whose last known state is remembered here, if they met no more than `MEAN_ITEMS` each.
         live_items: how many items of feedback a history holds at most.
         clock_skew: seconds that a client's clock may be ahead.
         clock: seconds since 1970.
@@ -94,7 +108,7 @@ class Histories:
         self._live_items = live_items
         self._clock_skew = clock_skew
         self._clock = clock
-        self._last_known: LRU[UserKey, LiveUser] = LRU(size)
+        self._last_known: LRU[UserKey, LiveUser] = LRU(size, lambda live: len(live.met), size * MEAN_ITEMS)
 
     async def of(
         self,
@@ -155,21 +169,30 @@ class Histories:
             )
         return round(timestamp * MICROSECONDS)
 
-    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> None:
-        """Keep what users did.
+    async def record(self, deployment: Deployment, feedback: Sequence[Feedback]) -> Recorded:
+        """Keep what users did. Sent again, nothing is kept twice.
 
         Raises:
             ClientError: something lies in the future; nothing is kept.
-            StoreError: it is not known to be kept. Sent again, it is not kept twice.
+            StoreError: nothing is known to be kept.
         """
         now = round(self._clock() * MICROSECONDS)
         events: dict[UserKey, list[Event]] = {}
+        places: dict[UserKey, list[int]] = {}
         for place, each in enumerate(feedback):
             moment = now if each.timestamp is None else self.moment(each.timestamp, f"events.{place}.timestamp")
             event = _event(each, moment, deployment.catalogue.index_of(each.item_id) is not None)
-            events.setdefault(UserKey(deployment.catalogue_name, each.user_id), []).append(event)
-        for user, live in (await self._store.record(events)).items():
-            self._remember(user, live)
+            user = UserKey(deployment.catalogue_name, each.user_id)
+            events.setdefault(user, []).append(event)
+            places.setdefault(user, []).append(place)
+        recorded = Recorded()
+        for user, change in (await self._store.record(events)).items():
+            if isinstance(change, StoreError):
+                recorded.refused.update(dict.fromkeys(places[user], change))
+                continue
+            self._remember(user, (self._last_known.get(user) or NOBODY).after(change))
+            recorded.stored.extend(places[user][place] for place in change.stored)
+        return recorded
 
     async def _live(self, user: UserKey, patience: float | None) -> tuple[LiveUser, bool]:
         """What the store says, or else what was last known; and whether it said so."""
@@ -197,7 +220,7 @@ class Histories:
     ) -> UserHistory:
         model = deployment.model
         index_of = deployment.catalogue.index_of
-        places = ((index_of(met.item_id), met.moment) for met in live.met)
+        places = zip(map(index_of, live.met.item_ids), live.met.moments.tolist(), strict=True)
         met = [(item, moment) for item, moment in places if item is not None]
         recent = met[-self._live_items :]
         trained = np.zeros(0, dtype=np.int64) if user_id is None else model.histories.of(user_id)

@@ -111,6 +111,20 @@ async def test_a_shed_request_counts_at_its_route(world: World, engine: FakeEngi
         assert await value(client, "allmrec_http_requests_total", route="unmatched", code="503") == 1
 
 
+async def test_feedback_is_counted_once_however_often_it_is_sent(
+    world: World, engine: FakeEngine, tmp_path: Path
+) -> None:
+    """Five hundred events of one user, thrice: history and count are those of once."""
+    events = [{"user_id": "n", "item_id": f"i{number % 30 + 1}", "event_id": f"{number}"} for number in range(500)]
+    async with serving(world.settings_for(tmp_path), engine) as (client, _):
+        await client.post("/feedback", json={"events": events})
+        once = (await client.get("/users/n")).json()
+        for _ in range(2):
+            assert (await client.post("/feedback", json={"events": events})).status_code == 202
+        assert (await client.get("/users/n")).json() == once
+        assert await value(client, "allmrec_feedback_events_total", type="view") == 500
+
+
 async def test_refused_feedback_is_counted_by_event(
     world: World, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

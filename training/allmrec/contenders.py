@@ -140,12 +140,14 @@ class Contenders:
 
     def _own(self, engine: LLMEngine) -> list[Ranker]:
         """All of them."""
-        readers = self._approach.readers(self._composer)
-        llm = self._llm_variants(engine, {ranker.id for ranker in readers})
+        signals = self._signals()
+        told = {ranker.id for ranker in signals}
+        readers = [ranker for ranker in self._approach.readers(self._composer) if ranker.id not in told]
+        llm = self._llm_variants(engine, told | {ranker.id for ranker in readers})
         constants = constants_of(self._model)
         return [
             *self._collaborative(),
-            *self._signals(),
+            *signals,
             *constants,
             *readers,
             *llm,
@@ -178,7 +180,7 @@ class Contenders:
         ]
 
     def _signals(self) -> Sequence[Ranker]:
-        """Signals without an LLM, but for the backbone's own vectors, which stand in the table already."""
+        """Signals without an LLM."""
         return signals_of(self._model)
 
     def _blended(self, beside: Sequence[Ranker]) -> list[Ranker]:

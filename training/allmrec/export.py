@@ -17,7 +17,7 @@ from models.bundle.manifest import Origin
 from models.bundle.signal_tables import SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
-from models.rankers.of_model import ENCODER, INJECTED, SECOND
+from models.rankers.of_model import ENCODER, INJECTED, SECOND, TOKENS
 from training.allmrec.stage1.aligned import Aligned
 from training.data.splits import SequenceSplit
 
@@ -88,8 +88,11 @@ def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: Text
         model = replace(model, user_head=None)
     if INJECTED not in weighed:
         model = replace(model, title_projector=None)
-    if SECOND not in weighed | {signal.id for signal in origin.blends.blend.signals}:
+    local = weighed | {signal.id for signal in origin.blends.blend.signals}
+    if SECOND not in local:
         model = replace(model, second=None)
+    if TOKENS not in local:
+        model = replace(model, law=None)
     return write_bundle(home, model, origin, lambda directory: _save_text_encoder(text_encoder, directory))
 
 

@@ -105,6 +105,7 @@ def permuted_model(
         catalogue=permuted_catalogue(model.catalogue, order),
         backbone=aligned.backbone,
         second=second,
+        law=None if model.law is None else model.law.with_titles_of(order),
         cf_vectors=placement.cf_vectors.to(device),
         joint_item=placement.token_item.to(device),
         joint_text=placement.token_text.to(device),

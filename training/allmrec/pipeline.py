@@ -32,6 +32,7 @@ from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.signal_tables import SignalTables
 from models.domain import DOMAINS
 from models.errors import DataError
+from models.llm.law import TokenLaw
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
@@ -51,8 +52,7 @@ from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
 from training.allmrec.title_tokens.stage import train_title_tokens
 from training.allmrec.user_encoder import train_user_encoder
-from training.backbones.external import external_inputs
-from training.backbones.texts import item_text_vectors, item_words
+from training.backbones.texts import backbone_inputs, encoder_inputs, item_text_vectors, item_words
 from training.backbones.train import train_backbone
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
@@ -228,7 +228,15 @@ class Pipeline:
         if not self._stage2_run.is_done:
             inputs = replace(inputs, held_back=self._stage2_held_back())
         with self._step("stage2", self._stage2_run.is_done):
-            return train_stage2(inputs, self.recipe.stage2, self._stage2_run)
+            model = train_stage2(inputs, self.recipe.stage2, self._stage2_run)
+        return replace(model, law=self._law(model))
+
+    def _law(self, model: CatalogueModel) -> TokenLaw | None:
+        """How the tokens can be read without the LLM, if it was taught to read them."""
+        interface = self.llm.interface
+        if interface is None:
+            return None
+        return TokenLaw.of(interface, self._stage2_inputs.composer(model).titles, self.prompt.history_items)
 
     @property
     def stage2_metrics(self) -> dict[str, Any]:
@@ -458,17 +466,19 @@ class Pipeline:
 
     @cached_property
     def _backbone_run(self) -> StageRun:
-        inputs = {"data": self._data_fingerprint, **external_inputs(self.recipe.backbone)}
+        inputs = {"data": self._data_fingerprint, **backbone_inputs(self.recipe.backbone)}
         return self._stage_run("backbone", self.recipe.backbone, inputs)
 
     @cached_property
     def _second_run(self) -> StageRun:
         config = self.recipe.second or self.recipe.backbone
-        return self._stage_run("second", config, {"data": self._data_fingerprint, **external_inputs(config)})
+        return self._stage_run("second", config, {"data": self._data_fingerprint, **backbone_inputs(config)})
 
     @cached_property
     def _stage1_run(self) -> StageRun:
-        return self._stage_run("stage1", self.recipe.stage1, {"backbone": self._backbone_run.output})
+        config = self.recipe.stage1
+        inputs = {"backbone": self._backbone_run.output, **encoder_inputs(config.text_encoder)}
+        return self._stage_run("stage1", config, inputs)
 
     @cached_property
     def _stage2_run(self) -> StageRun:
@@ -503,6 +513,7 @@ class Pipeline:
     def _blend_run(self) -> StageRun:
         others = {"signals": self.recipe.signals, "retrieval": self.recipe.retrieval}
         inputs = {name: config.model_dump_json() for name, config in others.items()}
+        inputs |= encoder_inputs(self.recipe.signals.text_encoder)
         return self._stage_run("blend", self.recipe.blend, {**inputs, **self._trained})
 
     def _export_run(self, home: Path) -> StageRun:

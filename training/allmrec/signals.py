@@ -5,7 +5,6 @@ Axes: N items, Q text size, X words of a title, k text neighbours.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,11 +13,11 @@ from pydantic import Field
 from scipy import sparse
 
 from models.alignment.text_encoder import EMBEDDED
+from models.alignment.words import words_of
 from models.bundle.signal_tables import NO_WORD, SignalTables
 from models.config import Config
 from training.data.splits import SequenceSplit
 
-WORD = re.compile(r"\w+")
 NEIGHBOUR_ROWS = 1024
 PRIOR = 2.0
 """Interactions that every item is given, so that what was seen once is not taken for certain."""
@@ -87,7 +86,7 @@ def title_words(titles: Sequence[str], most: int) -> tuple[np.ndarray, np.ndarra
 
     Words of a single title tell nothing that two titles could share, and are left out.
     """
-    counted = [Counter(WORD.findall(title.lower())) for title in titles]
+    counted = [Counter(words_of(title)) for title in titles]
     frequency = Counter(word for words in counted for word in words)
     numbers = {word: number for number, word in enumerate((w for w, n in frequency.items() if n > 1), start=1)}
     words = np.zeros((len(titles), most), dtype=np.int32)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from models.backbones.external import External
+from models.backbones.hybrid import Hybrid
 from models.config import Config
 from training.backbones.objectives import Objective
 from training.runs.loop import LoopConfig
@@ -97,7 +98,9 @@ class BackboneTrainingConfig(Preset):
 
     Attributes:
         presets: names in `PRESETS`. The one with the best NDCG@10 of validation items over the full catalogue is kept.
-            They share `loop.minutes`; half of them is given up after each round.
+            They share `loop.minutes`; see `training.backbones.race`.
+        text_encoder: what all that read texts are trained with in the place of their own `settings.text_encoder`:
+            "embedded", a hub name or a path of a sentence-transformers model.
         validation_users: at most this many users are validated on.
         loop: when to stop, validate and save. Without `minutes` every preset is trained to its end.
         device: where it runs.
@@ -105,6 +108,7 @@ class BackboneTrainingConfig(Preset):
     """
 
     presets: tuple[str, ...] = ()
+    text_encoder: str | None = None
     validation_users: int = Field(10_000, gt=0)
     loop: LoopConfig = LoopConfig(epochs=60, validate_every=2, patience=8)
     device: str = "cpu"
@@ -118,6 +122,8 @@ class BackboneTrainingConfig(Preset):
         own = sorted(set(Preset.model_fields) & self.model_fields_set)
         if self.presets and own:
             raise ValueError(f"presets have their own '{own[0]}': give presets = [] to train a backbone of your own")
+        if self.text_encoder is not None and not any(map(_reads_texts, self.candidates.values())):
+            raise ValueError(f"'text_encoder' is of no effect: {', '.join(self.candidates)} read no texts")
         return self
 
     @property
@@ -128,4 +134,15 @@ class BackboneTrainingConfig(Preset):
     @property
     def candidates(self) -> dict[str, Preset]:
         """What is trained, by name."""
-        return {name: PRESETS[name] for name in self.presets} or {self.kind: self}
+        presets: dict[str, Preset] = {name: PRESETS[name] for name in self.presets} or {self.kind: self}
+        if self.text_encoder is None:
+            return presets
+        encoder = {"text_encoder": self.text_encoder}
+        return {
+            name: preset.model_copy(update={"settings": preset.settings | encoder}) if _reads_texts(preset) else preset
+            for name, preset in presets.items()
+        }
+
+
+def _reads_texts(preset: Preset) -> bool:
+    return preset.kind == Hybrid.kind

@@ -39,8 +39,11 @@ class FullRanking:
 
     @classmethod
     def of(cls, split: SequenceSplit, holdout: Holdout, users: int | None = None) -> FullRanking:
-        """The held-out items of `split`: of at most so many users, spread evenly; of all if not given."""
-        rows = np.flatnonzero(split.target(holdout) != PADDING_ITEM)
+        """The held-out items of `split`: of at most so many users, spread evenly; of all if not given.
+
+        Who had met every item is left out: there is nothing to rank.
+        """
+        rows = np.flatnonzero(split.rankable(holdout))
         if users is not None and len(rows) > users:
             rows = rows[np.linspace(0, len(rows) - 1, users).astype(np.int64)]
         positives = split.target(holdout)[rows]

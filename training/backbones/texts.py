@@ -11,15 +11,34 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.alignment.text_encoder import TextEncoder, catalogue_texts
+from models.alignment.text_encoder import TextEncoder, catalogue_texts, encoder_fingerprint
 from models.alignment.words import WordEncoder, with_words
-from models.backbones.hybrid import HybridConfig
+from models.backbones.hybrid import Hybrid, HybridConfig
 from models.catalogue import Catalogue
 from models.files import written_atomically
+from training.backbones.config import BackboneTrainingConfig
+from training.backbones.external import external_inputs
 from training.backbones.words import fit_words
 from training.runs.distributed import processes
 
 TENSOR = "text_vectors"
+
+
+def encoder_inputs(*encoders: str) -> dict[str, str]:
+    """Fingerprints of the text encoders that are folders, as inputs of a stage; all others their names tell."""
+    folders = [encoder for encoder in encoders if Path(encoder).is_dir()]
+    return {f"text encoder {folder}": encoder_fingerprint(folder) for folder in folders}
+
+
+def backbone_inputs(config: BackboneTrainingConfig) -> dict[str, str]:
+    """Fingerprints of all files that a backbone is made from, beside the data: imported vectors, text encoders.
+
+    Raises:
+        ConfigError: a file is missing.
+    """
+    settings = [preset.settings for preset in config.candidates.values() if preset.kind == Hybrid.kind]
+    encoders = [str(given["text_encoder"]) for given in settings if "text_encoder" in given]
+    return {**external_inputs(config), **encoder_inputs(*encoders)}
 
 
 def item_text_vectors(catalogue: Catalogue, config: HybridConfig, directory: Path, device: str = "cpu") -> torch.Tensor:
@@ -52,7 +71,8 @@ def sentence_vectors(texts: Sequence[str], encoder: str, max_tokens: int, direct
     Raises:
         ConfigError: the text encoder cannot be loaded.
     """
-    path = directory / f"texts-{_digest([encoder, max_tokens, list(texts)])}.safetensors"
+    identity = [encoder, max_tokens, list(texts), *encoder_inputs(encoder).values()]
+    path = directory / f"texts-{_digest(identity)}.safetensors"
 
     def encode() -> None:
         if path.is_file():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from models.alignment.words import WORD, WordEncoder, weigh
+from models.alignment.words import WordEncoder, weigh, words_of
 
 MOST_WORDS = 30_000
 """The most frequent ones are kept: 30 MB of a bundle at 256 directions."""
@@ -32,7 +32,7 @@ def fit_words(texts: Sequence[str], size: int, seed: int = 0) -> WordEncoder | N
         seed: of the randomised SVD.
     """
     said = [text for text in texts if text]
-    found = Counter(word for text in said for word in set(WORD.findall(text.lower())))
+    found = Counter(word for text in said for word in set(words_of(text)))
     frequencies = [(word, count) for word, count in found.most_common(MOST_WORDS) if 1 < count < len(said)]
     vocabulary = sorted(word for word, _ in frequencies)
     counts = np.asarray([found[word] for word in vocabulary], dtype=np.float64)

@@ -22,11 +22,11 @@ from models.backbones.hybrid import HybridConfig
 from models.bundle.signal_tables import SignalTables
 from models.config import Config
 from models.errors import ConfigError
-from models.llm.loading import LanguageModel
+from models.llm.loading import LanguageModel, identity_of
 from training.allmrec.pipeline import Pipeline
 from training.allmrec.recipe import Recipe
 from training.allmrec.stage2.inputs import Stage2Inputs
-from training.backbones.texts import item_text_vectors
+from training.backbones.texts import backbone_inputs, encoder_inputs, item_text_vectors
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness
 from training.data.splits import SequenceSplit
@@ -149,6 +149,22 @@ class Bench(Pipeline):
     def fingerprint(self) -> str:
         """Of the data, and of what is learned from it."""
         return self._data_fingerprint
+
+    def identities(self, name: str, rests_on_llm: bool) -> dict[str, str]:
+        """Fingerprints of all files that a baseline is made from, beside the data.
+
+        Args:
+            name: of the baseline.
+            rests_on_llm: whether the LLM is one of them.
+
+        Raises:
+            ConfigError: a file is missing.
+        """
+        recipe = self.recipe
+        given = merged(recipe.baselines.get(EVERY, {}), recipe.baselines.get(name, {}))
+        encoders = [str(given[key]) for key in ("text_encoder", "weights") if key in given]
+        found = {**backbone_inputs(recipe.backbone), **encoder_inputs(recipe.stage1.text_encoder, *encoders)}
+        return {**found, **identity_of(recipe.stage2.llm)} if rests_on_llm else found
 
     def text_vectors(self, **fields: Any) -> torch.Tensor:
         """(N+1, d_T) of all items by a frozen text encoder, row 0 zeros.

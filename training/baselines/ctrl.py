@@ -26,6 +26,7 @@ from models.files import written_atomically
 from models.rankers.base import Ranker
 from models.rankers.collaborative import CollaborativeRanker
 from training.backbones.config import Preset
+from training.backbones.texts import encoder_inputs
 from training.baselines.bench import BaselineConfig, Bench
 from training.baselines.port import Fitted, Shop, system
 from training.baselines.sequential import train_windows
@@ -116,7 +117,8 @@ def in_words(catalogue: Catalogue, history: np.ndarray, item: int) -> str:
 def ctrl(bench: Bench) -> Fitted:
     """SASRec initialised by contrast with texts. It knows nothing of another catalogue's items."""
     config = bench.config("ctrl", CTRLConfig)
-    directory = bench.trained("ctrl", config, {}, lambda run: _train(bench, config, run))
+    inputs = encoder_inputs(config.text_encoder)
+    directory = bench.trained("ctrl", config, inputs, lambda run: _train(bench, config, run))
     network = load_backbone(directory)
 
     def ranker(shop: Shop) -> Ranker:

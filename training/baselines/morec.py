@@ -21,6 +21,7 @@ from models.catalogue import PADDING_ITEM, Catalogue
 from models.rankers.base import Ranker
 from models.rankers.collaborative import CollaborativeRanker
 from training.backbones.config import Preset
+from training.backbones.texts import encoder_inputs
 from training.baselines.bench import BaselineConfig, Bench
 from training.baselines.port import Fitted, Shop, system
 from training.baselines.sequential import train_windows
@@ -99,7 +100,8 @@ class MoRecNetwork(Hybrid):
 def morec(bench: Bench) -> Fitted:
     """Items of another catalogue are known as well as its own: by their texts."""
     config = bench.config("morec", MoRecConfig)
-    directory = bench.trained("morec", config, {}, lambda run: _train(bench, config, run))
+    inputs = encoder_inputs(config.text_encoder)
+    directory = bench.trained("morec", config, inputs, lambda run: _train(bench, config, run))
     network = load_backbone(directory)
 
     def ranker(shop: Shop) -> Ranker:

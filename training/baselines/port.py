@@ -64,6 +64,7 @@ class System:
         takes: what it is made from, for people.
         fit: trains it, or loads what was trained before.
         asks_llm: whether its ranker asks the engine of the frozen LLM.
+        tunes_llm: whether it changes the LLM and asks that.
         settings: of the recipe, that make it what it is.
     """
 
@@ -72,7 +73,13 @@ class System:
     takes: str
     fit: Fit
     asks_llm: bool = False
+    tunes_llm: bool = False
     settings: tuple[str, ...] = ()
+
+    @property
+    def rests_on_llm(self) -> bool:
+        """Whether another LLM makes it another system."""
+        return self.asks_llm or self.tunes_llm
 
 
 SYSTEMS: dict[str, System] = {}
@@ -84,6 +91,7 @@ def system(
     *,
     takes: str,
     asks_llm: bool = False,
+    tunes_llm: bool = False,
     settings: tuple[str, ...] = (),
 ) -> Callable[[Fit], Fit]:
     """Register what fits a system; arguments as the attributes of `System`.
@@ -93,7 +101,7 @@ def system(
     """
 
     def register(fit: Fit) -> Fit:
-        found = System(id, title, takes, fit, asks_llm, settings)
+        found = System(id, title, takes, fit, asks_llm, tunes_llm, settings)
         if SYSTEMS.get(id, found) != found:
             raise ValueError(f"there are two systems named '{id}'")
         SYSTEMS[id] = found

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from models.rankers.base import Audience, LocalRanker, Ranker
 from models.rankers.collaborative import candidate_logits
+from training.backbones.texts import encoder_inputs
 from training.baselines.bench import Bench
 from training.baselines.port import Fitted, Shop, system
 from training.baselines.recformer_network import ItemTexts, Recformer, RecformerConfig, built
@@ -63,7 +64,8 @@ class RecformerRanker(LocalRanker):
 def recformer(bench: Bench) -> Fitted:
     """Items of its own catalogue have the vectors that rested in training; those of another one are encoded at last."""
     config = bench.config("recformer", RecformerConfig)
-    directory = bench.trained("recformer", config, {}, lambda run: _train(bench, config, run))
+    inputs = encoder_inputs(config.text_encoder, config.weights)
+    directory = bench.trained("recformer", config, inputs, lambda run: _train(bench, config, run))
     network, tokenizer = built(config, len(bench.split.catalogue))
     network.load_state_dict(load_file(directory / WEIGHTS_FILE))
     network = network.eval().requires_grad_(False)

@@ -168,7 +168,7 @@ def padded(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tupl
     return ids, mask
 
 
-@system("tallrec", "TALLRec", takes="interactions, titles, LLM with LoRA")
+@system("tallrec", "TALLRec", takes="interactions, titles, LLM with LoRA", tunes_llm=True)
 def tallrec(bench: Bench) -> Fitted:
     """Other catalogues are known as well as its own: by their titles."""
     model = tuned_llm(bench).model

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from models.catalogue import PADDING_ITEM
 from models.errors import DataError
 from training.data.dataset import Dataset
+from training.data.sequences import Sequences
 from training.data.splits import MIN_EVALUATED, Holdout, SequenceSplit
 
 MIN_ITEMS = 2
@@ -46,24 +48,26 @@ def check_fitness(dataset: Dataset, split: SequenceSplit) -> list[str]:
 
 def evaluated_users(split: SequenceSplit) -> int:
     """How many users have items held out, and candidates to hold against them."""
-    return int(np.count_nonzero(_rankable(split)))
+    return int(np.count_nonzero(split.rankable(Holdout.TEST)))
 
 
-def _rankable(split: SequenceSplit) -> np.ndarray:
-    """(U,) bool: users with held-out items and at least one item that they never met."""
-    held = split.target(Holdout.TEST)
-    met = [
-        len({*items.tolist(), int(validation), int(test)})
-        for items, validation, test in zip(split.train, split.target(Holdout.VALIDATION), held, strict=True)
-    ]
-    return np.asarray((held != 0) & (np.array(met) < len(split.catalogue)))
+def _kept_whole(split: SequenceSplit) -> int:
+    """How many users have enough interactions to hold two out, and all of them in training."""
+    nothing_held = (split.target(Holdout.VALIDATION) == PADDING_ITEM) & (split.target(Holdout.TEST) == PADDING_ITEM)
+    return int(np.count_nonzero(nothing_held & (Sequences.of(split.train).lengths == MIN_EVALUATED)))
 
 
 def _of_users(split: SequenceSplit) -> Iterator[str]:
-    evaluated = evaluated_users(split)
-    if not (split.target(Holdout.TEST) != 0).any():
+    evaluated, short = evaluated_users(split), _kept_whole(split)
+    if short:
         yield (
-            f"no user has {MIN_EVALUATED} interactions, so nobody can be evaluated: there will be no figures, and"
+            f"{short:,} users have just {MIN_EVALUATED} interactions, and these are all for training, as too little"
+            " else would be left to learn from: they are not evaluated"
+        )
+    if not (split.target(Holdout.TEST) != 0).any():
+        lacking = f"more than {MIN_EVALUATED}" if short else MIN_EVALUATED
+        yield (
+            f"no user has {lacking} interactions, so nobody can be evaluated: there will be no figures, and"
             " settings that validation chooses stay at their defaults; more history a user helps"
         )
     elif evaluated < FEW_EVALUATED:
@@ -72,7 +76,7 @@ def _of_users(split: SequenceSplit) -> Iterator[str]:
 
 def _of_candidates(split: SequenceSplit) -> Iterator[str]:
     held = split.target(Holdout.TEST) != 0
-    without = int(np.count_nonzero(held & ~_rankable(split)))
+    without = int(np.count_nonzero(held & ~split.rankable(Holdout.TEST)))
     if without:
         yield f"{without} users have met every item, so there is nothing to rank for them: they are not evaluated"
     targets = np.concatenate([split.target(Holdout.TEST)[held], split.target(Holdout.VALIDATION)[held]])

@@ -18,6 +18,10 @@ from training.data.sequences import Sequences
 
 MIN_EVALUATED = 3
 COLD_USER_INTERACTIONS = 3
+LEARNED_SHARE = 0.05
+"""Of all pairs of an item and the next one, at least so many are to be left in training: where nearly all users have
+three interactions, the few others would have to teach all. A judgement; where all have five, as in the papers' data
+sets, half are left."""
 TAIL_SHARE = 0.35
 TEST_SHARE = 0.1
 EARLIEST_DATE = 100_000_000
@@ -39,9 +43,9 @@ class SequenceSplit:
         user_ids: U public ids, in the dataset's order.
         catalogue: all items; `catalogue.interactions` counts the training interactions only.
         train: U arrays, oldest first, never empty. Users with fewer than three interactions have all of
-            theirs here.
-        validation: (U,) the last but one item, padding for users with fewer than three interactions.
-        test: (U,) the last item, padding for users with fewer than three interactions.
+            theirs here; so have those with just three, where too little would be left to learn from.
+        validation: (U,) the last but one item, padding for these users.
+        test: (U,) the last item, padding for these users.
     """
 
     user_ids: Sequence[str]
@@ -137,6 +141,18 @@ class SequenceSplit:
     def known(self, user: int, holdout: Holdout) -> np.ndarray:
         """The history of `user` and the item of `holdout`: what no negative may be when that item is predicted."""
         return np.append(self.history(user, holdout), self.target(holdout)[user])
+
+    def rankable(self, holdout: Holdout) -> np.ndarray:
+        """(U,) bool: users with an item of `holdout` and at least one other that they had not met by then.
+
+        Nobody else can be evaluated: where nothing is left to hold against the item, every ranker has it first.
+        """
+        flat, rows, stride = Sequences.of(self.train), np.arange(len(self)), len(self.catalogue) + 1
+        later = [self.target(holdout), *([self.validation] if holdout is Holdout.TEST else [])]
+        owners, items = np.concatenate([flat.owners, *(rows for _ in later)]), np.concatenate([flat.items, *later])
+        met = np.unique((owners * stride + items)[items != PADDING_ITEM])
+        counts = np.bincount(met // stride, minlength=len(self))
+        return np.asarray((later[0] != PADDING_ITEM) & (counts < len(self.catalogue)))
 
     def full_history(self, user: int) -> np.ndarray:
         """Everything `user` has interacted with, oldest first: what serving starts from."""
@@ -235,8 +251,15 @@ def _catalogue(dataset: Dataset, train: Sequences) -> Catalogue:
 
 
 def _leave_two_out(whole: Sequences) -> tuple[Sequences, np.ndarray]:
-    """The sequences without their last two items, and these (U, 2); short sequences stay whole, with padding there."""
+    """The sequences without their last two items, and these (U, 2); short sequences stay whole, with padding there.
+
+    What three interactions leave of two held out teaches nothing of what comes next. Where little else would, they are
+    short too.
+    """
     evaluated = whole.lengths >= MIN_EVALUATED
+    pairs = whole.lengths - 1
+    if (pairs - 2 * evaluated).sum() < LEARNED_SHARE * pairs.sum():
+        evaluated = whole.lengths > MIN_EVALUATED
     stops = whole.offsets[1:][evaluated]
     places = np.column_stack([stops - 2, stops - 1])
     held_out = np.full((len(whole), 2), PADDING_ITEM, dtype=np.int64)

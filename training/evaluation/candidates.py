@@ -47,10 +47,12 @@ class Candidates:
 def draw_candidates(split: SequenceSplit, holdout: Holdout, seed: int = 0, negatives: int = NEGATIVES) -> Candidates:
     """The candidates of every evaluated user: the target and uniform items that the user had not met by then.
 
+    Who had met every item is no evaluated user.
+
     The same seed gives the same candidates, for every ranker that is compared. What is held out for later counts as
     not met: on validation the user's test item may be a negative, as it would be if it were not known.
     """
-    users = np.flatnonzero(split.target(holdout) != PADDING_ITEM)
+    users = np.flatnonzero(split.rankable(holdout))
     met = [split.known(int(user), holdout) for user in users]
     sampler = NegativeSampler(met, np.arange(1, len(split.catalogue) + 1))
     rng = np.random.default_rng([seed, list(Holdout).index(holdout)])

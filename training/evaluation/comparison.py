@@ -56,9 +56,11 @@ class RankerReport(Config):
 
     Attributes:
         title: for people.
-        groups: `overall`, and the groups of `HeldOut`; of the users that it was asked about.
+        groups: `overall`, and the groups of `HeldOut`; of the users that all rankers of the protocol were asked about,
+            so that these can be compared.
+        of_all: the same of all that it was asked about itself; empty where these are no more.
         differences: to the reference, to the strongest opponent and to what it was before it learned, by their ids:
-            this ranker less the other, user by user, by group and metric.
+            this ranker less the other, user by user, by group and metric; of the users of `groups`.
         calibration_error: expected, of the probabilities that its logits stand for; None where it gives none.
         rank_correlation: mean Spearman correlation with the reference's order of the candidates.
         known_correlation: that over the candidates with training interactions: of the others a backbone's order says
@@ -68,6 +70,7 @@ class RankerReport(Config):
 
     title: str
     groups: dict[str, RankingReport]
+    of_all: dict[str, RankingReport] = Field(default_factory=dict)
     differences: dict[str, Differences] = Field(default_factory=dict)
     calibration_error: float | None = None
     rank_correlation: float | None = None
@@ -80,13 +83,15 @@ class ProtocolReport(Config):
 
     Attributes:
         title: for people.
-        users: how many were asked about.
-        chance: what a random order has, by metric; empty where there is no such thing.
+        users: how many any ranker was asked about.
+        shared_users: how many of these all rankers were asked about; the figures of `groups` are of them.
+        chance: what a random order has on them, by metric; empty where there is no such thing.
         rankers: by id.
     """
 
     title: str
     users: int
+    shared_users: int = 0
     chance: dict[str, float] = Field(default_factory=dict)
     rankers: dict[str, RankerReport]
 
@@ -118,7 +123,7 @@ class Bootstrap(Config):
 def compare(
     tables: ScoreTables, entries: Mapping[str, Entry], others: Sequence[str], bootstrap: Bootstrap
 ) -> ProtocolReport:
-    """How the rankers of `tables` did.
+    """How the rankers of `tables` did on the users that all of them were asked about.
 
     Args:
         tables: what they said.
@@ -127,11 +132,15 @@ def compare(
         bootstrap: how intervals are found.
     """
     measure = tables.measure
-    ranks = {name: tables.ranks(name) for name in entries if name in tables}
+    asked = {name: tables.ranks(name) for name in entries if name in tables}
+    shared_E = ~np.any([np.isnan(ranks_E) for ranks_E in asked.values()], axis=0)
+    ranks = {name: np.where(shared_E, ranks_E, np.nan) for name, ranks_E in asked.items()}
+    more = {name for name, ranks_E in asked.items() if not np.isnan(ranks_E[~shared_E]).all()}
     rankers = {
         name: RankerReport(
             title=entries[name].title,
             groups=group_reports(ranks_E, tables, bootstrap),
+            of_all=group_reports(asked[name], tables, bootstrap) if name in more else {},
             differences={
                 other: differences(ranks_E, ranks[other], tables, bootstrap)
                 for other in dict.fromkeys([*others, entries[name].beside or ""])
@@ -140,8 +149,9 @@ def compare(
         )
         for name, ranks_E in ranks.items()
     }
-    chance = chance_metrics(tables.facts["choices"], measure.metrics) if measure.chance else {}
-    return ProtocolReport(title=measure.title, users=tables.users, chance=chance, rankers=rankers)
+    chance = chance_metrics(tables.facts["choices"][shared_E], measure.metrics) if measure.chance else {}
+    shared = int(shared_E.sum())
+    return ProtocolReport(title=measure.title, users=tables.users, shared_users=shared, chance=chance, rankers=rankers)
 
 
 def with_orders(

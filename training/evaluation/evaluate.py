@@ -54,7 +54,8 @@ class EvaluationConfig(Config):
 
     Attributes:
         users: at most this many users are ranked for, the same by all rankers.
-        llm_users: of these, so many are ranked for with the LLM under the protocols beside the first.
+        llm_users: of these, so many are ranked for with the LLM under the protocols beside the first, and rankers are
+            compared there on these alone.
         check_users: and so many in the checks of what rankers use.
         resamples: of the bootstrap.
         seed: of the candidates and the bootstrap.
@@ -231,7 +232,7 @@ async def ask_field(
     protocols: list[Protocol] = [popular(sample, config.seed, field.serving), FullCatalogue(sample)]
     if field.serving is not None:
         protocols.append(Served(sample, field.serving))
-    for protocol in protocols:
+    for protocol in (protocol for protocol in protocols if len(protocol.held_out)):
         asked = field.all if protocol.measure is POPULAR else rankers
         tables.append(await ask_all(protocol, asked, config.llm_users, run))
     shuffled = Sampled(SHUFFLED_HISTORIES, sample.shuffled(config.seed))

@@ -78,7 +78,8 @@ class HeldOut:
         """The same with negatives drawn without replacement by training interactions, among what a user had not met.
 
         Popularity tells next to nothing among these. A user's negatives follow from seed and user alone, whoever else
-        is evaluated.
+        is evaluated. Who had met every item with training interactions is left out: nothing would be held against
+        the held-out item.
         """
         weights = self.catalogue.interactions.astype(np.float64)
         items = np.full((len(self), 1 + negatives), PADDING_ITEM, dtype=np.int64)
@@ -87,7 +88,7 @@ class HeldOut:
             rng = np.random.default_rng([seed, 1, int(user)])
             drawn = draw_by_weight(weights, np.append(history, items[row, 0]), negatives, rng)
             items[row, 1 : 1 + len(drawn)] = drawn
-        return self.among(items)
+        return self.among(items).take((items[:, 1:] != PADDING_ITEM).any(axis=1))
 
     def among(self, items: np.ndarray) -> HeldOut:
         """The same with other candidates (E, C'), the held-out item first."""

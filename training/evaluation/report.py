@@ -92,7 +92,7 @@ def table(evaluation: EvaluationReport) -> Table:
     shown.add_column("ranker", overflow="fold")
     beside = [name for name in ("full", "served") if name in evaluation.protocols]
     for column in ("Hit@1", "warm", "cold", "unseen", "NDCG", *beside):
-        shown.add_column(column, justify="right", no_wrap=True)
+        shown.add_column(column + _fewer(evaluation, column), justify="right", no_wrap=True)
     for name, ranker in strongest_first(evaluation.rankers):
         hits = [_mean(ranker.groups[group], "hit@1") for group in ("overall", "warm", "cold", "unseen")]
         others = [evaluation.protocols[protocol].rankers.get(name) for protocol in beside]
@@ -102,6 +102,13 @@ def table(evaluation: EvaluationReport) -> Table:
     chance = f"chance has Hit@1 {evaluation.chance['hit@1']:.3f}"
     shown.caption = f"NDCG at 10{''.join(f', {name}: NDCG {WHERE[name]}' for name in beside)}; {chance}"
     return shown
+
+
+def _fewer(evaluation: EvaluationReport, protocol: str) -> str:
+    """A second line of a protocol's heading: of how many users its figures are, where the others are of more."""
+    found = evaluation.protocols.get(protocol)
+    shared = None if found is None else found.shared_users
+    return f"\n({shared})" if shared and shared != evaluation.ranked_users else ""
 
 
 WHERE = {"full": "among all items", "served": "end to end"}
@@ -182,16 +189,25 @@ def _order_lines(evaluation: EvaluationReport) -> list[str]:
 
 def _protocol_lines(evaluation: EvaluationReport, protocol: ProtocolReport) -> list[str]:
     others, names = _others(evaluation), list(_metrics_of(protocol))
-    titles = [*(NAMES[name] for name in names), "cold: NDCG@10"]
+    sizes = {group: found.users for group, found in next(iter(protocol.rankers.values())).groups.items()}
+    titles = [*(f"{NAMES[name]} ({sizes['overall']})" for name in names), f"cold: NDCG@10 ({sizes['cold']})"]
     titles += [f"NDCG@10 less {title}'s" for title in others.values()]
+    more = any(ranker.of_all for ranker in protocol.rankers.values())
+    titles += ["NDCG@10 of all asked"] * more
+    about = f"{protocol.shared_users} users, whom all rankers were asked about"
+    about += (
+        f"; others were asked about {protocol.users}, and have their figure of these at the right." if more else "."
+    )
     chance = "".join(f" Chance has {NAMES[name]} {value:.3f}." for name, value in list(protocol.chance.items())[:1])
-    lines = ["", f"## {protocol.title}", "", f"{protocol.users} users; LLMs were asked about fewer.{chance}", ""]
-    lines += markdown_head("Ranker (users)", titles)
+    lines = ["", f"## {protocol.title}", "", f"{about}{chance}", ""]
+    lines += markdown_head("Ranker", titles)
     for _, ranker in strongest_first(protocol.rankers):
         overall, cold = ranker.groups["overall"], ranker.groups["cold"]
         cells = [*_cells(overall, names), *_cells(cold, ["ndcg@10"])]
         cells += [_difference(ranker.differences.get(other), "overall", "ndcg@10") for other in others]
-        lines.append(markdown_row(f"{ranker.title} ({overall.users})", cells))
+        everyone = ranker.of_all.get("overall", overall)
+        cells += [f"{', '.join(_cells(everyone, ['ndcg@10']))}, {everyone.users}"] * more
+        lines.append(markdown_row(ranker.title, cells))
     return lines
 
 

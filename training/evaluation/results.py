@@ -51,12 +51,16 @@ def results_markdown(report: SeedReport) -> str:
 
 def _protocol_lines(report: SeedReport, protocol: SeedProtocol) -> list[str]:
     names = list(next(iter(protocol.rankers.values())).by_seed)
-    titles = [*(NAMES[name] for name in names), "cold: NDCG@10", "lead in NDCG@10"]
-    lines = ["", f"### {protocol.title}", "", *markdown_head("Ranker (users)", titles)]
+    titles = [f"{NAMES[name]} ({protocol.shared_users})" for name in names]
+    titles += ["cold: NDCG@10", "lead in NDCG@10"]
+    more = any(ranker.of_all for ranker in protocol.rankers.values())
+    titles += ["NDCG@10 of all asked"] * more
+    lines = ["", f"### {protocol.title}", "", *markdown_head("Ranker", titles)]
     for name, ranker in _strongest_first(protocol):
         cells = [_cell(ranker.groups, "overall", metric) for metric in names]
         cells += [_cell(ranker.groups, "cold", "ndcg@10"), _cell(ranker.lead, "overall", "ndcg@10")]
-        lines.append(markdown_row(f"{_title(report, name, ranker)} ({ranker.users})", cells))
+        cells += [f"{_cell(ranker.of_all or ranker.groups, 'overall', 'ndcg@10')}, {ranker.users}"] * more
+        lines.append(markdown_row(_title(report, name, ranker), cells))
     return lines
 
 

@@ -29,8 +29,10 @@ class SeedRanker(Config):
         title: for people.
         needs_llm: whether it asks an LLM.
         users: how many it was asked about.
-        groups: by group and metric; groups without users are left out.
-        by_seed: the means of each seed over all users, by metric.
+        groups: by group and metric, of the users that all rankers of the protocol were asked about; groups without
+            users are left out.
+        of_all: the same of all that it was asked about itself; empty where these are no more.
+        by_seed: the means of each seed over the users of `groups`, by metric.
         lead: of the default ranker over this one, user by user, by group and metric.
     """
 
@@ -38,6 +40,7 @@ class SeedRanker(Config):
     needs_llm: bool
     users: int
     groups: Differences
+    of_all: Differences = Field(default_factory=dict)
     by_seed: dict[str, list[float]]
     lead: Differences = Field(default_factory=dict)
 
@@ -47,10 +50,12 @@ class SeedProtocol(Config):
 
     Attributes:
         title: for people.
+        shared_users: how many all rankers were asked about.
         rankers: by id.
     """
 
     title: str
+    shared_users: int = 0
     rankers: dict[str, SeedRanker]
 
 
@@ -146,38 +151,39 @@ def _protocol(tables: Sequence[ScoreTables], report: EvaluationReport, bootstrap
         raise DataError(f"{first.measure.title}: the seeds were evaluated on different users: evaluate them again")
     names = [name for name in report.entries if all(name in table for table in tables)]
     ranks = {name: np.stack([table.ranks(name) for table in tables]) for name in names}
-    fewer = np.isin(np.arange(first.users), first.facts["fewer"])
-    groups = {True: {name: mask & fewer for name, mask in first.groups.items()}, False: first.groups}
-    # Rankers with an LLM may have been asked about fewer users, and then all about the same.
-    resamplings = {partly: Resampling.of(len(tables), masks, bootstrap) for partly, masks in groups.items()}
+    shared_U = ~np.any([np.isnan(ranks_S_U).any(axis=0) for ranks_S_U in ranks.values()], axis=0)
+    shared = Resampling.of(len(tables), {name: mask & shared_U for name, mask in first.groups.items()}, bootstrap)
+    # Who was asked about more than that, was asked about all.
+    everyone = shared if shared_U.all() else Resampling.of(len(tables), {"overall": first.groups["overall"]}, bootstrap)
     best = report.default_ranker
     rankers = {}
     for name, ranks_S_U in ranks.items():
-        entry = _ranker(report.entries[name], first, ranks_S_U, resamplings[_is_partial(ranks_S_U)])
+        entry = _ranker(report.entries[name], first, ranks_S_U, shared_U, shared)
+        if entry.users > shared_U.sum():
+            entry = entry.model_copy(update={"of_all": _estimates(first, ranks_S_U, everyone)})
         if best in ranks and name != best:
-            partly = _is_partial(ranks_S_U) or _is_partial(ranks[best])
-            entry = entry.model_copy(update={"lead": _lead(ranks[best], ranks_S_U, resamplings[partly])})
+            entry = entry.model_copy(update={"lead": _lead(ranks[best], ranks_S_U, shared)})
         rankers[name] = entry
-    return SeedProtocol(title=first.measure.title, rankers=rankers)
+    return SeedProtocol(title=first.measure.title, shared_users=int(shared_U.sum()), rankers=rankers)
 
 
-def _is_partial(ranks_S_U: np.ndarray) -> bool:
-    return bool(np.isnan(ranks_S_U).any())
-
-
-def _ranker(entry: Entry, tables: ScoreTables, ranks_S_U: np.ndarray, resampling: Resampling) -> SeedRanker:
-    asked = ~np.isnan(ranks_S_U[0])
-    values = {name: _values(name, ranks_S_U) for name in tables.measure.metrics}
+def _ranker(
+    entry: Entry, tables: ScoreTables, ranks_S_U: np.ndarray, shared_U: np.ndarray, resampling: Resampling
+) -> SeedRanker:
     return SeedRanker(
         title=entry.title,
         needs_llm=entry.needs_llm,
-        users=int(asked.sum()),
-        groups={
-            group: {name: resampling.estimate(table, group) for name, table in values.items()}
-            for group in resampling.users
-        },
-        by_seed={name: table[:, asked].mean(axis=1).tolist() for name, table in values.items()},
+        users=int((~np.isnan(ranks_S_U[0])).sum()),
+        groups=_estimates(tables, ranks_S_U, resampling),
+        by_seed={name: _values(name, ranks_S_U[:, shared_U]).mean(axis=1).tolist() for name in tables.measure.metrics},
     )
+
+
+def _estimates(tables: ScoreTables, ranks_S_U: np.ndarray, resampling: Resampling) -> Differences:
+    values = {name: _values(name, ranks_S_U) for name in tables.measure.metrics}
+    return {
+        group: {name: resampling.estimate(table, group) for name, table in values.items()} for group in resampling.users
+    }
 
 
 def _lead(ranks_S_U: np.ndarray, others_S_U: np.ndarray, resampling: Resampling) -> Differences:

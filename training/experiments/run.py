@@ -174,14 +174,14 @@ def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
     evaluation = bench.recipe.evaluation
     held_out = scenario.asked(dataset, seed, evaluation.users)
     context = RunContext(ground.home / ANSWERS / scenario.id / row.system, ground.console)
-    context.fingerprint = _fingerprint(row, bench, held_out)
+    prompt = bench.prompt.model_copy(update={"domain": DOMAINS[dataset.info.domain]})
+    shop = Shop(held_out.catalogue, prompt, foreign=scenario.foreign)
+    context.fingerprint = _fingerprint(row, bench, shop, held_out)
     context.directory /= context.fingerprint[:12]
     if not (context.directory / TRAINING_FILE).is_file():
         fitted = ground.fitted(row, bench)
         shutil.rmtree(context.directory, ignore_errors=True)
         context.directory.mkdir(parents=True)
-        prompt = bench.prompt.model_copy(update={"domain": DOMAINS[dataset.info.domain]})
-        shop = Shop(held_out.catalogue, prompt, foreign=scenario.foreign)
         asking = _Asking(bench, shop, held_out, context)
         with one_thread(), metered(context.directory / COST_FILE):
             ranker = asyncio.run(asking.ask(fitted, system_of(row).asks_llm))
@@ -215,14 +215,18 @@ def _kept(directory: Path) -> Answers:
     return Answers(directory, kept["ranker"], kept["users"], training, asking)
 
 
-def _fingerprint(row: Row, bench: Bench, held_out: HeldOut) -> str:
+def _fingerprint(row: Row, bench: Bench, shop: Shop, held_out: HeldOut) -> str:
     """Of all that answers follow from."""
+    catalogue, system = shop.catalogue, system_of(row)
+    texts = json.dumps([catalogue.titles, catalogue.descriptions, catalogue.categories])
     recipe = bench.recipe.model_dump(mode="json", include={"seed", "backbone", "stage1", "stage2"})
     given, evaluation = bench.recipe.baselines, bench.recipe.evaluation
     recipe["baseline"] = [given.get(EVERY), given.get(row.system)]
     told = Sequences.of(held_out.users.histories)
-    asked = [
+    asked: list[Any] = [
         hashlib.sha256(array.tobytes()).hexdigest() for array in (held_out.candidates.items, told.items, told.lengths)
     ]
-    identity = [row.system, recipe, bench.fingerprint, evaluation.llm_users, asked]
+    asked += [hashlib.sha256(texts.encode()).hexdigest(), shop.prompt.model_dump(mode="json")]
+    made_from = bench.identities(system.id, system.rests_on_llm)
+    identity = [system.id, recipe, bench.fingerprint, made_from, evaluation.llm_users, asked]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

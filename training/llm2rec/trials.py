@@ -8,7 +8,6 @@ Axes: E users, N items, Q text size.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pydantic import Field
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from models.alignment.text_encoder import TextEncoder
+from models.alignment.text_encoder import TextEncoder, encoder_fingerprint
 from models.backbones import BACKBONES, Backbone, create_backbone
 from models.backbones.hybrid import Hybrid, HybridConfig
 from models.catalogue import Catalogue
@@ -184,19 +183,6 @@ class Trials:
     def groups(self, holdout: Holdout) -> Mapping[str, np.ndarray]:
         """Masks (E,) of the users by their held-out item."""
         return FullRanking.of(self._domain.split, holdout).groups
-
-
-def encoder_fingerprint(encoder: str) -> str:
-    """SHA-256 of the files of an encoder that is a folder, else its name."""
-    digest = hashlib.sha256(b"")
-    folder = Path(encoder)
-    if not folder.is_dir():
-        return hashlib.sha256(encoder.encode()).hexdigest()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def labelled(encoders: Sequence[str]) -> dict[str, str]:

@@ -53,6 +53,8 @@ class LoopConfig(Config):
         max_steps: optimizer steps.
         minutes: wall-clock minutes, validation included, summed over resumed parts.
         validate_every: epochs between validations; fractions validate within an epoch.
+        validate_minutes: also validate wherever so many minutes have gone by without it, so that a long epoch is
+            looked into; that finds better weights, and does not count against `patience`.
         validate_first: also validate before the first step, so that the start can turn out best.
         monitor: the validation metric, higher is better, by which the best weights are kept.
         patience: end after this many validations in a row without a better one; never if not given.
@@ -67,6 +69,7 @@ class LoopConfig(Config):
     max_steps: int | None = Field(None, gt=0)
     minutes: float | None = Field(None, gt=0)
     validate_every: float = Field(1.0, gt=0)
+    validate_minutes: float | None = Field(None, gt=0)
     validate_first: bool = False
     monitor: str = "ndcg@10"
     patience: int | None = Field(None, gt=0)
@@ -153,6 +156,8 @@ class _State:
     step: int = 0
     seconds: float = 0.0
     validated: float = 0.0
+    counted: float = 0.0
+    looked: float = 0.0
     unimproved: int = 0
     losses: list[float] = field(default_factory=list)
     logged: float = 0.0
@@ -246,8 +251,10 @@ class _Loop(Generic[Batch]):
             state.position += 1
             self._look_at_clock()
             self._log()
-            if self.task.validate and self._epochs() - state.validated >= self.config.validate_every - 1e-9:
+            if self._epochs() - state.counted >= self.config.validate_every - 1e-9:
                 self._validate()
+            elif self._seconds() - state.looked >= 60 * (self.config.validate_minutes or math.inf):
+                self._validate(counted=False)
             if self.received:
                 self._save()
                 self._leave_if_interrupted()
@@ -335,7 +342,8 @@ class _Loop(Generic[Batch]):
                 )
         self.state.losses += values
 
-    def _validate(self) -> None:
+    def _validate(self, counted: bool = True) -> None:
+        """Validate and keep the best weights; count for `patience`, and until the next by `validate_every`, or not."""
         state, validate = self.state, self.task.validate
         if validate is None:
             return
@@ -346,13 +354,15 @@ class _Loop(Generic[Batch]):
         self._look_at_clock()
         if self.config.monitor not in metrics:
             raise TrainingError(f"monitor '{self.config.monitor}' is not among {sorted(metrics)}")
-        state.validated = self._epochs()
+        state.validated, state.looked = self._epochs(), self._seconds()
+        if counted:
+            state.counted = state.validated
         state.curve.append({**self._where(), **metrics})
         if not state.best or metrics[self.config.monitor] > state.best[self.config.monitor]:
             state.best, state.best_step, state.unimproved = metrics, state.step, 0
             weights = self.task.module.state_dict()
             self.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        else:
+        elif counted:
             state.unimproved += 1
         self.display.validated(self._epochs(), metrics[self.config.monitor], state.best[self.config.monitor])
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.metrics import StoreFailure, StoreOperation
@@ -23,6 +23,9 @@ logger = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 OnFailure = Callable[[StoreOperation, StoreFailure], None]
 Timer = Callable[[StoreOperation], AbstractContextManager[None]]
+
+UNREACHABLE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
+REDIS_ERRORS = (*UNREACHABLE, RedisError)
 
 QUEUE = 5
 """A command waits this many times the patience for its turn, unless it has its own: a burst is no trouble."""
@@ -97,6 +100,15 @@ class Channel:
                 raise self._failure("late")
             return self._result(call)
 
+    def failure_of(self, error: Exception) -> StoreError:
+        """What an error of redis-py is to who called; it counts as a failure."""
+        if isinstance(error, UNREACHABLE):
+            self._watch.look()
+            logger.warning("redis_unreachable", operation=self._operation, error=str(error) or type(error).__name__)
+            return self._failure("unreachable")
+        logger.warning("redis_refused", operation=self._operation, error=str(error))
+        return self._failure("refused", str(error))
+
     async def close(self) -> None:
         """Close the connections."""
         self._drop()
@@ -144,13 +156,8 @@ class Channel:
             raise
         except asyncio.CancelledError as error:
             raise self._failure("unreachable") from error
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            self._watch.look()
-            logger.warning("redis_unreachable", operation=self._operation, error=str(error) or type(error).__name__)
-            raise self._failure("unreachable") from error
-        except RedisError as error:
-            logger.warning("redis_refused", operation=self._operation, error=str(error))
-            raise self._failure("refused", str(error)) from error
+        except REDIS_ERRORS as error:
+            raise self.failure_of(error) from error
 
     def _failure(self, failure: StoreFailure, answer: str = "") -> StoreError:
         self._on_failure(self._operation, failure)

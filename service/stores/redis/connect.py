@@ -17,6 +17,17 @@ CONNECT_SECONDS = 2.0
 Client = Redis | RedisCluster
 
 
+async def get_to_know(*clients: Client) -> None:
+    """Have a cluster's nodes known before many calls at once ask for them: clients drop connections in use then.
+
+    Raises:
+        RedisError: the cluster cannot be reached.
+    """
+    for client in clients:
+        if isinstance(client, RedisCluster):
+            await client.exists("")
+
+
 def connect(address: Address, connections: int) -> Client:
     """A client that has at most `connections`, and waits for one where all are in use.
 

@@ -3,12 +3,15 @@
     allmrec:2:<tenant>:<catalogue>:{<user>}:log       events by id, and how many there have been
     allmrec:2:<tenant>:<catalogue>:{<user>}:known     items met that the catalogue had, with their latest time
     allmrec:2:<tenant>:<catalogue>:{<user>}:unknown   items met that it did not have
+    allmrec:2:<tenant>:<catalogue>:{<user>}:ids       ids of more events, by when they came: a sorted set
     allmrec:2:<tenant>:x:<slot>                       a user representation, after the digest of what it is of
 
 The 2 is the layout's version. The braces are a hash tag: in a cluster, all of one user lies on one node.
 """
 
 from __future__ import annotations
+
+import re
 
 from service.stores.port import UserKey
 
@@ -18,6 +21,8 @@ LAYOUT_KEY = f"{ROOT}:layout"
 OLD_USERS = f"{ROOT}:*:live:*"
 """Users as the first release kept them: sorted sets of item ids by seconds."""
 
+_PARTS = ("log", "known", "unknown", "ids")
+_OF_USER = re.compile(rf"{ROOT}:{LAYOUT}:[^:]*:[^:]*:\{{[^:{{}}]*\}}:({'|'.join(_PARTS)})", re.DOTALL)
 _ESCAPES = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
 
 
@@ -28,17 +33,19 @@ class Keys:
         self._root = f"{ROOT}:{LAYOUT}:{_escape(tenant)}"
 
     def of_user(self, user: UserKey) -> list[str]:
-        """Log, known and unknown items of a user."""
+        """Log, known and unknown items, and ids of a user."""
         root = f"{self._root}:{_escape(user.catalogue)}:{{{_escape(user.user_id)}}}"
-        return [f"{root}:log", f"{root}:known", f"{root}:unknown"]
+        return [f"{root}:{part}" for part in _PARTS]
 
     def vector(self, slot: int) -> str:
         """A cached representation."""
         return f"{self._root}:x:{slot}"
 
 
-def old_user(key: str) -> UserKey:
-    """Whose key of the first release this is."""
+def old_user(key: str) -> UserKey | None:
+    """Whose key of the first release this is; none's if it is of this layout, with a tenant or catalogue `live`."""
+    if _OF_USER.fullmatch(key):
+        return None
     catalogue, _, user_id = key.removeprefix(f"{ROOT}:").partition(":live:")
     return UserKey(catalogue, user_id)
 

@@ -9,22 +9,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
-import structlog
+import numpy as np
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from models.config import Config
 from models.errors import ConfigError
-from service.stores.live_log import in_order
-from service.stores.port import NOBODY, Bounds, Event, LiveUser, Met, StoreError, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import Address
-from service.stores.redis.channel import Channel, OnFailure, Timer, untimed
-from service.stores.redis.connect import connect
-from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, Keys
+from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
+from service.stores.redis.connect import Client, connect, get_to_know
+from service.stores.redis.fitness import check_fitness
+from service.stores.redis.keys import Keys
 from service.stores.redis.scripts import Script
 from service.stores.redis.watch import Watch
+from service.stores.trail import Met, Trail, in_order
 
-logger = structlog.get_logger(__name__)
+USERS_AT_ONCE = 50
+"""Events of more users go in several calls, so that no call takes long for being large."""
 
 HANG = 5
 """A server hangs if it takes this many times the patience of a read to say a word."""
@@ -70,7 +72,8 @@ class RedisStore:
         self._keys = Keys(config.tenant)
         self._read_script, self._record_script = Script("read"), Script("record")
         patience = config.timeout_seconds
-        self._watch = Watch("users", connect(address, 1), config.retry_seconds, HANG * patience, on_state)
+        watching = connect(address, 1)
+        self._watch = Watch("users", watching, config.retry_seconds, HANG * patience, on_state, self._check)
         size = config.connections
         self._reads = Channel("read", connect(address, size), size, patience, self._watch, on_failure, timer)
         writing = connect(address, size)
@@ -79,26 +82,50 @@ class RedisStore:
 
     async def connect(self) -> None:
         """See `UserStore.connect`."""
+        if self._config.waitaof and not self._one_server:
+            raise ConfigError(
+                "ALLMREC_REDIS_WAITAOF waits for one server's disk, and REDIS_URL is a cluster: unset it, and give"
+                " every node `appendfsync always`"
+            )
         await self._watch.start()
+        if self._watch.misfit is not None:
+            raise self._watch.misfit
         if not self._watch.up:
             raise StoreError("Redis cannot be reached")
-        await self._check_layout()
-        if self._one_server:
-            await self._check_server()
 
     async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
         """See `UserStore.read`."""
         keys = self._keys.of_user(user)
-        known = (str(cached.born), str(cached.arrivals))
+        known = (str(cached.born), str(cached.arrivals)) if cached.complete else ("", "")
         answer = await self._reads.call(lambda: self._read_script.run(self._reads.client, keys, known), patience)
         return cached if answer is None else _live_user(answer)
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         """See `UserStore.record`."""
+        users = list(events)
+        parts = [users[first : first + USERS_AT_ONCE] for first in range(0, len(users), USERS_AT_ONCE)]
+        changes: dict[UserKey, Change | StoreError] = {}
+        for part in await asyncio.gather(*(self._record({user: events[user] for user in part}) for part in parts)):
+            changes |= part
+        errors = [change for change in changes.values() if isinstance(change, StoreError)]
+        if errors and len(errors) == len(changes):
+            raise errors[0]
+        return changes
+
+    async def _record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
+        """Of as many users as go in one call. The same answer to several of them is one failure."""
         calls = [(self._keys.of_user(user), self._arguments(their)) for user, their in events.items()]
         send = self._pipelined if self._one_server else self._one_by_one
-        answers = await self._writes.call(lambda: send(calls))
-        return {user: _live_user(answer) for user, answer in zip(events, answers, strict=True)}
+        try:
+            answers = await self._writes.call(lambda: send(calls))
+        except StoreError as error:
+            return dict.fromkeys(events, error)
+        refusals = {str(answer): answer for answer in answers if isinstance(answer, Exception)}
+        errors = {text: self._writes.failure_of(refusal) for text, refusal in refusals.items()}
+        return {
+            user: errors[str(answer)] if isinstance(answer, Exception) else _change(answer)
+            for user, answer in zip(events, answers, strict=True)
+        }
 
     async def events(self, user: UserKey) -> list[Event]:
         """See `UserStore.events`."""
@@ -118,71 +145,56 @@ class RedisStore:
         for part in (self._watch, self._reads, self._writes):
             await part.close()
 
+    async def _check(self, client: Client) -> None:
+        """Whether a server that was away can be used."""
+        await get_to_know(self._reads.client, self._writes.client)
+        await check_fitness(client, self._config.waitaof)
+
     def _arguments(self, events: Sequence[Event]) -> list[str | int]:
         bounds = self._bounds
-        head = (int(self._clock() * 1e6), bounds.life_seconds, bounds.events, bounds.items, bounds.unknown_items)
-        return [*head, *chain.from_iterable(_fields(event) for event in events)]
+        now = int(self._clock() * 1e6)
+        sizes = (bounds.events, bounds.items, bounds.unknown_items, bounds.ids)
+        return [
+            now,
+            bounds.life_seconds,
+            *sizes,
+            bounds.id_seconds,
+            *chain.from_iterable(_fields(event) for event in events),
+        ]
 
     async def _pipelined(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
         """All users in one go, and on the same connection the wait for the disk."""
-        answers: list[Any] = []
-        for _ in range(2):
-            pipeline = cast("Redis", self._writes.client).pipeline(transaction=False)
-            for keys, arguments in calls:
-                pipeline.execute_command(*self._record_script.command(keys, arguments))
-            if self._config.waitaof:
-                pipeline.execute_command("WAITAOF", 1, 0, int(self._config.write_timeout_seconds * 1000))
-            answers = await pipeline.execute(raise_on_error=False)
-            if not any(isinstance(answer, NoScriptError) for answer in answers):
-                break
+        answers = await self._pipeline(calls)
+        unsaid = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unsaid:
             await self._record_script.load(self._writes.client)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        if self._config.waitaof and answers.pop()[0] < 1:
-            raise RedisError("the events did not reach the disk in time")
+            for place, answer in zip(unsaid, await self._pipeline([calls[place] for place in unsaid]), strict=True):
+                answers[place] = answer
+        return answers
+
+    async def _pipeline(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
+        pipeline = cast("Redis", self._writes.client).pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.execute_command(*self._record_script.command(keys, arguments))
+        if self._config.waitaof:
+            pipeline.execute_command("WAITAOF", 1, 0, int(self._config.write_timeout_seconds * 1000))
+        answers = await pipeline.execute(raise_on_error=False)
+        if self._config.waitaof:
+            synced = answers.pop()
+            if isinstance(synced, Exception):
+                raise synced
+            if synced[0] < 1:
+                raise RedisError("the events did not reach the disk in time")
         return answers
 
     async def _one_by_one(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
         """Each user on the node where it lies."""
         runs = (self._record_script.run(self._writes.client, keys, arguments) for keys, arguments in calls)
-        return await asyncio.gather(*runs)
-
-    async def _check_layout(self) -> None:
-        """Refuse users in the layout of before, which nobody would find again.
-
-        Raises:
-            ConfigError: there are some.
-        """
-        client = self._writes.client
-        if await self._writes.call(lambda: client.exists(LAYOUT_KEY)):
-            return
-        async for _ in client.scan_iter(match=OLD_USERS, count=10_000):
-            raise ConfigError(
-                "the Redis holds users in the layout of an earlier release: stop the services of that release, then run"
-                " `allmrec-serve migrate-users` once"
-            )
-        await self._writes.call(lambda: client.set(LAYOUT_KEY, LAYOUT))
-
-    async def _check_server(self) -> None:
-        """Say what of the server's settings can lose events."""
-        client = cast("Redis", self._writes.client)
-        info: dict[str, Any] = {}
-        for section in ("memory", "persistence"):
-            info |= await self._writes.call(lambda section=section: client.info(section))  # type: ignore[misc]
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction" and int(info.get("maxmemory", 0)):
-            logger.warning(
-                "redis_may_evict_events",
-                policy=policy,
-                remedy="give the Redis of REDIS_URL maxmemory-policy noeviction, and a cache its own by"
-                " ALLMREC_CACHE_URL",
-            )
-        appends = bool(int(info.get("aof_enabled", 0)))
-        if self._config.waitaof and not appends:
-            raise ConfigError("ALLMREC_REDIS_WAITAOF needs a Redis with `appendonly yes`")
-        if not appends:
-            logger.warning("redis_forgets_on_restart", remedy="give the Redis of REDIS_URL `appendonly yes`")
+        answers = await asyncio.gather(*runs, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, REDIS_ERRORS):
+                raise answer
+        return answers
 
 
 def _fields(event: Event) -> tuple[str | int, ...]:
@@ -193,7 +205,15 @@ def _fields(event: Event) -> tuple[str | int, ...]:
 
 def _live_user(answer: Sequence[Any]) -> LiveUser:
     born, arrivals, known, unknown = answer
-    return LiveUser(int(born), int(arrivals), in_order([*_met(known), *_met(unknown)]))
+    fields = [*json.loads(known), *json.loads(unknown)]
+    numbers = np.array("|".join(fields[1::2]).split("|") if fields else [], dtype=np.int64).reshape(-1, 2)
+    return LiveUser(int(born), int(arrivals), Trail(fields[::2], numbers[:, 0], numbers[:, 1]))
+
+
+def _change(answer: Sequence[Any]) -> Change:
+    born, before, arrivals, stored, met, forgotten = answer
+    gone = tuple(item_id.decode() for item_id in forgotten)
+    return Change(int(born), int(before), int(arrivals), tuple(stored), in_order(_met(met)), gone)
 
 
 def _met(row: Sequence[bytes]) -> list[Met]:

@@ -7,7 +7,7 @@ from typing import cast
 
 from service.stores.redis.address import Address
 from service.stores.redis.channel import Channel, OnFailure, Timer, untimed
-from service.stores.redis.connect import connect
+from service.stores.redis.connect import Client, connect, get_to_know
 from service.stores.redis.keys import Keys
 from service.stores.redis.users import HANG, RedisConfig
 from service.stores.redis.watch import Watch
@@ -44,7 +44,7 @@ class RedisVectors:
         self._life_seconds = life_seconds
         self._keys = Keys(config.tenant)
         patience, size = config.timeout_seconds, config.connections
-        self._watch = Watch("cache", connect(address, 1), config.retry_seconds, HANG * patience, on_state)
+        self._watch = Watch("cache", connect(address, 1), config.retry_seconds, HANG * patience, on_state, self._check)
         self._channel = Channel("cache", connect(address, size), size, patience, self._watch, on_failure, timer)
 
     async def connect(self) -> None:
@@ -67,6 +67,9 @@ class RedisVectors:
         """Close the connections."""
         await self._watch.close()
         await self._channel.close()
+
+    async def _check(self, _: Client) -> None:
+        await get_to_know(self._channel.client)
 
     def _place(self, key: bytes) -> str:
         return self._keys.vector(int.from_bytes(key[:8], "big") % self._places)

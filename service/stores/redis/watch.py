@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
+from redis.exceptions import RedisClusterException, RedisError
 
+from models.errors import ConfigError
 from service.stores.patience import within
 from service.stores.redis.connect import Client
 
 logger = structlog.get_logger(__name__)
+
+
+CHECK_SECONDS = 600.0
+"""Many keys may have to be looked at, once in the life of a Redis."""
 
 
 class Watch:
@@ -25,23 +31,35 @@ class Watch:
         client: with a connection of its own.
         interval: seconds between questions.
         patience: a server that takes longer hangs.
-        on_state: called with whether the server is there, whenever that changes.
+        on_state: called with whether the server is there, after every question.
+        fits: asked about a server that was not there before; it raises `ConfigError` of one that does not fit. Such a
+            one is away, until it fits.
 
     Attributes:
         up: whether the server is there.
+        misfit: why a server that answers does not fit.
         on_down: what is called whenever it is found away, to end what waits for it.
     """
 
     def __init__(
-        self, name: str, client: Client, interval: float, patience: float, on_state: Callable[[bool], None]
+        self,
+        name: str,
+        client: Client,
+        interval: float,
+        patience: float,
+        on_state: Callable[[bool], None],
+        fits: Callable[[Client], Awaitable[None]] | None = None,
     ) -> None:
         self.up = True
+        self.misfit: ConfigError | None = None
         self.on_down: list[Callable[[], None]] = []
         self._name = name
         self._client = client
         self._interval = interval
         self._patience = patience
         self._on_state = on_state
+        self._fits = fits
+        self._to_check = True
         self._look = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -72,8 +90,10 @@ class Watch:
             await self._note()
 
     async def _note(self) -> None:
-        was_up, trouble = self.up, await self._trouble()
+        was_up, said = self.up, self.misfit
+        trouble = await self._trouble()
         self.up = trouble is None
+        self._to_check = not self.up
         self._on_state(self.up)
         if trouble is not None:
             for end in self.on_down:
@@ -82,6 +102,8 @@ class Watch:
             logger.info("redis_up", server=self._name)
         elif was_up and not self.up:
             logger.warning("redis_down", server=self._name, error=trouble)
+        if self.misfit is not None and str(self.misfit) != str(said):
+            logger.error("redis_does_not_fit", server=self._name, remedy=str(self.misfit))
 
     async def _trouble(self) -> str | None:
         """What is wrong with the server; nothing if it answers."""
@@ -93,4 +115,20 @@ class Watch:
             ping.cancel()
             await asyncio.gather(ping, return_exceptions=True)
         error = ping.exception()
-        return None if error is None else str(error) or type(error).__name__
+        if error is not None:
+            return str(error) or type(error).__name__
+        return await self._unfitness() if self._to_check and self._fits is not None else None
+
+    async def _unfitness(self) -> str | None:
+        """Why a server that answers cannot be used yet; nothing if it can."""
+        assert self._fits is not None  # noqa: S101
+        self.misfit = None
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self._fits(self._client)
+        except ConfigError as error:
+            self.misfit = error
+            return str(error)
+        except (RedisError, RedisClusterException, OSError) as error:  # a timeout is an OSError
+            return str(error) or type(error).__name__
+        return None

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.alignment.text_encoder import EMBEDDED, TextEncoder, catalogue_texts, item_text
+from models.alignment.text_encoder import EMBEDDED, TextEncoder, catalogue_texts, encoder_fingerprint, item_text
 from models.catalogue import Catalogue
 from models.errors import ConfigError
-from tests.tiny_encoder import write_tiny_encoder
+from tests.tiny_encoder import retrain, write_tiny_encoder
 
 TEXTS = ["Title: red fox", "fox", "Title: red red red red red red fox fox", ""]
 
@@ -101,3 +101,13 @@ def test_the_embedded_encoder_knows_meaning() -> None:
     )
     assert encoder.size == 384
     assert shark @ sea > shark @ sheet + 0.1
+
+
+def test_an_encoder_is_known_by_its_files(tmp_path: Path) -> None:
+    """A folder by all that is in it, wherever it stands; a name by itself."""
+    first, second = (write_tiny_encoder(tmp_path / name, ["title", ":"]) for name in ("first", "second"))
+    before = encoder_fingerprint(first)
+    assert encoder_fingerprint(second) == before
+    retrain(first)
+    assert encoder_fingerprint(first) != before
+    assert len({before, encoder_fingerprint(EMBEDDED), encoder_fingerprint("someone/encoder")}) == 3

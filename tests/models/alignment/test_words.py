@@ -4,16 +4,50 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models.alignment.words import WordEncoder, weigh, with_words
+from models.alignment.words import WordEncoder, weigh, with_words, words_of
 from models.errors import ConfigError
 
 ENCODER = WordEncoder(["blue", "fox", "red"], np.asarray([1.0, 2.0, 3.0]), np.eye(3, 2, dtype=np.float32))
+
+
+UNSEGMENTED = (
+    *("CJK", "IDEOGRAPHIC", "HANGZHOU", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "COMBINING KATAKANA"),
+    *("THAI", "LAO", "KHMER", "MYANMAR"),
+)
+"""How Unicode's names of their characters begin."""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("无线鼠标", ["无线", "线鼠", "鼠标"]),
+        ("Apple iPhone15手机壳, 红", ["apple", "iphone15", "手机", "机壳", "红"]),
+        ("ゲーム機", ["ゲー", "ーム", "ム機"]),
+        ("ที่นอน", ["ที", "ี่", "่น", "นอ", "อน"]),
+        ("ကား ၁၂", ["ကာ", "ား", "၁၂"]),
+        ("무선 마우스", ["무선", "마우스"]),
+        ("Привет, מחשב نور", ["привет", "מחשב", "نور"]),
+    ],
+)
+def test_scripts_without_spaces_are_cut_by_pairs_of_letters(text: str, words: list[str]) -> None:
+    """Worked out by hand; marks go with their letters, digits are words, and Hangul has spaces."""
+    assert words_of(text) == words
+
+
+def test_other_text_has_the_words_it_always_had() -> None:
+    """By `\\w+`, beside every character of the scripts that have spaces, so that stored vocabularies fit."""
+    names = {character: unicodedata.name(character, "") for character in map(chr, range(1 << 16))}
+    kept = [character for character, name in names.items() if name and not name.startswith(UNSEGMENTED)]
+    for text in ("Fox's 2nd USB-C cable_3m, Caf\u00e9 na\u00efve \u0130X", "a".join(kept), " ".join(kept)):
+        assert words_of(text) == re.findall(r"\w+", text.lower())
 
 
 def test_a_word_weighs_by_count_and_rarity() -> None:

@@ -13,6 +13,7 @@ from models.backbones import represent_all
 from models.composer import PromptComposer
 from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
+from models.llm.law import TokenLaw
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.prompts.titles import encode_plain
@@ -57,7 +58,7 @@ def make(name: str) -> Ranker:
         "popularity": PopularityRanker(split.catalogue.interactions),
         "sasrec": CollaborativeRanker("sasrec", "SASRec", model.backbone),
         "decoded": CollaborativeRanker("decoded", "Decoded", model.backbone, model.cf_vectors.flip(1)),
-        "tokens": TokenRanker("tokens", "Tokens", composer, llm.interface),
+        "tokens": TokenRanker("tokens", "Tokens", composer.model, TokenLaw.of(llm.interface, composer.titles, 10)),
         "allmrec": LLMRanker("allmrec", "A-LLMRec", engine, composer),
         "llm_only": LLMRanker("llm_only", "LLM-Only", engine, composer, injection=Injection.NONE),
         "allmrec_text": LLMRanker("allmrec_text", "Texts", engine, composer, text_only=True),

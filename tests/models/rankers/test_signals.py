@@ -56,6 +56,14 @@ class TestTexts:
         assert best[0] == pytest.approx(1.0, abs=1e-2)
         assert best[2] > best[1] == pytest.approx(best[3], abs=1e-3)
 
+    def test_titles_without_spaces_share_what_they_have_in_common(self) -> None:
+        """Chinese titles, each one unbroken run: a mouse is like a mouse, less like a lamp of its colour."""
+        titles = ["", "无线鼠标黑色", "罗技无线鼠标", "黑色台灯", "儿童台灯", "儿童牙刷"]
+        words, weights = title_words(titles, most=8)
+        tables = replace(tiny_contents(tiny_split()).signals, words=words, word_weights=weights)
+        best = WordOverlap(tables).best(np.array([1]), np.array([2, 3, 5]))
+        assert best[0] > best[1] > best[2] == 0
+
 
 class TestFollowed:
     def test_pairs_count_less_the_further_apart(self) -> None:

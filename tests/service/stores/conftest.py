@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +25,14 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loca
     await server.start()
     yield server
     await server.close()
+
+
+def pid_of(server: LocalServer) -> int:
+    """The process that listens on its socket."""
+    socket = server.url.removeprefix("unix://").encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_bytes()
+            if b"valkey-server" in line.split(b"\0")[0] and socket in line:
+                return int(entry.name)
+    raise AssertionError("it does not run")

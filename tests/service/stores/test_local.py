@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from service.stores.local import LocalServer, LocalServerConfig, LocalServerErro
 from service.stores.port import Bounds, Event, UserKey
 from service.stores.redis.address import parse_address
 from service.stores.redis.users import RedisConfig, RedisStore
+from tests.service.stores.conftest import pid_of
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +54,53 @@ async def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> Non
     with pytest.raises(LocalServerError, match=r"events cannot be kept there.*REDIS_URL"):
         await server.start()
     await server.close()
+
+
+@pytest.mark.parametrize("what", ["server", "shell", "folder"])
+async def test_it_comes_back_whatever_of_it_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Twice, where it was, with all that it acknowledged."""
+    monkeypatch.setattr("service.stores.local._LOOK_SECONDS", 0.05)
+    server = LocalServer(tmp_path)
+    await server.start()
+    url, folder = server.url, Path(server.url.removeprefix("unix://")).parent
+    for moment in (1, 2):
+        pid = pid_of(server)
+        if what == "folder":
+            await asyncio.sleep(0.2)
+            shutil.rmtree(folder)
+        else:
+            os.kill(pid if what == "server" else os.getpgid(pid), signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while not (await server._answers() and pid_of(server) != pid):
+                await asyncio.sleep(0.02)
+        store = RedisStore(parse_address(url), RedisConfig(timeout_seconds=5), Bounds())
+        await store.record({USER: [Event(str(moment), f"i{moment}", moment)]})
+        assert len((await store.read(USER)).met) == moment
+        await store.close()
+    await server.close()
+    assert not folder.exists()
+
+
+async def test_a_server_that_hangs_is_killed_when_its_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is free then, and has what was acknowledged."""
+    monkeypatch.setattr("service.stores.local._STOP_SECONDS", 0.2)
+    server = LocalServer(tmp_path)
+    await server.start()
+    store = RedisStore(parse_address(server.url), RedisConfig(timeout_seconds=5), Bounds())
+    await store.record({USER: [Event("1", "i1", 1)]})
+    os.kill(pid_of(server), signal.SIGSTOP)
+    async with asyncio.timeout(30):
+        await store.close()
+        await server.close()
+    assert not Path(server.url.removeprefix("unix://")).parent.exists()
+    again = LocalServer(tmp_path)
+    await again.start()
+    store = RedisStore(parse_address(again.url), RedisConfig(timeout_seconds=5), Bounds())
+    assert [met.item_id for met in (await store.read(USER)).met] == ["i1"]
+    await store.close()
+    await again.close()
 
 
 async def test_a_server_that_cannot_read_its_files_says_why(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
 
 from service.stores.local import find_server
 from service.stores.port import Bounds, Event, StoreError, UserKey
@@ -84,13 +85,18 @@ async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Re
     address = parse_address(f"redis+cluster://127.0.0.1:{port}")
     store = RedisStore(address, CONFIG, Bounds())
     cache = RedisVectors(address, CONFIG, places=100, life_seconds=60)
-    await store.connect()
+    with capture_logs() as logs:
+        await store.connect()
+    assert [entry["event"] for entry in logs] == ["redis_forgets_on_restart"]
     await cache.connect()
     events = {user: [Event("1", "a", 1), Event("2", "x", 2, known=False)] for user in USERS}
-    states = await store.record(events)
-    assert await store.record(events) == states
+    changes = await store.record(events)
+    assert {change.arrivals for change in changes.values()} == {2}
+    again = await store.record(events)
+    assert {change.stored for change in again.values()} == {()}
+    for state in await asyncio.gather(*(store.read(user) for user in USERS)):
+        assert [met.item_id for met in state.met] == ["a", "x"]
     for user in USERS:
-        assert [met.item_id for met in (await store.read(user)).met] == ["a", "x"]
         assert len(await store.events(user)) == 2
     assert all([await node.dbsize() for node in cluster])
     for number in range(20):
@@ -98,7 +104,7 @@ async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Re
         await cache.put(digest, b"x")
         assert await cache.get(digest) == b"x"
     await cluster[1].script_flush()
-    assert await store.record(events) == states
+    assert await store.record(events) == again
     await store.close()
     await cache.close()
 

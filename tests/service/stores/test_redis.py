@@ -9,7 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from itertools import chain
 
 import pytest
 from redis.asyncio import Redis
@@ -23,6 +23,7 @@ from service.stores.redis.keys import Keys
 from service.stores.redis.migrate import migrate_users
 from service.stores.redis.users import RedisConfig, RedisStore
 from service.stores.redis.vectors import RedisVectors
+from tests.service.stores.conftest import pid_of
 
 pytestmark = pytest.mark.anyio
 
@@ -62,17 +63,6 @@ async def redis(server: LocalServer) -> AsyncIterator[Redis]:
         yield redis
 
 
-def pid_of(server: LocalServer) -> int:
-    """The process that listens on its socket."""
-    socket = server.url.removeprefix("unix://").encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            line = (entry / "cmdline").read_bytes()
-            if b"valkey-server" in line.split(b"\0")[0] and socket in line:
-                return int(entry.name)
-    raise AssertionError("it does not run")
-
-
 @contextlib.contextmanager
 def hanging(server: LocalServer) -> Iterator[None]:
     """It does not say a word, and goes on afterwards."""
@@ -97,6 +87,23 @@ async def test_more_calls_than_connections_wait_their_turn(server: LocalServer, 
     await store.close()
 
 
+async def test_feedback_costs_what_it_says_and_not_what_its_users_remember(
+    server: LocalServer, redis: Redis, failures: Failures
+) -> None:
+    """Users in more than one call, with 150 items each: for an event more of each Redis sends a few words."""
+    config = RedisConfig(timeout_seconds=5, write_timeout_seconds=30)
+    store = RedisStore(parse_address(server.url), config, Bounds(), failures)
+    users = [UserKey("films", f"u{number}") for number in range(60)]
+    await store.record({user: [*chain.from_iterable(met(f"i{n}", n) for n in range(150))] for user in users})
+    before = (await redis.info("stats"))["total_net_output_bytes"]
+    changes = await store.record({user: met("new", 1000) for user in users})
+    sent = (await redis.info("stats"))["total_net_output_bytes"] - before
+    assert {(change.before, change.stored) for change in changes.values()} == {(150, (0,))}
+    assert sent < 60 * 1000
+    assert not failures
+    await store.close()
+
+
 async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis: Redis, failures: Failures) -> None:
     await store.record({OTHER: met("a")})
     await redis.set(Keys("default").of_user(USER)[0], "not a hash")
@@ -106,21 +113,30 @@ async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis:
         assert len((await store.read(OTHER)).met) == 1
     await store.record({OTHER: met("b", 2)})
     assert failures == {"read refused": 20}
+    changes = await store.record({OTHER: met("c", 3), USER: met("a"), UserKey("films", "w"): met("a")})
+    assert [isinstance(change, StoreError) for change in changes.values()] == [False, True, False]
+    assert "WRONGTYPE" in str(changes[USER])
+    assert [len((await store.read(user)).met) for user in (OTHER, UserKey("films", "w"))] == [3, 1]
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.record({USER: met("a")})
+    assert failures == {"read refused": 20, "record refused": 2}
 
 
 async def test_a_full_memory_refuses_events_and_nothing_else(
     store: RedisStore, redis: Redis, failures: Failures
 ) -> None:
     """Nothing is evicted for them either, and none of a batch is kept."""
-    before = await store.record({USER: met("a")})
+    await store.record({USER: met("a")})
+    before = await store.read(USER)
     await redis.config_set("maxmemory", 1)
     with pytest.raises(StoreError, match="maxmemory"):
         await store.record({USER: [*met("b", 2), *met("c", 3)], OTHER: met("a")})
-    assert await store.read(USER) == before[USER]
+    assert await store.read(USER) == before
     assert await store.read(OTHER) == NOBODY
     assert failures == {"record refused": 1}
     await redis.config_set("maxmemory", 0)
-    assert len((await store.record({USER: met("b", 2)}))[USER].met) == 2
+    await store.record({USER: met("b", 2)})
+    assert len((await store.read(USER)).met) == 2
 
 
 async def test_a_busy_process_does_not_take_its_redis_for_dead(store: RedisStore, failures: Failures) -> None:
@@ -182,8 +198,9 @@ async def test_an_event_that_was_stored_after_all_is_not_stored_twice(server: Lo
             await asyncio.sleep(0.01)
     for _ in range(10):
         with contextlib.suppress(StoreError):
-            user = (await store.record({USER: events}))[USER]
+            await store.record({USER: events})
             break
+    user = await store.read(USER)
     assert [each.item_id for each in user.met] == ["before", "a", "b"]
     assert user.arrivals == 3
     await store.close()
@@ -213,7 +230,8 @@ async def test_a_server_that_forgot_its_scripts_is_told_them_again(store: RedisS
     await redis.script_flush()
     assert len((await store.read(USER)).met) == 1
     await redis.script_flush()
-    assert len((await store.record({USER: met("b", 2), OTHER: met("a")}))[USER].met) == 2
+    await store.record({USER: met("b", 2), OTHER: met("a")})
+    assert len((await store.read(USER)).met) == 2
 
 
 async def test_a_broken_connection_is_nobodys_loss(store: RedisStore, redis: Redis, failures: Failures) -> None:
@@ -262,7 +280,7 @@ async def test_everything_expires_and_says_whose_it_is(server: LocalServer, redi
     await store.record({USER: [*met("a"), Event("x", "x", 1, known=False)]})
     await cache.put(bytes(32), b"vector")
     names = {key.decode() async for key in redis.scan_iter()}
-    users = {f"allmrec:2:shop:films:{{u}}:{part}" for part in ("log", "known", "unknown")}
+    users = {f"allmrec:2:shop:films:{{u}}:{part}" for part in ("log", "known", "unknown", "ids")}
     assert names == users | {"allmrec:2:shop:x:0"}
     for name in users:
         assert 0 < await redis.ttl(name) <= 90
@@ -305,6 +323,77 @@ async def test_users_of_the_first_release_are_refused_and_then_moved(server: Loc
     await again.close()
 
 
+async def test_events_of_the_future_are_moved_to_now(server: LocalServer, redis: Redis) -> None:
+    """In their order, and moved again they are the same; what comes after stands after them."""
+    config, address = RedisConfig(timeout_seconds=5), parse_address(server.url)
+    store = RedisStore(address, config, Bounds())
+    for now in (1000.0, 1001.0):
+        await redis.zadd("allmrec:films:live:u", {"a": 32_472_144_001, "b": 32_472_144_000, "c": 999})
+        assert await migrate_users(address, config, Bounds(), clock=lambda now=now: now) == 1
+        user = await store.read(USER)
+        assert [(each.item_id, each.moment // 1_000_000) for each in user.met] == [("c", 999), ("b", 1000), ("a", 1000)]
+    await store.record({USER: met("d", 1_002_000_000)})
+    assert [each.item_id for each in (await store.read(USER)).met] == ["c", "b", "a", "d"]
+    await store.close()
+
+
+async def test_users_of_the_first_release_are_refused_however_late_they_are_found(
+    server: LocalServer, redis: Redis
+) -> None:
+    """Redis comes up after the service: nothing is written beside them, and once they are moved it is used."""
+    await redis.zadd("allmrec:films:live:u", {"b": 1.5})
+    address = parse_address(server.url)
+    states: list[bool] = []
+    store = RedisStore(address, RedisConfig(timeout_seconds=0.04, retry_seconds=0.05), Bounds(), on_state=states.append)
+    with hanging(server), pytest.raises(StoreError, match="cannot be reached"):
+        await store.connect()
+    with capture_logs() as logs:
+        async with asyncio.timeout(10):
+            while not logs:
+                await asyncio.sleep(0.02)
+    assert [entry["event"] for entry in logs] == ["redis_does_not_fit"]
+    assert "allmrec-serve migrate-users" in logs[0]["remedy"]
+    with pytest.raises(StoreError):
+        await store.record({USER: met("a", 2_000_000)})
+    assert not any(states)
+    assert await migrate_users(address, RedisConfig(timeout_seconds=5), Bounds()) == 1
+    await until_reached(store)
+    await store.record({USER: met("a", 2_000_000)})
+    assert [each.item_id for each in (await store.read(USER)).met] == ["b", "a"]
+    await store.close()
+
+
+async def test_a_redis_that_comes_up_late_is_marked_and_warned_of(server: LocalServer, redis: Redis) -> None:
+    await redis.config_set("appendonly", "no")
+    config = RedisConfig(timeout_seconds=0.04, retry_seconds=0.05)
+    store = RedisStore(parse_address(server.url), config, Bounds())
+    with hanging(server), pytest.raises(StoreError, match="cannot be reached"):
+        await store.connect()
+    with capture_logs() as logs:
+        await until_reached(store)
+    assert [entry["event"] for entry in logs if entry["event"] != "redis_up"] == ["redis_forgets_on_restart"]
+    assert await redis.exists("allmrec:layout")
+    await store.close()
+
+
+async def test_users_of_a_tenant_or_a_catalogue_named_live_are_none_of_the_first_release(
+    server: LocalServer, redis: Redis
+) -> None:
+    address, user = parse_address(server.url), UserKey("live", "u:live:v")
+    config = RedisConfig(tenant="live", timeout_seconds=5)
+    for _ in range(2):
+        store = RedisStore(address, config, Bounds())
+        await store.connect()
+        await store.record({user: met("a"), USER: met("a")})
+        await store.close()
+        await redis.delete("allmrec:layout")
+    assert await migrate_users(address, config, Bounds()) == 0
+    store = RedisStore(address, config, Bounds())
+    await store.connect()
+    assert [len((await store.read(each)).met) for each in (user, USER)] == [1, 1]
+    await store.close()
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "warning"),
     [
@@ -344,6 +433,15 @@ async def test_events_can_wait_for_the_disk(server: LocalServer, redis: Redis) -
     await store.close()
     store = RedisStore(parse_address(server.url), config, Bounds())
     with pytest.raises(ConfigError, match="appendonly"):
+        await store.connect()
+    await store.close()
+
+
+async def test_a_cluster_is_not_said_to_wait_for_its_disks(failures: Failures) -> None:
+    """Reachable or not: it would acknowledge without."""
+    address = parse_address("redis+cluster://127.0.0.1:1")
+    store = RedisStore(address, RedisConfig(waitaof=True), Bounds(), failures)
+    with pytest.raises(ConfigError, match=r"ALLMREC_REDIS_WAITAOF.*appendfsync always"):
         await store.connect()
     await store.close()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -19,7 +20,7 @@ from service.stores.redis.vectors import RedisVectors
 
 pytestmark = pytest.mark.anyio
 
-KEPT = Bounds(items=3, unknown_items=2, events=4)
+KEPT = Bounds(items=3, unknown_items=2, events=4, ids=30)
 USER = UserKey("films", "u")
 PATIENT = RedisConfig(timeout_seconds=5)
 
@@ -53,6 +54,12 @@ def untimed(item_id: str, now: int) -> Event:
     return Event(item_id, item_id, now, timed=False, repeats_after=300)
 
 
+async def told(store: UserStore, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+    """What their users have done once events are kept."""
+    await store.record(events)
+    return {user: await store.read(user) for user in events}
+
+
 def items(user: LiveUser) -> list[str]:
     return [met.item_id for met in user.met]
 
@@ -65,7 +72,7 @@ async def test_of_an_unknown_user_nothing_is_known(store: UserStore) -> None:
 async def test_events_are_in_order_of_time_however_they_come(store: UserStore) -> None:
     other = UserKey("films", "v")
     await store.record({USER: [event("later", 25)], other: [event("other", 10)]})
-    users = await store.record({USER: [event("earlier", 15)]})
+    users = await told(store, {USER: [event("earlier", 15)]})
     assert items(users[USER]) == ["earlier", "later"]
     assert await store.read(USER) == users[USER]
     assert items(await store.read(other)) == ["other"]
@@ -74,67 +81,94 @@ async def test_events_are_in_order_of_time_however_they_come(store: UserStore) -
 async def test_among_equal_times_the_order_is_that_of_arrival(store: UserStore) -> None:
     """In one call and in several; not that of the ids."""
     await store.record({USER: [event("z", 1), event("a", 1)]})
-    users = await store.record({USER: [event("m", 1)]})
+    users = await told(store, {USER: [event("m", 1)]})
     assert items(users[USER]) == ["z", "a", "m"]
 
 
 async def test_an_event_of_before_1970_has_its_place_too(store: UserStore) -> None:
-    users = await store.record({USER: [event("a", 5), event("old", -62_135_596_800_000_000), event("b", 6)]})
+    users = await told(store, {USER: [event("a", 5), event("old", -62_135_596_800_000_000), event("b", 6)]})
     assert items(users[USER]) == ["old", "a", "b"]
 
 
 async def test_an_event_sent_again_changes_nothing(store: UserStore) -> None:
-    once = await store.record({USER: [event("a", 1), event("b", 2)]})
-    again = await store.record({USER: [event("a", 1), event("b", 2)]})
+    once = await told(store, {USER: [event("a", 1), event("b", 2)]})
+    again = await told(store, {USER: [event("a", 1), event("b", 2)]})
     assert again == once
     assert [each.item_id for each in await store.events(USER)] == ["a", "b"]
 
 
 async def test_an_id_of_before_stands_for_the_event_of_before(store: UserStore) -> None:
     await store.record({USER: [event("a", 1, event_id="1"), event("b", 2, event_id="2")]})
-    users = await store.record({USER: [event("a", 3, event_id="1")]})
+    users = await told(store, {USER: [event("a", 3, event_id="1")]})
     assert items(users[USER]) == ["a", "b"]
 
 
+async def test_a_call_of_more_events_than_are_kept_sent_again_changes_nothing(store: UserStore) -> None:
+    """Nor does one before it, nor one about items in another order, all at one time."""
+    first = {USER: [event(f"i{n}", n) for n in range(10)]}
+    second = {USER: [event(f"j{n}", 10, event_id=f"j{n}") for n in range(10)]}
+    await store.record(first)
+    before = await told(store, second)
+    for again in (second, first, {USER: second[USER][::-1]}):
+        assert (await store.record(again))[USER].stored == ()
+    assert await store.read(USER) == before[USER]
+
+
+async def test_an_id_that_came_long_ago_is_forgotten_and_leaves_an_item_at_its_place(
+    store: UserStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than `ids` others later, or a day later, if it is none of the latest events."""
+    await store.record({USER: [event("a", 100), event("b", 100)]})
+    await store.record({USER: [event(f"x{n}", 1, event_id=f"x{n}") for n in range(KEPT.ids)]})
+    change = (await store.record({USER: [event("a", 100)]}))[USER]
+    assert change.stored == (0,)
+    assert items(await store.read(USER))[-2:] == ["a", "b"]
+    await store.record({USER: [event(f"y{n}", 1, event_id=f"y{n}") for n in range(KEPT.events)]})
+    assert (await store.record({USER: [event("a", 100)]}))[USER].stored == ()
+    later = time.time() + KEPT.id_seconds + 1
+    monkeypatch.setattr(store, "_clock", lambda: later)
+    assert (await store.record({USER: [event("a", 100)]}))[USER].stored == (0,)
+
+
 async def test_an_item_met_again_counts_at_its_latest_time(store: UserStore) -> None:
-    users = await store.record({USER: [event("a", 1), event("b", 2), event("a", 3)]})
+    users = await told(store, {USER: [event("a", 1), event("b", 2), event("a", 3)]})
     assert items(users[USER]) == ["b", "a"]
-    users = await store.record({USER: [event("a", 0)]})
+    users = await told(store, {USER: [event("a", 0)]})
     assert items(users[USER]) == ["b", "a"]
 
 
 async def test_without_a_time_the_same_event_soon_after_is_a_retry_and_later_it_is_another(store: UserStore) -> None:
     """A, B, and A again: within the window nothing changes, after it A is the latest."""
-    users = await store.record({USER: [untimed("a", 1000), untimed("b", 1001)]})
+    users = await told(store, {USER: [untimed("a", 1000), untimed("b", 1001)]})
     assert items(users[USER]) == ["a", "b"]
-    users = await store.record({USER: [untimed("a", 1300)]})
+    users = await told(store, {USER: [untimed("a", 1300)]})
     assert items(users[USER]) == ["a", "b"]
-    users = await store.record({USER: [untimed("a", 1301)]})
+    users = await told(store, {USER: [untimed("a", 1301)]})
     assert items(users[USER]) == ["b", "a"]
 
 
 async def test_an_event_without_a_time_is_the_latest_whatever_the_clock_says(store: UserStore) -> None:
     """The clock was set back between the two."""
     await store.record({USER: [untimed("a", 5000)]})
-    users = await store.record({USER: [untimed("b", 1)]})
+    users = await told(store, {USER: [untimed("b", 1)]})
     assert items(users[USER]) == ["a", "b"]
 
 
 async def test_the_latest_items_are_remembered(store: UserStore) -> None:
-    users = await store.record({USER: [event(f"i{moment}", moment) for moment in range(5)]})
+    users = await told(store, {USER: [event(f"i{moment}", moment) for moment in range(5)]})
     assert items(users[USER]) == ["i2", "i3", "i4"]
     assert items(await store.read(USER)) == ["i2", "i3", "i4"]
 
 
 async def test_unknown_items_push_out_unknown_ones_only(store: UserStore) -> None:
     await store.record({USER: [event("known", 0)]})
-    users = await store.record({USER: [event(f"x{moment}", moment, known=False) for moment in range(1, 50)]})
+    users = await told(store, {USER: [event(f"x{moment}", moment, known=False) for moment in range(1, 50)]})
     assert items(users[USER]) == ["known", "x48", "x49"]
 
 
 async def test_an_item_that_became_known_is_known(store: UserStore) -> None:
     await store.record({USER: [event("new", 1, known=False)]})
-    users = await store.record({USER: [event("new", 2), event("a", 3, known=False), event("b", 4, known=False)]})
+    users = await told(store, {USER: [event("new", 2), event("a", 3, known=False), event("b", 4, known=False)]})
     assert items(users[USER]) == ["new", "a", "b"]
 
 
@@ -152,20 +186,47 @@ async def test_events_are_kept_with_type_and_recommendation(store: UserStore) ->
 
 
 async def test_what_the_caller_has_already_is_not_sent_again(store: UserStore) -> None:
-    known = (await store.record({USER: [event("a", 1)]}))[USER]
+    known = (await told(store, {USER: [event("a", 1)]}))[USER]
     read = await store.read(USER, known)
     assert read == known
     if isinstance(store, RedisStore):
         assert read is known
-    later = (await store.record({USER: [event("b", 2)]}))[USER]
+    later = (await told(store, {USER: [event("b", 2)]}))[USER]
     assert await store.read(USER, known) == later
     assert known.precedes(later)
     assert not later.precedes(known)
 
 
+async def test_what_became_of_events_is_told_and_no_more(store: UserStore) -> None:
+    """Where their items stand, those sent again too, and what had to go; not all that the user did."""
+    first = (await store.record({USER: [event("a", 1), event("b", 2)]}))[USER]
+    assert (first.before, first.arrivals, first.stored) == (0, 2, (0, 1))
+    change = (await store.record({USER: [event("b", 2), event("c", 3)]}))[USER]
+    assert (change.before, change.arrivals, change.stored, change.forgotten) == (2, 3, (1,), ())
+    assert [met.item_id for met in change.met] == ["b", "c"]
+    last = (await store.record({USER: [event("d", 4)]}))[USER]
+    assert ([met.item_id for met in last.met], last.forgotten) == (["d"], ("a",))
+
+
+async def test_changes_and_a_known_state_make_the_state(store: UserStore) -> None:
+    """One that is missing is not passed over: the user is then known in part, until read again."""
+    changes = [(await store.record({USER: [event(f"i{n}", n)]}))[USER] for n in range(5)]
+    whole = await store.read(USER)
+    state = NOBODY
+    for change in changes:
+        state = state.after(change)
+    assert state == whole
+    partial = NOBODY.after(changes[0]).after(changes[3]).after(changes[1])
+    assert (partial.complete, items(partial), partial.arrivals) == (False, ["i1", "i3"], 4)
+    assert await store.read(USER, partial) == whole
+    assert NOBODY.after(changes[0]).precedes(partial)
+    assert partial.precedes(whole)
+    assert whole.after(changes[2]) is whole
+
+
 async def test_ids_may_hold_any_text(store: UserStore) -> None:
     odd = UserKey("a:b{c}", "ü: }{\n*%")
-    users = await store.record({odd: [event("é\0 🎬|1|2", 1)]})
+    users = await told(store, {odd: [event("é\0 🎬|1|2", 1)]})
     assert items(users[odd]) == ["é\0 🎬|1|2"]
     assert [each.item_id for each in await store.events(odd)] == ["é\0 🎬|1|2"]
 
@@ -182,6 +243,13 @@ async def test_vectors_are_bytes_by_digest(cache: VectorCache) -> None:
     await cache.put(key, b"\0\1\xff")
     assert await cache.get(key) == b"\0\1\xff"
     assert await cache.get(key[:-1] + b"\0") is None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 TENANTS = count()
@@ -203,14 +271,21 @@ EVENTS = st.builds(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(batches=st.lists(st.lists(EVENTS, max_size=12), min_size=1, max_size=6))
-async def test_redis_and_python_go_by_the_same_rules(shared_server: LocalServer, batches: list[list[Event]]) -> None:
-    bounds = Bounds(items=4, unknown_items=2, events=11)
-    memory = MemoryStore(bounds, 10, clock=lambda: 1.0)
+@given(batches=st.lists(st.tuples(st.integers(100, 130), st.lists(EVENTS, max_size=12)), min_size=1, max_size=6))
+async def test_redis_and_python_go_by_the_same_rules(
+    shared_server: LocalServer, batches: list[tuple[int, list[Event]]]
+) -> None:
+    bounds = Bounds(items=4, unknown_items=2, events=5, ids=9, id_seconds=12)
+    clock = Clock()
+    memory = MemoryStore(bounds, 10, clock)
     config = PATIENT.model_copy(update={"tenant": f"rules-{next(TENANTS)}"})
-    redis = RedisStore(parse_address(shared_server.url), config, bounds, clock=lambda: 1.0)
-    for batch in batches:
-        assert await redis.record({USER: batch}) == await memory.record({USER: batch})
-    assert await redis.read(USER) == await memory.read(USER)
+    redis = RedisStore(parse_address(shared_server.url), config, bounds, clock=clock)
+    state = NOBODY
+    for now, batch in batches:
+        clock.now = now
+        changes = await redis.record({USER: batch})
+        assert changes == await memory.record({USER: batch})
+        state = state.after(changes[USER])
+    assert await redis.read(USER) == await memory.read(USER) == state
     assert await redis.events(USER) == await memory.events(USER)
     await redis.close()

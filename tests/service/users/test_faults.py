@@ -95,6 +95,27 @@ async def test_a_full_redis_and_an_odd_key_make_nobody_cold(
         assert (await tell(client, {"user_id": "odd", "item_id": "i6"})).status_code == 503
 
 
+async def test_events_that_are_not_stored_are_named_and_the_others_are_stored(
+    world: World, engine: FakeEngine, tmp_path: Path, server: LocalServer
+) -> None:
+    """And remembered, while Redis is away."""
+    settings = world.settings_for(tmp_path, redis_url=server.url)
+    events = [{"user_id": user, "item_id": f"i{place + 5}"} for place, user in enumerate(("good", "odd", "new", "odd"))]
+    async with serving(settings, engine) as (client, _), Redis.from_url(server.url) as redis:
+        await redis.set("allmrec:2:default:tiny:{odd}:known", "not a hash")
+        for _ in range(2):
+            answer = await tell(client, *events)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert [each["field"] for each in answer.json()["errors"]] == ["events.1", "events.3"]
+        metrics = (await client.get("/metrics")).text
+        assert "allmrec_feedback_failures_total 4.0" in metrics
+        assert 'allmrec_feedback_events_total{type="view"} 2.0' in metrics
+        await server.close()
+        for user in ("good", "new"):
+            assert (await recommend(client, user))["fallback"] is None
+        assert (await tell(client, *events)).json()["errors"] == []
+
+
 async def test_many_representations_push_out_no_event(
     world: World, engine: FakeEngine, tmp_path: Path, server: LocalServer
 ) -> None:

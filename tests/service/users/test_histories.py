@@ -12,7 +12,7 @@ from models.errors import ClientError, NotFoundError
 from models.histories import UserHistories
 from service.deployments.deployment import Deployment
 from service.stores.memory import MemoryStore
-from service.stores.port import NOBODY, Bounds, Event, LiveUser, StoreError, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.users.histories import RETRY_SECONDS, Feedback, Histories, Sent, append
 from tests.service.world import FakeEngine, World
 
@@ -44,7 +44,7 @@ class Moody(MemoryStore):
             raise StoreError("away")
         return self.stale or await super().read(user, cached, patience)
 
-    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, LiveUser]:
+    async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         if self.away:
             raise StoreError("away")
         return await super().record(events)
@@ -210,6 +210,37 @@ async def test_away_the_store_is_replaced_by_what_this_replica_acknowledged_or_s
     assert await ids(histories, deployment) == ["i1", "i2"]
     store.away = False
     assert await ids(histories, deployment) == ["i1", "i2"]
+
+
+async def test_away_the_store_is_replaced_by_what_was_acknowledged_to_users_known_in_part(
+    store: Moody, deployment: Deployment, clock: Clock
+) -> None:
+    """Another replica heard of them first, and this one forgot them in between; a retry counts as well."""
+    histories, key = Histories(store, 1, clock=clock), UserKey("tiny", "n")
+    await store.record({key: [Event("1", "i1", 1)]})
+    await histories.record(deployment, said("i2"))
+    store.away = True
+    assert await ids(histories, deployment) == ["i2"]
+    store.away = False
+    await histories.record(deployment, said("i3", user_id="m"))
+    await histories.record(deployment, said("i2"))
+    store.away = True
+    assert await ids(histories, deployment) == ["i2"]
+    store.away = False
+    assert await ids(histories, deployment) == ["i1", "i2"]
+
+
+async def test_what_is_remembered_here_is_bounded_by_items_and_not_by_users_alone(
+    store: Moody, deployment: Deployment, clock: Clock
+) -> None:
+    """Of ten users with 129 items each, where there is room for a thousand items: the latest seven."""
+    histories = Histories(store, 10, clock=clock)
+    for user in range(10):
+        await histories.record(deployment, said(*(f"x{n}" for n in range(100)), "i1", user_id=f"n{user}"))
+        await histories.record(deployment, said(*(f"i{n}" for n in range(1, 30)), user_id=f"n{user}"))
+    keys = [UserKey("tiny", f"n{user}") for user in range(10)]
+    known = [histories._last_known.get(key) for key in keys]
+    assert [None if live is None else len(live.met) for live in known] == [None] * 3 + [129] * 7
 
 
 async def test_only_the_store_can_say_that_a_user_is_unknown(

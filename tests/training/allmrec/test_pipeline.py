@@ -21,13 +21,14 @@ from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle
 from models.llm.loading import load_llm
 from tests.tiny import tiny_head, tiny_llm, tiny_title_projector
-from tests.tiny_encoder import write_tiny_encoder
+from tests.tiny_encoder import retrain, write_tiny_encoder
 from training.allmrec import pipeline
 from training.allmrec.export import export
 from training.cli.main import app
 from training.data.dataset import Dataset
 from training.data.splits import SequenceSplit
 from training.evaluation.evaluate import EvaluationReport
+from training.runs.stage_run import StageRun
 
 RECIPE = """
 refit = false
@@ -185,16 +186,56 @@ def test_the_bundle_is_published_before_the_evaluation(
     assert (tmp_path / "run" / "evaluation" / "report.md").is_file()
 
 
-def test_a_hybrid_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
-    """Into a bundle whose items without interactions have the backbone's own vectors, and through the evaluation."""
-    encoder = f'backbone.settings.text_encoder="{ground / "tiny-encoder"}"'
-    result = run_fit(ground, tmp_path, "backbone.kind=hybrid", encoder)
+READERS = {"backbone": "backbone.settings", "stage1": "stage1", "blend": "signals"}
+"""Who reads texts, and where in a recipe stands by which encoder."""
+
+
+def hybrid_settings(directory: Path) -> list[str]:
+    """A backbone that reads texts; every reader has an encoder of its own."""
+    encoders = [f'{section}.text_encoder="{directory / stage}"' for stage, section in READERS.items()]
+    return ["backbone.kind=hybrid", *encoders]
+
+
+@pytest.fixture(scope="module")
+def hybrid(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("hybrid")
+    for stage in READERS:
+        shutil.copytree(ground / "tiny-encoder", directory / stage)
+    result = run_fit(ground, directory, *hybrid_settings(directory))
     assert result.exit_code == 0, result.output
-    model = load_bundle(tmp_path / "bundle").model
+    return directory
+
+
+def test_a_hybrid_goes_all_the_way(hybrid: Path) -> None:
+    """Into a bundle whose items without interactions have the backbone's own vectors, and through the evaluation."""
+    model = load_bundle(hybrid / "bundle").model
     assert not model.catalogue.trained[1:].all()
     assert torch.equal(model.cf_vectors, model.backbone.item_vectors)
-    report = EvaluationReport.model_validate_json((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    report = EvaluationReport.model_validate_json((hybrid / "run" / "evaluation" / "report.json").read_text())
     assert report.reference == "hybrid"
+
+
+@pytest.mark.parametrize("stage", READERS)
+def test_an_encoder_that_was_trained_again_runs_what_reads_it(
+    ground: Path, hybrid: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same folder, under the same name: what stands before is done, the reader is not."""
+
+    class StageStartedError(Exception):
+        pass
+
+    def starts(run: StageRun) -> None:
+        raise StageStartedError(run.directory.name)
+
+    monkeypatch.setattr(StageRun, "start", starts)
+    weights = hybrid / stage / "model.safetensors"
+    before = weights.read_bytes()
+    retrain(hybrid / stage)
+    result = run_fit(ground, hybrid, *hybrid_settings(hybrid))
+    weights.write_bytes(before)
+    assert isinstance(result.exception, StageStartedError), result.output
+    assert str(result.exception) == stage
+    assert run_fit(ground, hybrid, *hybrid_settings(hybrid)).exit_code == 0
 
 
 def test_a_second_backbone_goes_all_the_way(ground: Path, tmp_path: Path) -> None:
@@ -331,6 +372,7 @@ def loads_only(train):
 
 POOR = {
     "nobody_to_evaluate": [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(2)],
+    "three_each": [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(30) for step in range(3)],
     "one_user_to_evaluate": [("u0", f"i{item}", item) for item in range(5)]
     + [(f"u{user}", f"i{(user + step) % 9}", step) for user in range(1, 30) for step in range(2)],
     "two_users": [(f"u{user}", f"i{2 * user + step}", step) for user in range(2) for step in range(5)],
@@ -369,7 +411,9 @@ def test_poor_data_end_in_a_bundle_or_are_refused_before_training(
     result = allmrec_train("fit", tmp_path / "shop", *arguments, *sets)
     if result.exit_code == 0:
         assert load_bundle(tmp_path / "bundle").manifest.users == len({user for user, _, _ in POOR[poor]})
+        assert (tmp_path / "run" / "evaluation").exists() is (poor not in ("nobody_to_evaluate", "three_each"))
     else:
+        assert titles == "none" or poor not in ("nobody_to_evaluate", "three_each"), result.output
         assert (result.exit_code, (tmp_path / "run" / "backbone").exists()) == (2, False), result.output
         assert "error: " in result.output
 

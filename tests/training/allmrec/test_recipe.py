@@ -28,11 +28,23 @@ def test_the_shipped_recipes_can_be_read() -> None:
     paper = load_recipe("paper")
     assert paper.stage2.llm == "facebook/opt-6.7b"
     assert paper.stage2.loss is Loss.TITLE
-    assert paper.stage2.loop.epochs == 5
+    # One validation, at the end, chooses nothing.
+    assert paper.stage2.loop.epochs == paper.stage2.loop.validate_every == 5
+    assert not paper.stage2.loop.validate_first
     assert (paper.stage1.batch_size, paper.stage1.learning_rate, paper.stage1.loop.epochs) == (32, 1e-4, 10)
     assert (paper.stage1.positions, paper.stage1.text_categories) == (1, False)
     assert (paper.backbone.objective, paper.backbone.settings["embedding_size"]) == (Objective.BCE, 50)
     assert (list(paper.backbone.candidates), paper.backbone.trained_negatives) == (["sasrec"], False)
+
+
+def test_the_default_gives_its_half_hour_to_what_is_worth_it() -> None:
+    """Half an hour by its limits, and more of it to the backbone, on which all else stands, than to the LLM's steps."""
+    recipe = load_recipe("default")
+    assert recipe.second is not None
+    parts = (recipe.backbone, recipe.second, recipe.stage1, recipe.stage2)
+    minutes = [part.loop.minutes or 0 for part in parts]
+    assert sum(minutes) <= 30
+    assert minutes[0] >= minutes[3] > 0
 
 
 def test_presets_are_chosen_among_by_name() -> None:
@@ -46,11 +58,35 @@ def test_presets_are_chosen_among_by_name() -> None:
     assert {name: preset.learning_rate for name, preset in own.candidates.items()} == {"sasrec": 3e-3}
 
 
+def test_a_text_encoder_is_named_once_for_all_presets_that_read_texts() -> None:
+    """They keep all else that they are tuned to; those that read none are left as they are; the second likewise."""
+    recipe = load_recipe("default", ["backbone.text_encoder=encoders/mine", "second.text_encoder=encoders/mine"])
+    assert recipe.second is not None
+    given = recipe.backbone.candidates | recipe.second.candidates
+    read = {name for name, preset in given.items() if preset.settings.get("text_encoder") == "encoders/mine"}
+    assert read == {"hybrid_softmax", "hybrid_sampled", "hybrid_bce"}
+    for name in read:
+        kept = {key: value for key, value in given[name].settings.items() if key != "text_encoder"}
+        assert given[name].model_copy(update={"settings": kept}) == PRESETS[name]
+    assert given["sasrec_sampled"] == PRESETS["sasrec_sampled"]
+
+
+def test_a_backbone_of_ones_own_takes_the_text_encoder_too() -> None:
+    """Beside its other settings."""
+    chosen = ["backbone.kind=hybrid", "backbone.settings.dropout=0.3", "backbone.text_encoder=encoders/mine"]
+    hybrid = load_recipe("default", chosen).backbone.candidates["hybrid"]
+    assert hybrid.settings == {"dropout": 0.3, "text_encoder": "encoders/mine"}
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("backbone.presets=['hybird']", r"'backbone'.*preset 'hybird' is unknown: choose among sasrec_bce, "),
         ("backbone.learning_rate=3e-3", r"'backbone'.*presets have their own 'learning_rate': give presets = \[\]"),
+        (
+            "backbone={presets=['sasrec_sampled'], text_encoder='mine'}",
+            r"'backbone'.*'text_encoder' is of no effect: sasrec_sampled read no texts",
+        ),
     ],
 )
 def test_settings_that_presets_would_not_heed_are_refused(setting: str, message: str) -> None:

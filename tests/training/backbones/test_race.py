@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,26 +12,59 @@ from models.backbones import Backbone, create_backbone
 from training.backbones.config import PRESETS, Preset
 from training.backbones.race import race
 from training.runs.context import RunContext
-from training.runs.loop import LoopConfig, Outcome
+from training.runs.loop import LoopConfig, Outcome, Record
 
 
 class Track:
-    """Presets that reach their figure at once and use up the time they are given, unless they end sooner."""
+    """Presets that use up the time they are given, unless they end sooner, and are validated as often as asked.
 
-    def __init__(self, figures: dict[str, float], ends: dict[str, float] | None = None) -> None:
-        self.figures, self.ends = figures, ends or {}
+    Args:
+        figures: of each, by its epochs so far; a number is reached at once.
+        ends: minutes after which one ends by itself.
+        speeds: epochs a minute, 1 if not given.
+        looks: whether a step is short enough to be looked into.
+    """
+
+    def __init__(
+        self,
+        figures: Mapping[str, float | Callable[[float], float]],
+        ends: dict[str, float] | None = None,
+        speeds: dict[str, float] | None = None,
+        looks: bool = True,
+    ) -> None:
+        self.figures, self.ends, self.speeds, self.looks = figures, ends or {}, speeds or {}, looks
         self.calls: list[tuple[str, float | None]] = []
         self.minutes: dict[str, float] = {}
+        self.curves: dict[str, list[Record]] = {}
         self.backbone = create_backbone("sasrec", {"num_items": 3})
 
     def train(self, name: str, _preset: Preset, loop: LoopConfig) -> tuple[Backbone, Outcome]:
         self.calls.append((name, loop.minutes))
         limit = self.ends.get(name, float("inf"))
         # As a checkpoint does: what was trained before counts.
-        spent = max(self.minutes.get(name, 0.0), min(loop.minutes or limit, limit))
+        before = self.minutes.get(name, 0.0)
+        spent = max(before, min(loop.minutes or limit, limit))
+        look = loop.validate_minutes if self.looks and loop.validate_minutes else spent
+        validated = [before + look * number for number in range(1, 4) if before + look * number < spent - 1e-9]
+        curve = self.curves.setdefault(name, [])
+        curve += [self._validation(name, minutes) for minutes in [*validated, spent][: 4 if spent > before else 0]]
         self.minutes[name] = spent
+        best = {"ndcg@10": max(record["ndcg@10"] for record in curve)}
         ended_by = "patience" if spent == limit else "minutes"
-        return self.backbone, Outcome(minutes=spent, ended_by=ended_by, best={"ndcg@10": self.figures[name]})
+        return self.backbone, Outcome(minutes=spent, ended_by=ended_by, best=best, curve=list(curve))
+
+    def _validation(self, name: str, minutes: float) -> Record:
+        figure, epochs = self.figures[name], minutes * self.speeds.get(name, 1.0)
+        return {
+            "minutes": minutes,
+            "epoch": epochs,
+            "ndcg@10": figure(epochs) if callable(figure) else figure,
+        }
+
+
+def rising(by_epoch: float, to: float) -> Callable[[float], float]:
+    """A figure that rises by so much an epoch, up to a bound."""
+    return lambda epochs: min(by_epoch * epochs, to)
 
 
 @pytest.fixture
@@ -57,6 +91,67 @@ def test_time_that_one_does_not_need_is_for_the_others(run: RunContext) -> None:
     track = Track({"a": 0.2, "b": 0.1}, ends={"b": 1.0})
     race(presets("a", "b"), LoopConfig(minutes=12), track.train, run)
     assert track.calls == [("a", 3), ("b", 3), ("a", 11)]
+
+
+def test_everybody_is_validated_three_times_a_round(run: RunContext) -> None:
+    """Eighteen minutes of three presets: shares of two minutes, then of three for two, then the last six."""
+    track = Track({"a": 0.3, "b": 0.2, "c": 0.1})
+    result = race(presets("a", "b", "c"), LoopConfig(minutes=18, validate_every=2), track.train, run)
+    validated = {name: [record["minutes"] for record in entry.outcome.curve] for name, entry in result.entries.items()}
+    assert validated["c"] == pytest.approx([2 / 3, 4 / 3, 2])
+    assert validated["b"] == pytest.approx([2 / 3, 4 / 3, 2, 3, 4, 5])
+    assert validated["a"] == pytest.approx([2 / 3, 4 / 3, 2, 3, 4, 5, 7, 9, 11])
+
+
+def slow_one(by_epoch: float, ends: dict[str, float] | None = None) -> Track:
+    """Two quick presets of two epochs a minute, and one of .2 that rises by so much an epoch."""
+    figures = {"a": rising(0.1, to=0.3), "b": rising(0.1, to=0.25), "slow": rising(by_epoch, to=1.0)}
+    return Track(figures, ends, speeds={"a": 2.0, "b": 2.0, "slow": 0.2})
+
+
+def test_who_is_slow_alone_goes_on(run: RunContext) -> None:
+    """After two minutes it has .24, the others .25 and .3, but they had .04 after its .4 epochs; it wins with .48."""
+    track = slow_one(0.6)
+    result = race(presets("a", "b", "slow"), LoopConfig(minutes=18), track.train, run)
+    first, second = [("a", 2), ("b", 2), ("slow", 2)], [("a", 4), ("b", 4), ("slow", 4)]
+    assert track.calls == [*first, *second, ("slow", 10)]
+    assert result.chosen == "slow"
+
+
+def test_before_the_last_round_the_clock_decides(run: RunContext) -> None:
+    """A slow one that is ahead by epochs, with .08 of .4, goes on; after four minutes, with .16, it has lost."""
+    track = slow_one(0.2)
+    result = race(presets("a", "b", "slow"), LoopConfig(minutes=18), track.train, run)
+    assert [name for name, _ in track.calls] == ["a", "b", "slow", "a", "b", "slow", "a"]
+    assert result.chosen == "a"
+
+
+@pytest.mark.parametrize(("by_epoch", "ends"), [(0.05, {}), (0.6, {"slow": 1.9})])
+def test_who_is_behind_by_epochs_too_or_has_ended_is_given_up(
+    by_epoch: float, ends: dict[str, float], run: RunContext
+) -> None:
+    """Less an epoch than the others, or ended by patience: more time would not help."""
+    track = slow_one(by_epoch, ends)
+    race(presets("a", "b", "slow"), LoopConfig(minutes=18), track.train, run)
+    assert [name for name, _ in track.calls] == ["a", "b", "slow", "a", "b", "a"]
+
+
+def test_one_validation_decides_nothing(run: RunContext) -> None:
+    """A step takes as long as the share: the first round leaves all three, the second has seen two of each."""
+    track = Track({"a": 0.1, "b": 0.3, "c": 0.2}, looks=False)
+    race(presets("a", "b", "c"), LoopConfig(minutes=18), track.train, run)
+    assert [name for name, _ in track.calls] == ["a", "b", "c", "b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize("by_epoch", [0.2, 0.6])
+def test_a_slow_one_goes_on_again(by_epoch: float, run: RunContext) -> None:
+    """Started again, the race judges by what had been shown then, not by what is known since."""
+    track = slow_one(by_epoch)
+    loop = LoopConfig(minutes=18)
+    first = race(presets("a", "b", "slow"), loop, track.train, run)
+    calls, track.calls = track.calls, []
+    assert race(presets("a", "b", "slow"), loop, track.train, run).summary == first.summary
+    assert track.calls == calls
 
 
 def test_it_goes_the_same_way_again(run: RunContext) -> None:

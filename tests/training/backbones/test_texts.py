@@ -10,9 +10,10 @@ import torch
 from models.alignment.text_encoder import TextEncoder, catalogue_texts
 from models.backbones.hybrid import HybridConfig
 from models.catalogue import Catalogue
-from tests.tiny_encoder import write_tiny_encoder
+from tests.tiny_encoder import retrain, write_tiny_encoder
 from training.backbones import texts
-from training.backbones.texts import item_text_vectors, item_words
+from training.backbones.config import BackboneTrainingConfig
+from training.backbones.texts import backbone_inputs, item_text_vectors, item_words
 
 
 @pytest.fixture
@@ -44,6 +45,19 @@ def test_they_are_encoded_once(encoder: str, tmp_path: Path, monkeypatch: pytest
     torch.testing.assert_close(other[1], first[2])
     item_text_vectors(catalogue("red", "blue"), config.model_copy(update={"max_text_tokens": 3}), tmp_path)
     assert len(list(tmp_path.glob("texts-*.safetensors"))) == 3
+
+
+def test_an_encoder_that_was_trained_again_encodes_anew(encoder: str, tmp_path: Path) -> None:
+    """In the same folder: the vectors are the new one's, and a backbone that read the old ones has other inputs."""
+    items, config = catalogue("red", "blue"), HybridConfig(num_items=2, text_encoder=encoder)
+    backbone = BackboneTrainingConfig(kind="hybrid", settings={"text_encoder": encoder})
+    first, before = item_text_vectors(items, config, tmp_path / "run"), backbone_inputs(backbone)
+    retrain(encoder)
+    found, own = item_text_vectors(items, config, tmp_path / "run"), TextEncoder(encoder)
+    torch.testing.assert_close(found[1:], own.encode(own.tokenize(catalogue_texts(items)))[1:])
+    assert not torch.allclose(found, first, atol=0.01)
+    assert backbone_inputs(backbone) != before
+    assert backbone_inputs(BackboneTrainingConfig(kind="hybrid")) == {}
 
 
 def test_words_stand_beside_the_vectors(encoder: str, tmp_path: Path) -> None:

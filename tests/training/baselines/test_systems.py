@@ -13,6 +13,7 @@ from models.errors import DataError
 from models.llm.loading import LanguageModel
 from models.rankers.base import Audience, Ranker
 from tests.models.rankers.suite import RankerSuite, scored
+from tests.tiny_encoder import retrain, write_tiny_encoder
 from training import baselines
 from training.allmrec.recipe import load_recipe
 from training.baselines.bench import Bench
@@ -21,6 +22,7 @@ from training.data.dataset import Dataset
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.experiments.tables import TABLES
+from training.runs.stage_run import StageRun
 
 NAMES = sorted(find_systems(baselines))
 FITTED: dict[str, object] = {}
@@ -113,3 +115,26 @@ def test_other_backbones_rank_alone_and_under_the_llm(kind: str, bench: Bench) -
         known, unknown = (scored(ranker, users, held_out.candidates.items) for users in (held_out.users, strangers))
         assert np.isfinite(known).all()
         assert np.allclose(known, unknown, atol=1e-4) == (kind != "ncf")
+
+
+@pytest.mark.parametrize("name", ["morec", "ctrl", "recformer"])
+def test_a_text_encoder_that_was_trained_again_trains_who_reads_it(
+    name: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same folder, under the same name: another stage."""
+    encoder = write_tiny_encoder(tmp_path, ["title"])
+    settings = {**bench.recipe.baselines, name: {**bench.recipe.baselines[name], "text_encoder": encoder}}
+    recipe = bench.recipe.model_copy(update={"baselines": settings})
+    other = Bench(bench.dataset_path, recipe, tmp_path / "home", bench.console)
+    asked_for: list[Path] = []
+
+    def train(run: StageRun) -> None:
+        asked_for.append(run.directory)
+        raise InterruptedError
+
+    monkeypatch.setattr(StageRun, "start", train)
+    for change in (lambda _: None, lambda _: None, retrain):
+        change(encoder)
+        with pytest.raises(InterruptedError):
+            SYSTEMS[name].fit(other)
+    assert asked_for[0] == asked_for[1] != asked_for[2]

@@ -56,6 +56,15 @@ def test_nobody_to_evaluate_is_said() -> None:
     assert evaluated_users(SequenceSplit.from_dataset(dataset)) == 0
 
 
+def test_three_interactions_each_are_learned_from() -> None:
+    """As two each are. Nobody is evaluated, and it says why."""
+    dataset = dataset_of({"u": "abc", "v": "bcd", "w": "cde"}, TITLES)
+    told = checked(dataset)
+    assert "3 users have just 3 interactions, and these are all for training" in told
+    assert "no user has more than 3 interactions, so nobody can be evaluated" in told
+    assert evaluated_users(SequenceSplit.from_dataset(dataset)) == 0
+
+
 def test_users_who_met_everything_have_no_candidates() -> None:
     """u met all four items; v met three, so one is left to hold against the target."""
     dataset = dataset_of({"u": "abcd", "v": "abca", "w": "cd"}, {letter: TITLES[letter] for letter in "abcd"})

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import DataError
+from training.backbones.full_ranking import FullRanking
 from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
+from training.data.fitness import evaluated_users
 from training.data.negatives import NegativeSampler
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.candidates import draw_candidates
+from training.evaluation.held_out import HeldOut
 
 
 def dataset_of(sequences: dict[str, Sequence[str]], item_ids: Sequence[str]) -> Dataset:
@@ -54,6 +57,21 @@ def test_last_item_is_test_and_the_one_before_is_validation(split: SequenceSplit
     assert split.test.tolist() == [4, 1, 0, 0]
 
 
+@pytest.mark.parametrize(("longer", "held"), [(0, False), (1, False), (3, True)])
+def test_of_three_interactions_nothing_is_held_out_where_little_else_is_left(longer: int, held: bool) -> None:
+    """20 users of three have two pairs each, a longer one three, of which one is left: none of 40, one of 43, three of
+    49, which is a twentieth."""
+    sequences = {f"u{user:02}": list("abc") for user in range(20)} | {
+        f"v{user}": list("dcba") for user in range(longer)
+    }
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcd")))
+    assert split.train[0].tolist() == ([1] if held else [1, 2, 3])
+    assert (split.validation[0], split.test[0]) == ((2, 3) if held else (0, 0))
+    assert [items.tolist() for items in split.train[20:]] == [[4, 3]] * longer
+    assert split.test[20:].tolist() == [1] * longer
+    assert split.cold_users.sum() == 20 * held
+
+
 def test_history_for_test_includes_the_validation_item(split: SequenceSplit) -> None:
     assert split.history(0, Holdout.VALIDATION).tolist() == [1, 2]
     assert split.history(0, Holdout.TEST).tolist() == [1, 2, 3]
@@ -79,7 +97,8 @@ def test_cold_and_warm_are_the_tails_of_the_occurring_items(split: SequenceSplit
 
 def test_items_without_training_interactions_are_cold_beyond_the_tail() -> None:
     """Four of five occurring items are held out only: all are cold though 35 % would be one."""
-    split = SequenceSplit.from_dataset(dataset_of({"u": ["a", "b", "c"], "v": ["a", "d", "e"]}, list("abcde")))
+    sequences = {"u": ["a", "b", "c"], "v": ["a", "d", "e"], "w": ["a", "a"]}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcde")))
     assert np.flatnonzero(split.cold_items).tolist() == [2, 3, 4, 5]
     assert np.flatnonzero(split.warm_items).tolist() == [1]
 
@@ -110,7 +129,7 @@ def test_a_test_item_may_be_a_negative_of_validation(split: SequenceSplit) -> No
 
 def test_candidates_follow_the_seed() -> None:
     big = SequenceSplit.from_dataset(
-        dataset_of({f"u{user}": ["i1", "i2", "i3"] for user in range(9)}, [f"i{n}" for n in range(400)])
+        dataset_of({f"u{user}": ["i1", "i2", "i3", "i4"] for user in range(9)}, [f"i{n}" for n in range(400)])
     )
     assert np.array_equal(draw_candidates(big, Holdout.TEST, 1).items, draw_candidates(big, Holdout.TEST, 1).items)
     assert not np.array_equal(draw_candidates(big, Holdout.TEST, 1).items, draw_candidates(big, Holdout.TEST, 2).items)
@@ -123,6 +142,22 @@ def test_a_tiny_catalogue_gives_fewer_candidates(split: SequenceSplit) -> None:
     assert sorted(candidates.items[0, 1:4].tolist()) == [5, 6, 7]
     assert sorted(candidates.items[1, 1:5].tolist()) == [3, 4, 6, 7]
     assert candidates.mask.sum(axis=1).tolist() == [4, 5]
+
+
+def test_who_met_every_item_has_no_candidates() -> None:
+    """u met all four of them, so on test any ranker would be right; before d was met there was d to hold against c.
+
+    v met one twice, and d is left; w met all four before the last.
+    """
+    sequences = {"u": list("abcd"), "v": list("abca"), "w": list("abcda"), "x": list("ab")}
+    split = SequenceSplit.from_dataset(dataset_of(sequences, list("abcd")))
+    on_validation, on_test = (draw_candidates(split, holdout) for holdout in Holdout)
+    assert on_validation.users.tolist() == [0, 1]
+    assert on_validation.items[:, :2].tolist() == [[3, 4], [3, 4]]
+    assert on_test.users.tolist() == [1]
+    assert on_test.items[0, :3].tolist() == [1, 4, 0]
+    assert [FullRanking.of(split, holdout).users.tolist() for holdout in Holdout] == [[0, 1], [1]]
+    assert len(HeldOut.of(split, Holdout.TEST)) == evaluated_users(split) == 1
 
 
 def test_negatives_are_uniform_over_the_free_items() -> None:

@@ -210,12 +210,40 @@ class TestChecks:
         assert set(report.checks["shuffled_histories"].losses) == set(report.rankers)
         assert set(report.rankers) - set(report.checks["permuted_titles"].losses) == {"random", "popularity"}
 
-    def test_llms_are_asked_about_fewer_users(self, report: EvaluationReport) -> None:
-        """10 of 25 under other protocols, and it is on paper."""
-        popular = report.protocols["popular"].rankers
-        assert popular["allmrec"].groups["overall"].users == 10
-        assert popular["sasrec"].groups["overall"].users == 25
-        assert "| A-LLMRec (10) |" in markdown(report)
+
+class TestFewerUsers:
+    """LLMs are asked about 10 of 25 under the protocols beside the first."""
+
+    def test_all_rankers_of_a_protocol_are_compared_on_the_same(self, tmp_path: Path) -> None:
+        """SASRec's figures are of the ten, by loops over what it said; those of all 25 stand beside."""
+        report = tiny_report(tmp_path)
+        popular = report.protocols["popular"]
+        assert (popular.users, popular.shared_users) == (25, 10)
+        assert {ranker.groups["overall"].users for ranker in popular.rankers.values()} == {10}
+        assert not popular.rankers["allmrec"].of_all
+        with np.load(tmp_path / "scores-popular.npz") as saved:
+            scores, told = saved["sasrec"], saved["fewer"]
+        hits = np.asarray([all(other < row[0] for other in row[1:] if np.isfinite(other)) for row in scores])
+        sasrec = popular.rankers["sasrec"]
+        assert sasrec.groups["overall"].metrics["hit@1"].mean == pytest.approx(hits[told].mean())
+        assert sasrec.of_all["overall"].metrics["hit@1"].mean == pytest.approx(hits.mean())
+        assert sasrec.of_all["overall"].users == 25
+        means = [popular.rankers[name].groups["overall"].metrics["hit@1"].mean for name in ("popularity", "sasrec")]
+        found = popular.rankers["popularity"].differences["sasrec"]["overall"]["hit@1"]
+        assert found.mean == pytest.approx(means[0] - means[1])
+
+    def test_the_count_is_in_the_heading(self, report: EvaluationReport) -> None:
+        """On paper with the figure of all asked at the right, in the terminal under the column's name."""
+        (part,) = [part for part in markdown(report).split("## ") if part.startswith(report.protocols["served"].title)]
+        head, _, *rows = [line.split(" | ") for line in part.splitlines() if line.startswith("|")]
+        assert head[:2] == ["| Ranker", "NDCG@10 (10)"]
+        assert head[-1] == "NDCG@10 of all asked |"
+        (allmrec,) = [row for row in rows if row[0] == "| A-LLMRec"]
+        (sasrec,) = [row for row in rows if row[0] == f"| {report.rankers['sasrec'].title}"]
+        assert allmrec[-1] == f"{allmrec[1]}, 10 |"
+        assert sasrec[-1].endswith(", 25 |")
+        shown = [str(column.header) for column in table(report).columns]
+        assert shown[-2:] == ["full", "served\n(10)"]
 
 
 class TestOpponent:

@@ -72,6 +72,12 @@ class TestPopular:
         assert sorted(items[0, 1:3].tolist()) == [5, 6]
         assert items[0, 3] == 0
 
+    def test_who_met_all_that_can_be_drawn_is_left_out(self) -> None:
+        """The first user's only other item has no interactions: alone, any positive would be first."""
+        popular = held_out_of([[2, 3, 5, 6], [2]], [4, 4]).among_popular()
+        assert popular.candidates.users.tolist() == [1]
+        assert len(popular.users.histories) == 1
+
     def test_they_are_drawn_by_their_interactions(self) -> None:
         """Weights 1 3 6: drawn first in a tenth, three and six tenths of 20,000 draws, and each at most once."""
         rng = np.random.default_rng(0)

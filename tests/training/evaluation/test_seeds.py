@@ -88,6 +88,30 @@ def test_the_lead_is_of_the_users_that_both_were_asked_about(found: SeedReport) 
     assert 0 < uniform["strong"].lead["overall"]["hit@1"].mean < uniform["weak"].lead["overall"]["hit@1"].mean
 
 
+def test_all_are_compared_on_the_users_that_all_were_asked_about(
+    seeds: tuple[list[EvaluationReport], list[Path]], found: SeedReport, tmp_path: Path
+) -> None:
+    """Ten of forty: by loops over what was said. The figure of all forty stands beside, on paper too for protocols
+    beside the first."""
+    uniform = found.protocols["uniform"]
+    hits = []
+    for directory in seeds[1]:
+        with np.load(directory / UNIFORM.file) as saved:
+            hits.append(saved["strong"][:, 0] > saved["strong"][:, 1:].max(axis=1))
+            told = saved["fewer"]
+    strong = uniform.rankers["strong"]
+    assert (uniform.shared_users, strong.users, len(told)) == (10, 40, 10)
+    assert strong.groups["overall"]["hit@1"].mean == pytest.approx(np.mean([of_seed[told] for of_seed in hits]))
+    assert strong.of_all["overall"]["hit@1"].mean == pytest.approx(np.mean(hits))
+    assert uniform.rankers["llm"].of_all == {}
+    popular = found.model_copy(update={"protocols": {**found.protocols, "popular": uniform}})
+    write_results([popular], tmp_path)
+    (part,) = [part for part in (tmp_path / "results.md").read_text().split("### ")[1:] if "all asked" in part]
+    head, row = (next(line for line in part.splitlines() if line.startswith(f"| {name}")) for name in ("R", "Strong"))
+    assert "Hit@1 (10)" in head
+    assert row.endswith(", 40 |")
+
+
 def test_the_opponent_is_the_best_on_validation_over_all_seeds(found: SeedReport) -> None:
     assert found.opponent == "strong"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from models.errors import DataError
+from tests.tiny_encoder import retrain
 from tests.training.ground import write_ground, write_shop
 from training import baselines
 from training.baselines.port import SYSTEMS, find_systems
@@ -43,13 +45,15 @@ LLM = Table(
     (Column("Hit@1"),),
 )
 TWO = Table("two", "Interrupted", MINI.rows, (Column("Hit@1"),))
+LIKELY = Table("likely", "Of the LLM", (Row("LLM-Only, by likelihood", "llm_only_likely"),), (Column("Hit@1"),))
+TEXTS = Table("texts", "Of texts", (Row("MoRec", "morec"),), (Column("Hit@1"),))
 CROSS = Table("cross", "Elsewhere", (Row("MoRec", "morec"),), (Column("Hit@1", FOREIGN),))
 
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tables beside the papers'."""
-    for table in (MINI, LLM, TWO, CROSS):
+    for table in (MINI, LLM, TWO, LIKELY, TEXTS, CROSS):
         monkeypatch.setitem(TABLES, table.id, table)
 
 
@@ -159,6 +163,39 @@ def test_all_rows_are_of_the_same_users(ground: Path, mini: TableReport) -> None
     heads = (folder / "tables" / "llm.md").read_text().splitlines()[4].split(" | ")
     assert heads[:2] == ["| System", "Hit@1 (8)"]
     assert "Hit@1 of all asked" in heads
+
+
+def answers(ground: Path, table: str, *settings: str) -> str:
+    """The folder of the only row's answers."""
+    options = [option for setting in settings for option in ("--set", setting)]
+    result = run(ground, table, "shop", *options)
+    assert result.exit_code == 0, result.output
+    report = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / f"{table}.json").read_text())
+    (row,) = report.rows.values()
+    return row.answers["overall"][0]
+
+
+def test_answers_are_of_the_prompt_and_of_the_llm(ground: Path, tmp_path: Path) -> None:
+    """Another list of titles, and an LLM that was trained again in the same folder, are asked anew; nothing else is."""
+    llm = tmp_path / "llm"
+    shutil.copytree(ground / "llm", llm)
+    settings = f'stage2.llm="{llm}"', "blend.title_list.history_items=4"
+    first = answers(ground, "likely", *settings)
+    assert answers(ground, "likely", *settings) == first
+    assert answers(ground, "likely", settings[0], "blend.title_list.history_items=1") != first
+    retrain(llm)
+    assert answers(ground, "likely", *settings) != first
+
+
+def test_answers_are_of_the_text_encoder(ground: Path, tmp_path: Path) -> None:
+    """MoRec whose encoder was trained again in the same folder is trained and asked anew."""
+    encoder = tmp_path / "encoder"
+    shutil.copytree(ground / "tiny-encoder", encoder)
+    setting = f'baselines.morec.text_encoder="{encoder}"'
+    first = answers(ground, "texts", setting)
+    assert answers(ground, "texts", setting) == first
+    retrain(encoder)
+    assert answers(ground, "texts", setting) != first
 
 
 def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,21 @@ def test_the_best_weights_are_kept(tmp_path: Path) -> None:
     assert torch.equal(run.weights(), reference.weights())
 
 
+def test_a_long_epoch_is_looked_into(tmp_path: Path) -> None:
+    """By the clock after every step: the best of these is kept, and patience counts the ends of epochs alone."""
+    run = Regression()
+    run.scores = [1.0, 5.0, 2.0, 3.0, 4.0, 2.0, 2.0, 2.0, 9.0]
+    outcome = train(run.task, config(epochs=9, validate_minutes=1e-9, patience=2), tmp_path / "c.pt")
+    assert [record["step"] for record in outcome.curve if "score" in record] == list(range(1, 9))
+    assert (outcome.best, outcome.best_step, outcome.ended_by) == ({"score": 5.0}, 2, "patience")
+
+
+def test_a_short_epoch_is_not_looked_into(tmp_path: Path) -> None:
+    """Within an hour all four epochs are over, and validated as without that limit."""
+    outcome = train(Regression().task, config(epochs=4, validate_every=2, validate_minutes=60), tmp_path / "c.pt")
+    assert [record["step"] for record in outcome.curve if "score" in record] == [8, 16]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_an_interruption_changes_nothing(number: int, stop_at: int, tmp_path: Path) -> None:

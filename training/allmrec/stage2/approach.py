@@ -15,7 +15,7 @@ import torch
 from models.bundle.catalogue_model import CatalogueModel
 from models.composer import PromptComposer
 from models.llm.forward import embed_tokens
-from models.llm.law import series_table
+from models.llm.law import TokenLaw, series_table
 from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
 from models.prompts.titles import TitleTokens
@@ -165,9 +165,10 @@ class InterfaceApproach:
 
     def readers(self, composer: PromptComposer) -> list[Ranker]:
         """See `Approach.readers`."""
+        law = TokenLaw.of(self._interface, composer.titles, composer.template.config.history_items)
         return [
-            TokenRanker("tokens", "Tokens, read exactly", composer, self._interface),
-            TokenRanker("tokens_text", "Tokens (text encoder)", composer, self._interface, text_only=True),
+            TokenRanker("tokens", "Tokens, read exactly", composer.model, law, resting=True),
+            TokenRanker("tokens_text", "Tokens (text encoder)", composer.model, law, text_only=True, resting=True),
         ]
 
     def genre_reader(self, model: CatalogueModel) -> GenreReader | None:

@@ -15,7 +15,7 @@ import torch
 
 from models.catalogue import PADDING_ITEM
 from models.composer import PromptComposer
-from models.llm.law import ExactReader, series_table
+from models.llm.law import ExactReader, TokenLaw, series_table
 from models.llm.token_interface import TokenInterface
 from models.rankers.tokens import TokenRanker
 from training.allmrec.stage2.config import Stage2Config
@@ -135,7 +135,8 @@ def rehearse(
         ends = {"epochs": None, "minutes": None, "patience": None, "validate_first": False}
         loop = LoopConfig(**{**loop.model_dump(), **ends, "max_steps": config.chosen.rehearsal_steps})
     held_out = HeldOut.of(told.split, Holdout.VALIDATION, config.seed, REHEARSAL_USERS)
-    ranker = TokenRanker("tokens", "Tokens", composer, interface)
+    law = TokenLaw.of(interface, composer.titles, composer.template.config.history_items)
+    ranker = TokenRanker("tokens", "Tokens", composer.model, law)
     projector = told.model.projector.requires_grad_(True)
     optimizer = torch.optim.AdamW(
         projector.parameters(), lr=config.rehearsal_learning_rate, betas=config.betas, weight_decay=0.0
