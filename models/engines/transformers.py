@@ -59,7 +59,7 @@ class TransformersEngineConfig(Config):
         workers: threads that score; one for each core that this process may use if not given, one on a GPU. They
             divide those cores.
         niceness: by how much workers on a CPU give way to other threads, so that requests are received and answered
-            while they compute; at 10 a machine with other work to do starves the LLM.
+            while they compute.
         max_batch_tokens: prompt tokens, padding included, that one forward pass may hold.
         max_waiting: requests that may wait; more are refused.
     """
@@ -68,7 +68,7 @@ class TransformersEngineConfig(Config):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     workers: int | None = Field(None, ge=1)
-    niceness: int = Field(5, ge=0, le=19)
+    niceness: int = Field(10, ge=0, le=19)
     max_batch_tokens: int = 2048
     max_waiting: int = 256
 
