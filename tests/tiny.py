@@ -22,6 +22,7 @@ from models.bundle.index import ItemIndex
 from models.catalogue import Catalogue
 from models.histories import UserHistories
 from models.llm.checkpoint import fingerprint
+from models.llm.law import ExactReader
 from models.llm.loading import LanguageModel
 from models.llm.token_interface import TokenInterface
 from models.rankers.of_model import WAYS
@@ -193,3 +194,28 @@ def tiny_genre_blends() -> GenreBlends:
     )
     local = tuple(signal for signal in signals if signal.id in GenreSignals.LOCAL)
     return GenreBlends(blend=Blend(signals=local, cold_below=0.0), llm=Blend(signals=signals, cold_below=0.0))
+
+
+@torch.inference_mode()
+def law_logits(
+    reader: ExactReader,
+    users_E_D: torch.Tensor,
+    joint_N_2J: torch.Tensor,
+    histories: Sequence[np.ndarray],
+    items_E_C: np.ndarray,
+    series_E_C: np.ndarray,
+) -> np.ndarray:
+    """(E, C) logits of candidates `items_E_C`.
+
+    Args:
+        reader: reads the tokens.
+        users_E_D: x_u.
+        joint_N_2J: joint embeddings of all items, by number.
+        histories: E arrays of the items shown.
+        items_E_C: item numbers.
+        series_E_C: which candidates are of a series that the history holds.
+    """
+    items_N_Y = reader.items(joint_N_2J)
+    users_E_Y1 = reader.users_of(users_E_D, items_N_Y, histories)
+    candidates_E_C_Y = items_N_Y[torch.from_numpy(items_E_C).to(joint_N_2J.device)]
+    return reader.logits(users_E_Y1, candidates_E_C_Y, torch.from_numpy(series_E_C).to(users_E_Y1)).cpu().numpy()

@@ -35,7 +35,7 @@ from models.bundle.index import ItemIndex
 from models.bundle.manifest import MANIFEST, SCHEMA_VERSION, BackboneRecord, FileRecord, Manifest, Origin, load_manifest
 from models.bundle.signal_tables import SignalTables
 from models.catalogue import Catalogue
-from models.errors import BundleError
+from models.errors import BundleError, ConfigError
 from models.histories import UserHistories
 from models.llm.law import TokenLaw
 
@@ -241,9 +241,24 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         title_projector=_read_title_projector(directory / TITLE_PROJECTOR_FILE, sizes, device),
         user_head=_read_user_head(directory / USER_HEAD_FILE, device),
         second=None if manifest.second is None else _read_backbone(directory / SECOND_FILE, manifest.second, device),
-        law=TokenLaw.load(directory),
+        law=_read_law(directory, len(catalogue)),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
+
+
+def _read_law(directory: Path, items: int) -> TokenLaw | None:
+    """How tokens are read without the LLM, if the bundle has that.
+
+    Raises:
+        BundleError: it is of another release or of other items.
+    """
+    try:
+        law = TokenLaw.load(directory)
+    except ConfigError as error:
+        raise BundleError(f"{directory}: {error.args[0]} export it again") from error
+    if law is not None and len(law.beginnings) != items + 1:
+        raise BundleError(f"{directory}: the law of its tokens is of other items: export it again")
+    return law
 
 
 def _read_backbone(path: Path, record: BackboneRecord, device: str) -> Backbone:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.alignment.projection import TokenProjector
+from models.errors import ConfigError
 from models.llm.token_interface import TokenInterface
 from models.prompts.layout import TokenIds
 from models.prompts.titles import TitleTokens
@@ -82,11 +83,17 @@ class TokenLaw:
 
     @classmethod
     def load(cls, directory: Path) -> TokenLaw | None:
-        """The one in a bundle, if there is one."""
-        interface, path = TokenInterface.load(directory), directory / LAW_FILE
-        if interface is None or not path.is_file():
+        """The one in a bundle, if there is one.
+
+        Raises:
+            ConfigError: it is incomplete or of another release.
+        """
+        path = directory / LAW_FILE
+        if not path.is_file():
             return None
-        tensors = load_file(path)
+        tensors, interface = load_file(path), TokenInterface.load(directory)
+        if interface is None:
+            raise ConfigError(f"{path} has no interface beside it:")
         return cls(interface, tensors["beginnings"].numpy(), int(tensors["shown"]))
 
 
@@ -182,31 +189,6 @@ class ExactReader:
     ) -> torch.Tensor:
         """(E, N) the law, of the same items (N, Y) for all users."""
         return self._coupling * (users_E_Y1[:, :-1] @ items_N_Y.T + users_E_Y1[:, -1:] * series_E_N)
-
-
-@torch.inference_mode()
-def law_logits(
-    reader: ExactReader,
-    users_E_D: torch.Tensor,
-    joint_N_2J: torch.Tensor,
-    histories: Sequence[np.ndarray],
-    items_E_C: np.ndarray,
-    series_E_C: np.ndarray,
-) -> np.ndarray:
-    """(E, C) logits of candidates `items_E_C`.
-
-    Args:
-        reader: reads the tokens.
-        users_E_D: x_u.
-        joint_N_2J: joint embeddings of all items, by number.
-        histories: E arrays of the items shown.
-        items_E_C: item numbers.
-        series_E_C: which candidates are of a series that the history holds.
-    """
-    items_N_Y = reader.items(joint_N_2J)
-    users_E_Y1 = reader.users_of(users_E_D, items_N_Y, histories)
-    candidates_E_C_Y = items_N_Y[torch.from_numpy(items_E_C).to(joint_N_2J.device)]
-    return reader.logits(users_E_Y1, candidates_E_C_Y, torch.from_numpy(series_E_C).to(users_E_Y1)).cpu().numpy()
 
 
 def history_means(similarities_N_m: torch.Tensor, histories: Sequence[np.ndarray]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from models.llm.law import ExactReader, TokenLaw
 from models.rankers.base import Audience, LocalRanker, mask_padding
 from models.rankers.collaborative import user_vectors
 
+READ_ITEMS = 1 << 16
 READ_VALUES = 1 << 24
 """Numbers of candidates that are held at once: 64 MB."""
 
@@ -84,4 +85,4 @@ class TokenRanker(LocalRanker):
 
     @torch.inference_mode()
     def _read_items(self) -> torch.Tensor:
-        return self._reader.items(self._joint)
+        return torch.cat([self._reader.items(block) for block in torch.split(self._joint, READ_ITEMS)])

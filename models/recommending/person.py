@@ -54,15 +54,15 @@ class Person:
 def persons(
     model: CatalogueModel, histories: Sequence[np.ndarray], user_ids: Sequence[str] | None = None
 ) -> list[Person]:
-    """Some users with a history each.
+    """Some users with a history each, with vectors in float32.
 
     Args:
         model: whose backbones read them.
         histories: of item numbers, oldest first.
         user_ids: who they are, for backbones with a vector a user; nobody known if not given.
     """
-    vectors, seconds = model.user_vectors(histories, user_ids), model.second_vectors(histories)
+    vectors, seconds = model.user_vectors(histories, user_ids).float(), model.second_vectors(histories)
     return [
-        Person(vector, history, None if seconds is None else seconds[row])
+        Person(vector, history, None if seconds is None else seconds[row].float())
         for row, (vector, history) in enumerate(zip(vectors, histories, strict=True))
     ]

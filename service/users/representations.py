@@ -64,7 +64,7 @@ class Representations:
             loop = asyncio.get_running_loop()
             users = None if user_id is None else [user_id]
             found = await loop.run_in_executor(self._executor, persons, deployment.model, [recent], users)
-            values = found[0].values.float()
+            values = found[0].values
             self._keep(key, values)
         return Person.of_values(values, history, deployment.model.backbone.embedding_size)
 

@@ -63,8 +63,11 @@ class Shown:
         return self.ended or not 0 < len(self.epochs) < ENOUGH
 
     def by(self, epochs: float) -> float:
-        """The best after so many epochs; in proportion between validations, from 0 at the start."""
-        return float(np.interp(epochs, [0.0, *self.epochs], [0.0, *self.figures]))
+        """The best after so many epochs; in proportion between validations, and as much as at the first before it.
+
+        What rises fast at first would be thought less of by a line from nothing.
+        """
+        return float(np.interp(epochs, self.epochs, self.figures)) if len(self.epochs) else 0.0
 
     def is_slow_alone(self, others: Sequence[Shown]) -> bool:
         """Whether it may still come, and none of those ahead of it had got further in as many epochs."""

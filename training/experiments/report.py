@@ -207,14 +207,15 @@ def _cell(
     resampling = Resampling.of(len(ranks_S_U), {"asked": asked_U, "shared": shared_U}, bootstrap)
     if "asked" not in resampling.users:
         return Cell(users=0)
-    everyone = {"all_users": int(asked_U.sum()), "of_all": resampling.estimate(values_S_U, "asked")}
+    of_all = resampling.estimate(values_S_U, "asked")
     if "shared" not in resampling.users:
-        return Cell(users=0, **everyone)
+        return Cell(users=0, all_users=int(asked_U.sum()), of_all=of_all)
     return Cell(
         users=int(shared_U.sum()),
-        estimate=resampling.estimate(values_S_U, "shared"),
+        estimate=of_all if np.array_equal(asked_U, shared_U) else resampling.estimate(values_S_U, "shared"),
         less_reference=resampling.estimate(values_S_U - others, "shared"),
-        **everyone,
+        all_users=int(asked_U.sum()),
+        of_all=of_all,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle, load_manifest, write_bundle
 from models.composer import PromptComposer
+from models.errors import BundleError, ConfigError
 from models.llm.law import TokenLaw, series_table
 from models.prompts.template import PromptConfig
 from models.rankers.base import Audience
@@ -64,6 +65,18 @@ def test_a_bundle_reads_its_tokens_as_training_did(bundle: Path, tmp_path: Path)
     without = load_bundle(bundle).model
     assert without.law is None
     assert TOKENS not in {signal.id for signal in signals_of(without)}
+
+
+def test_half_a_law_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Of other items, or without the interface that it needs."""
+    origin = Origin(**{name: getattr(load_manifest(bundle), name) for name in Origin.model_fields})
+    other = replace(LAW, beginnings=LAW.beginnings[:-1])
+    with pytest.raises(BundleError, match="of other items: export it again"):
+        load_bundle(write_bundle(tmp_path / "other", replace(MODEL, law=other), origin, save_text_encoder))
+    LAW.save(tmp_path)
+    (tmp_path / "interface.safetensors").unlink()
+    with pytest.raises(ConfigError, match="has no interface beside it"):
+        TokenLaw.load(tmp_path)
 
 
 def test_projections_in_training_are_read_anew() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.llm.law import ExactReader, law_logits, series_table
+from models.llm.law import ExactReader, series_table
 from models.prompts.template import PromptConfig
-from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from tests.tiny import law_logits, tiny_contents, tiny_llm, tiny_split
 from training.allmrec.stage2.config import Chosen, Stage2Config
 from training.allmrec.stage2.examples import ExampleConfig, ExampleSampler
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs

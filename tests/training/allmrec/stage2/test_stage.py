@@ -12,13 +12,13 @@ import torch
 
 from models.backbones import represent_all
 from models.composer import PromptComposer
-from models.llm.law import ExactReader, in_series, law_logits
+from models.llm.law import ExactReader, in_series
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.prompts.titles import TitleTokens
 from models.scoring.choices import ChoiceTrie
 from models.scoring.score import score_prompts
-from tests.tiny import CF_SIZE, sequel_split, tiny_contents, tiny_llm, tiny_split
+from tests.tiny import CF_SIZE, law_logits, sequel_split, tiny_contents, tiny_llm, tiny_split
 from training.allmrec.stage2.config import Loss, Stage2Config
 from training.allmrec.stage2.examples import ExampleConfig, Examples, ExampleSampler, Positions
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
