@@ -111,7 +111,7 @@ def slow_one(by_epoch: float, ends: dict[str, float] | None = None) -> Track:
 
 
 def test_who_is_slow_alone_goes_on(run: RunContext) -> None:
-    """After two minutes, .4 epochs, it has .24, others up to .3; but .13 at their first look, after 1.3. It wins by .48."""
+    """After two minutes, .4 epochs, it has .24; others up to .3, and .13 at their first look, after 1.3. It wins."""
     track = slow_one(0.6)
     result = race(presets("a", "b", "slow"), LoopConfig(minutes=18), track.train, run)
     first, second = [("a", 2), ("b", 2), ("slow", 2)], [("a", 4), ("b", 4), ("slow", 4)]
