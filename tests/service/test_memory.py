@@ -22,7 +22,7 @@ from tests.service.world import FakeEngine, World, fake_engine, overloaded
 
 REQUESTS = 20
 """Of each kind in a storm."""
-STORMS = 4
+STORMS = 7
 KEPT_USERS = 8
 """Fewer than ask in a storm, so that what is bounded is full after the first."""
 AN_HOUR = 3600.0
