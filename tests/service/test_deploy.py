@@ -168,6 +168,13 @@ def test_settings_reach_the_container() -> None:
     assert mounts[str(inside.parent)] == f"./{Path(example[1]).parent}"
 
 
+def test_bundles_are_where_the_image_and_older_settings_look_for_them() -> None:
+    """`ALLMREC_BUNDLE=/bundles/<x>` was what `.env` had to say before `bundles/<x>` held inside."""
+    default = re.search(r"^ENV .*\bALLMREC_BUNDLE=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert default
+    assert f"./bundles:{default[1]}:ro" in services()["allmrec"]["volumes"]
+
+
 def test_the_image_runs_as_nobody_and_writes_to_data_alone() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     stages = [position for position, line in enumerate(lines) if line.startswith("FROM ")]
