@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 #   docker build --target cpu --build-arg TORCH_INDEX=... -t allmrec:cpu .   transformers engine, and vLLM on the CPU
 #   docker build --target gpu -t allmrec:gpu .     vLLM and FAISS on NVIDIA GPUs
-# It serves and does not train: a bundle is mounted at /bundles, made elsewhere with `allmrec-train`, or set ALLMREC_BUNDLE.
+# It serves and does not train: a bundle, made elsewhere with `allmrec-train`, is mounted at /bundles, or set ALLMREC_BUNDLE.
+# docker-compose.yml mounts the folder of all bundles there, and at /app/bundles, and sets it.
 
 # The full version, and a digest where you have one: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from models.errors import ConfigError
 from service.settings import Settings
 from service.stores.create import IN_MEMORY
 from service.stores.redis.address import Kind, parse_address
-from service.stores.redis.connect import connect
+from service.stores.redis.options import check_options
 
 MOST_PORT = 65_535
 
@@ -38,8 +36,7 @@ def check_urls(settings: Settings) -> None:
 def _read(url: str) -> None:
     address = parse_address(url)
     if address.kind is Kind.SERVER:
-        client: Any = connect(address, 1)
-        client.connection_pool.make_connection()  # which alone knows the options
+        check_options(address)
         return
     if any(not 0 < port <= MOST_PORT for _, port in address.nodes):
         raise ConfigError(f"ports are from 1 to {MOST_PORT}")

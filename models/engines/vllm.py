@@ -326,7 +326,7 @@ class VLLMEngine:
             llm = await asyncio.shield(loading)
         except asyncio.CancelledError:
             given_up.set()
-            await _end_loading(loading)
+            await _end_loading(loading, self.config.end_seconds)
             raise
         except ConfigError:
             raise
@@ -335,8 +335,10 @@ class VLLMEngine:
         self._dtype = llm.model_config.dtype
         try:
             await self._score(llm, *warm_up_question(self.token_size))
-        except BaseException:
-            await asyncio.to_thread(llm.shutdown)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                _kill_processes()
+            await _end_or_kill(llm, self.config.end_seconds)
             raise
         self._silence.broken()
         self._llm = llm
@@ -364,13 +366,26 @@ def _killing_after(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-async def _end_loading(loading: asyncio.Task[AsyncLLM]) -> None:
-    """Have a start that nobody waits for end soon: what it has started is killed, and what it starts yet."""
+async def _end_or_kill(llm: AsyncLLM, seconds: float) -> None:
+    """End one that was not let in yet. That its end fails, as that of a killed one may, is no news to who waits."""
+    try:
+        with _killing_after(seconds):
+            await asyncio.to_thread(llm.shutdown)
+    except Exception:
+        logger.exception("llm_engine_shutdown_failed")
+
+
+async def _end_loading(loading: asyncio.Task[AsyncLLM], seconds: float) -> None:
+    """Have a start that nobody waits for end soon: what it has started is killed, and what it starts yet.
+
+    A step in this process, such as the import of vLLM, cannot be broken off: it is waited for, and no other follows.
+    """
     while not loading.done():
         _kill_processes()
         await asyncio.wait([loading], timeout=_DEATH_POLL_SECONDS)
     if loading.exception() is None:
-        await asyncio.to_thread(loading.result().shutdown)
+        _kill_processes()
+        await _end_or_kill(loading.result(), seconds)
 
 
 def _kill_processes() -> None:
@@ -386,10 +401,14 @@ def _load(config: VLLMEngineConfig, given_up: threading.Event) -> AsyncLLM:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", config.cpu_threads)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    _go_on(given_up)
     from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415
+
+    _go_on(given_up)
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
 
+    _go_on(given_up)
     on_cpu = current_platform.is_cpu()
     with _without_interface(Path(resolve(config.llm))) as model:
         arguments = AsyncEngineArgs(
@@ -408,14 +427,20 @@ def _load(config: VLLMEngineConfig, given_up: threading.Event) -> AsyncLLM:
             enable_prompt_embeds=True,
             enable_prefix_caching=True,
         )
+        _go_on(given_up)
         if arguments.create_model_config().using_transformers_backend():
             raise UnsupportedLLMError(
                 f"vLLM has no implementation of its own of LLM '{config.llm}', and answers otherwise by transformers'"
                 " within it: serve it by the transformers engine"
             )
-        if given_up.is_set():
-            raise EngineError("the start was given up")
+        _go_on(given_up)
         return AsyncLLM.from_engine_args(arguments)
+
+
+def _go_on(given_up: threading.Event) -> None:
+    """Begin another step of a start, unless nobody waits for it."""
+    if given_up.is_set():
+        raise EngineError("the start was given up")
 
 
 @contextmanager

@@ -97,6 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = asked and not self.pressure.admits()
         if asked and not self._refused:
             self.loop.call_soon(self.pressure.begun, self.pressure.entered())  # just before its task
+        elif not asked:
+            self.pressure.passed()
         if not self._refused:
             super().on_headers_complete()
 

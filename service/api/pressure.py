@@ -25,7 +25,11 @@ FEW = 2
 SMALL_SHARE = 0.2
 """Below this, all are let in while those before hardly waited."""
 SMOOTHING = 0.5
-"""What the latest interval counts in what one request costs (RFC 8033, DQCOUNT_WEIGHT)."""
+"""What the latest measurement counts in what one request costs (RFC 8033, DQCOUNT_WEIGHT)."""
+MEASURED = 4
+"""Over no fewer requests is it measured (RFC 8033: DQ_THRESHOLD, there 16 times MEAN_PKTSIZE)."""
+DEARER = 2
+"""A measurement counts at most as so many times what was known: the loop may have done something else as well."""
 MOST_MISSED = 50
 """More intervals bring the share to its end anyway."""
 
@@ -65,6 +69,7 @@ class Pressure:
         self._clock, self._spent = clock, spent
         self._looked, self._spent_before = clock(), 0.0
         self._gone, self._cost, self._queued = 0, 0.0, 0
+        self._measured, self._measured_seconds = 0, 0.0
         self._delay = self._before = 0.0
         self._burst = BURST_SECONDS
         self.waiting = 0
@@ -88,6 +93,10 @@ class Pressure:
         self.waiting -= 1
         self._gone += 1
         self._delay = max(self._delay, self._clock() - entered)
+
+    def passed(self) -> None:
+        """One that is not asked about was let in: it takes its part of the loop's time."""
+        self._gone += 1
 
     def look(self) -> None:
         """See how long requests waited since the last look: once for each interval, and for those missed if requests
@@ -114,11 +123,23 @@ class Pressure:
 
     def _longest_wait(self) -> float:
         """Since the last look, or of who comes now."""
-        spent = self._spent()
-        if self._gone and self._spent_before:
-            self._cost += SMOOTHING * ((spent - self._spent_before) / self._gone - self._cost)
-        self._gone, self._spent_before, self._queued = 0, spent, self.backlog()
-        return max(self._delay, self._queued * self._cost)
+        spent, queued = self._spent(), self.backlog()
+        self._measure(spent - self._spent_before, stood=bool(self._spent_before and self._queued and queued))
+        self._gone, self._spent_before, self._queued = 0, spent, queued
+        return max(self._delay, queued * self._cost)
+
+    def _measure(self, seconds: float, stood: bool) -> None:
+        """What a request costs, by those that have gone in so much processor time, if a queue stood meanwhile."""
+        if not stood:
+            self._measured, self._measured_seconds = 0, 0.0
+            return
+        self._measured += self._gone
+        self._measured_seconds += seconds
+        if self._measured >= MEASURED:
+            cost = self._measured_seconds / self._measured
+            known = self._cost or cost
+            self._cost = known + SMOOTHING * (min(cost, DEARER * known) - known)
+            self._measured, self._measured_seconds = 0, 0.0
 
     def _safe(self) -> bool:
         hardly_waited = self._before < TARGET_SECONDS / 2 and self.share < SMALL_SHARE

@@ -14,7 +14,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.engines.vllm import VLLMEngineConfig
 from service.metrics import Metrics
+from service.settings import Settings
+from service.stores.local import _STOP_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -166,6 +169,23 @@ def test_settings_reach_the_container() -> None:
     mounts = {inside: outside for outside, inside, *_ in (volume.split(":") for volume in service["volumes"])}
     inside = Path(workdir[1], example[1])
     assert mounts[str(inside.parent)] == f"./{Path(example[1]).parent}"
+
+
+def test_a_container_is_given_the_time_to_end() -> None:
+    """That of the settings' defaults, of the LLM and of a local server, and another where `.env` gives them more."""
+    grace = re.fullmatch(r"\$\{STOP_GRACE:-(\d+)s\}", services()["allmrec"]["stop_grace_period"])
+    assert grace
+    assert f"\n# STOP_GRACE={grace[1]}s\n" in (ROOT / ".env.example").read_text()
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    ends = VLLMEngineConfig().end_seconds + _STOP_SECONDS
+    assert int(grace[1]) >= settings.lame_duck_seconds + settings.shutdown_seconds + ends
+
+
+def test_bundles_are_where_the_image_and_older_settings_look_for_them() -> None:
+    """`ALLMREC_BUNDLE=/bundles/<x>` was what `.env` had to say before `bundles/<x>` held inside."""
+    default = re.search(r"^ENV .*\bALLMREC_BUNDLE=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert default
+    assert f"./bundles:{default[1]}:ro" in services()["allmrec"]["volumes"]
 
 
 def test_the_image_runs_as_nobody_and_writes_to_data_alone() -> None:

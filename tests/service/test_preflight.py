@@ -27,6 +27,7 @@ BAD = (
     "redis://:sec/ret@host",
     "redis://:secret@h?foo=1",
     "redis://:secret@h?socket_timeout=long",
+    "redis://:secret@h?protocol=4",
     "redis+cluster://:secret@a:99999",
     "redis+cluster://:secret@a?foo=1",
     "redis+sentinel://:secret@a/mymaster?foo=1",

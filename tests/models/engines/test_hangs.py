@@ -209,14 +209,62 @@ async def test_who_ends_waits_for_no_end_before(fake: Processes) -> None:
     assert fake.kills > 0
 
 
-async def test_a_start_that_is_given_up_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may still be importing vLLM when it is."""
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_ends_waits_for_no_end_of_what_is_warmed_up(restarted: bool, fake: Processes) -> None:
+    """That of one that loaded, is asked its first question, and hangs when it shall end."""
+    engine = VLLMEngine(
+        VLLMEngineConfig(hang_seconds=AN_HOUR, end_seconds=AN_HOUR, restart_seconds=0.01, load_format="dummy")
+    )
+    if restarted:
+        await engine.start()
+        assert fake.current is not None
+        fake.current.errored = True
+    fake.seconds = AN_HOUR
+    starting = asyncio.create_task(engine.start()) if not restarted else None
+    await until(lambda: fake.starts == 1 + restarted and fake.current is not None and not fake.current.errored)
+    await asyncio.sleep(HANG)
+    fake.hang = "end"
+    async with asyncio.timeout(20):
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait([starting])
+        await engine.close()
+    assert fake.kills > 0
+    assert not engine.healthy
+
+
+async def test_a_first_start_that_fails_at_its_first_question_and_hangs_then_is_killed(fake: Processes) -> None:
+    engine = VLLMEngine(VLLMEngineConfig(end_seconds=HANG, load_format="dummy"))
+    fake.seconds = HANG
+    starting = asyncio.create_task(engine.start())
+    await until(lambda: fake.current is not None)
+    assert fake.current is not None
+    fake.current.errored, fake.hang = True, "end"
+    async with asyncio.timeout(20):
+        with pytest.raises(EngineError):
+            await starting
+    assert fake.kills == 1
+
+
+@pytest.mark.parametrize("given_up_in", ["imports", "model config"])
+async def test_a_start_that_is_given_up_goes_no_further(given_up_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with the step that it is in, and starts no processes."""
     pytest.importorskip("vllm")
+    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    monkeypatch.setattr(AsyncLLM, "from_engine_args", lambda _: pytest.fail("it was started"))
     given_up = threading.Event()
-    given_up.set()
+
+    def configured(_: AsyncEngineArgs) -> Any:
+        if given_up.is_set():
+            pytest.fail("it went on")
+        given_up.set()
+        return SimpleNamespace(using_transformers_backend=lambda: False)
+
+    monkeypatch.setattr(AsyncEngineArgs, "create_model_config", configured)
+    monkeypatch.setattr(AsyncLLM, "from_engine_args", lambda _: pytest.fail("it was started"))
+    if given_up_in == "imports":
+        given_up.set()
     with pytest.raises(EngineError, match="given up"):
         await asyncio.to_thread(engine_module._load, VLLMEngineConfig(), given_up)
 

@@ -29,11 +29,18 @@ class Loop:
         refusals: requests a second that it can refuse.
         stopped: of each tenth of a second, how much the process does not run at all.
         accepted: connections that a round takes at most; the others wait in the kernel.
+        chore: seconds of work beside requests, at once, every second.
     """
 
     def __init__(
-        self, capacity: float, refusals: float = 4000, stopped: float = 0.0, accepted: int | None = None
+        self,
+        capacity: float,
+        refusals: float = 4000,
+        stopped: float = 0.0,
+        accepted: int | None = None,
+        chore: float = 0.0,
     ) -> None:
+        self._chore, self._chore_due = chore, 1000.0 if chore else float("inf")
         self._answer, self._refuse, self._stopped, self._accepted = 1 / capacity, 1 / refusals, stopped, accepted
         self._soon: deque[Callable[[], None]] = deque()
         self.now, self.refused = 1000.0, 0
@@ -49,7 +56,7 @@ class Loop:
         self._came = self.now + np.cumsum(times.exponential(1 / offered, int(2 * offered * seconds) + 50))
         while self.now < started + seconds:
             if not self._soon:
-                self._sleep(min(self._came[0], self._due))
+                self._sleep(min(self._came[0], self._due, self._chore_due))
             taken = self._here() if self._accepted is None else min(self._accepted, self._here())
             ready, self._came = self._came[:taken], self._came[taken:]
             self._begin()
@@ -58,6 +65,9 @@ class Loop:
             if self.now >= self._due:
                 self._soon.append(self._look)
                 self._due = float("inf")
+            if self.now >= self._chore_due:
+                self._soon.append(lambda: self._work(self._chore))
+                self._chore_due = self.now + 1
         return self._admitted / (self.now - started), np.array(self._waits)
 
     def _begin(self) -> None:
@@ -129,6 +139,30 @@ def test_a_throttled_process_refuses_nobody_whom_it_has_time_for(
     loop = Loop(capacity=400, stopped=stopped, accepted=accepted)
     assert len(loop.run(offered, seconds=60)[1])
     assert not loop.refused
+
+
+@pytest.mark.parametrize("accepted", ACCEPTED)
+@pytest.mark.parametrize("chore", [0.1, 0.15])
+@pytest.mark.parametrize("offered", [2, 20])
+def test_what_the_loop_does_beside_requests_is_not_charged_to_them(
+    offered: float, chore: float, accepted: int | None
+) -> None:
+    """A scrape every second, or explanations, in a throttled process: there is time for all of it."""
+    loop = Loop(capacity=200, stopped=0.05, accepted=accepted, chore=chore)
+    assert len(loop.run(offered, seconds=60)[1])
+    assert not loop.refused
+
+
+def test_a_request_beside_a_chore_is_not_known_to_be_dear() -> None:
+    """Ten who come at once after it are not taken for seconds of work."""
+    loop, backlogs = Loop(capacity=200), iter([*[0] * 50, 10, 10])
+    loop.pressure.backlog = lambda: next(backlogs)
+    for _ in range(52):
+        assert loop.pressure.admits()
+        loop.pressure.begun(loop.pressure.entered())
+        loop._work(0.15)
+        loop.pressure.look()
+    assert loop.pressure.share == 0
 
 
 @pytest.mark.parametrize("times", [2, 5])
@@ -319,6 +353,28 @@ def test_pipelined_requests_are_answered_in_their_order(
             received += part
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.count(b"HTTP/1.1 ") == 2
+
+
+def test_what_is_let_in_without_asking_counts_as_work(
+    served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes, scrapes, who waits to be told to go on, and who comes behind a running request."""
+    port, pressure = served
+    passed: list[None] = []
+    monkeypatch.setattr(pressure, "passed", lambda: passed.append(None))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        client.get("/users/u0")
+        assert not passed
+        client.get("/health/live")
+        client.get("/metrics")
+        client.post("/recommend", json=BODY, headers={"expect": "100-continue"})
+    assert len(passed) == 3
+    request = b"GET /users/u0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request + request.replace(b"Host: x", b"Connection: close\r\nHost: x"))
+        while client.recv(65_536):
+            pass
+    assert len(passed) == 4
 
 
 def test_refusals_are_counted(served: tuple[int, Pressure], monkeypatch: pytest.MonkeyPatch) -> None:
