@@ -39,6 +39,10 @@ local function trim(key, bound, others, gone)
     end
 end
 
+-- A key of another type ends it here: what a script wrote before an error stays.
+for _, key in ipairs({log, known, unknown}) do redis.call("HLEN", key) end
+redis.call("ZCARD", ids)
+
 local born, arrivals, newest = ARGV[1], 0, nil
 local head = redis.call("HGET", log, "")
 if head then

@@ -122,6 +122,22 @@ async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis:
     assert failures == {"read refused": 20, "record refused": 2}
 
 
+@pytest.mark.parametrize("place", range(4))
+async def test_events_that_any_one_key_refuses_leave_nothing_behind(
+    store: RedisStore, redis: Redis, place: int
+) -> None:
+    """So that they are stored when they are sent again, once the key is gone."""
+    keys = Keys("default").of_user(USER)
+    await redis.set(keys[place], "neither a hash nor a sorted set")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.record({USER: met("a")})
+    assert await redis.exists(*keys) == 1
+    await redis.delete(keys[place])
+    changes = await store.record({USER: met("a")})
+    assert changes[USER].stored == (0,)
+    assert [each.item_id for each in (await store.read(USER)).met] == ["a"]
+
+
 async def test_a_full_memory_refuses_events_and_nothing_else(
     store: RedisStore, redis: Redis, failures: Failures
 ) -> None:
