@@ -392,6 +392,37 @@ async def test_a_redis_that_comes_up_late_is_marked_and_warned_of(server: LocalS
     await store.close()
 
 
+async def test_a_server_that_vanishes_while_it_is_looked_at_is_found_again(server: LocalServer) -> None:
+    """Behind a proxy that lets PING through and swallows the question after it."""
+    connections = asyncio.TaskGroup()
+    vanished: list[bytes] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not vanished and b"EXISTS" in data:
+                vanished.append(data)
+            else:
+                writer.write(data)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(server.url.removeprefix("unix://"))
+        connections.create_task(carry(reader, back))
+        connections.create_task(carry(there, writer))
+
+    async with connections, await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        config = RedisConfig(timeout_seconds=0.04, retry_seconds=0.05)
+        store = RedisStore(parse_address(f"redis://127.0.0.1:{port}"), config, Bounds())
+        async with asyncio.timeout(10):
+            with contextlib.suppress(StoreError):
+                await store.connect()
+            await until_reached(store)
+        assert vanished
+        await store.record({USER: met("a")})
+        await store.close()
+
+
 async def test_users_of_a_tenant_or_a_catalogue_named_live_are_none_of_the_first_release(
     server: LocalServer, redis: Redis
 ) -> None:
