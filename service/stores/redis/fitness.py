@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
@@ -18,6 +20,9 @@ from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, old_user
 logger = structlog.get_logger(__name__)
 
 
+LOOK_SECONDS = 30.0
+"""Users in the layout of before, once found, are looked for no more often: that asks for the name of every key."""
+
 AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
 
 
@@ -27,11 +32,14 @@ class Fitness:
     Args:
         waitaof: whether events shall wait for its disk.
         patience: seconds to wait for any one answer.
+        clock: seconds, never set back.
     """
 
-    def __init__(self, waitaof: bool, patience: float) -> None:
+    def __init__(self, waitaof: bool, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._waitaof = waitaof
         self._patience = patience
+        self._clock = clock
+        self._found_old_users: float | None = None
 
     async def check(self, client: Client) -> None:
         """Refuse a Redis whose users nobody would find again, and say what of its settings can lose events.
@@ -55,20 +63,25 @@ class Fitness:
     async def _check_layout(self, client: Client) -> None:
         if await answer(client.exists(LAYOUT_KEY), self._patience):
             return
-        if isinstance(client, Redis):  # the first release knew no cluster
-            await self._refuse_old_users(client)
+        found = self._found_old_users
+        if found is None or self._clock() >= found + LOOK_SECONDS:
+            old_users = isinstance(client, Redis) and await self._has_old_users(client)  # it knew no cluster
+            self._found_old_users = self._clock() if old_users else None
+        if self._found_old_users is not None:
+            raise ConfigError(
+                "the Redis holds users in the layout of an earlier release: stop the services of that release, then run"
+                " `allmrec-serve migrate-users` once"
+            )
         await answer(client.set(LAYOUT_KEY, LAYOUT), self._patience)
 
-    async def _refuse_old_users(self, client: Redis) -> None:
+    async def _has_old_users(self, client: Redis) -> bool:
         cursor = None
         while cursor != 0:
             scan = client.scan(cursor or 0, match=OLD_USERS, count=1000, _type="zset")
             cursor, keys = await answer(scan, self._patience)
             if any(old_user(cast("bytes", key).decode()) is not None for key in keys):
-                raise ConfigError(
-                    "the Redis holds users in the layout of an earlier release: stop the services of that release, then"
-                    " run `allmrec-serve migrate-users` once"
-                )
+                return True
+        return False
 
     async def _check_servers(self, client: Client) -> None:
         infos = [await self._info(client)] if isinstance(client, Redis) else await self._infos(client)

@@ -19,6 +19,7 @@ from models.errors import ConfigError
 from service.stores.local import LocalServer
 from service.stores.port import NOBODY, Bounds, Event, StoreError, UserKey
 from service.stores.redis.address import parse_address
+from service.stores.redis.fitness import LOOK_SECONDS, Fitness
 from service.stores.redis.keys import Keys
 from service.stores.redis.migrate import migrate_users
 from service.stores.redis.users import RedisConfig, RedisStore
@@ -377,6 +378,26 @@ async def test_users_of_the_first_release_are_refused_however_late_they_are_foun
     await store.record({USER: met("a", 2_000_000)})
     assert [each.item_id for each in (await store.read(USER)).met] == ["b", "a"]
     await store.close()
+
+
+async def test_users_of_the_first_release_are_not_looked_for_every_time(redis: Redis) -> None:
+    """Their mark is; they themselves, which asks for every key, half a minute later."""
+    await redis.zadd("allmrec:films:live:u", {"b": 1.5})
+    clock = [1000.0]
+    fitness = Fitness(False, 5.0, lambda: clock[0])
+    for _ in range(10):
+        with pytest.raises(ConfigError, match="migrate-users"):
+            await fitness.check(redis)
+    stats = await redis.info("commandstats")
+    assert (stats["cmdstat_exists"]["calls"], stats["cmdstat_scan"]["calls"]) == (10, 1)
+    clock[0] += LOOK_SECONDS
+    with pytest.raises(ConfigError, match="migrate-users"):
+        await fitness.check(redis)
+    await redis.delete("allmrec:films:live:u")
+    clock[0] += LOOK_SECONDS
+    await fitness.check(redis)
+    assert (await redis.info("commandstats"))["cmdstat_scan"]["calls"] == 3
+    assert await redis.exists("allmrec:layout")
 
 
 async def test_a_redis_that_comes_up_late_is_marked_and_warned_of(server: LocalServer, redis: Redis) -> None:
