@@ -28,8 +28,8 @@ class LiveLog:
         self._unknown: dict[str, Met] = {}
 
     def __len__(self) -> int:
-        """How many items it knows, and how many events."""
-        return len(self._known) + len(self._unknown) + len(self._events)
+        """How many items it knows, how many events, and how many ids."""
+        return len(self._known) + len(self._unknown) + len(self._events) + len(self._ids)
 
     def add(self, events: Sequence[Event], now: int) -> Change:
         """Remember events, but those that are remembered already. `now` in microseconds."""

@@ -245,6 +245,15 @@ async def test_vectors_are_bytes_by_digest(cache: VectorCache) -> None:
     assert await cache.get(key[:-1] + b"\0") is None
 
 
+async def test_a_memory_bounds_ids_of_events_too() -> None:
+    """A user with a thousand events on one item weighs more than ten users with a hundred items."""
+    store, users = MemoryStore(Bounds(), 20), [UserKey("films", f"u{number}") for number in range(3)]
+    for user in users:
+        await store.record({user: [event("a", n) for n in range(1000)]})
+    assert [(await store.read(user)).arrivals for user in users] == [0, 0, 1000]
+    assert (await store.record({users[2]: [event("a", n) for n in range(1000)]}))[users[2]].stored == ()
+
+
 class Clock:
     now = 0.0
 
