@@ -89,5 +89,5 @@ class LiveLog:
 
 
 def _surplus(size: int, bound: int) -> int:
-    """How many go: none up to the bound, then a tenth more than are too many, so that not every event has to sort."""
-    return 0 if size <= bound else size - bound + bound // 10
+    """How many go: none up to a tenth above the bound, then all above it, so that not every event has to sort."""
+    return 0 if size <= bound + bound // 10 else size - bound
