@@ -28,8 +28,8 @@ class LiveLog:
         self._unknown: dict[str, Met] = {}
 
     def __len__(self) -> int:
-        """How many items it knows, and how many events."""
-        return len(self._known) + len(self._unknown) + len(self._events)
+        """How many items it knows, how many events, and how many ids."""
+        return len(self._known) + len(self._unknown) + len(self._events) + len(self._ids)
 
     def add(self, events: Sequence[Event], now: int) -> Change:
         """Remember events, but those that are remembered already. `now` in microseconds."""
@@ -89,5 +89,5 @@ class LiveLog:
 
 
 def _surplus(size: int, bound: int) -> int:
-    """How many go: none up to the bound, then a tenth more than are too many, so that not every event has to sort."""
-    return 0 if size <= bound else size - bound + bound // 10
+    """How many go: none up to a tenth above the bound, then all above it, so that not every event has to sort."""
+    return 0 if size <= bound + bound // 10 else size - bound

@@ -16,7 +16,7 @@ class MemoryStore:
 
     Args:
         bounds: of what is remembered of a user.
-        size: users remembered, if they met no more than `MEAN_ITEMS` each.
+        size: users remembered, if items, events and ids of each are no more than `MEAN_ITEMS`.
         clock: seconds since 1970.
     """
 

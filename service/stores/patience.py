@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 SLICES = 10
+
+Result = TypeVar("Result")
 
 
 async def within(work: asyncio.Future[Any], seconds: float) -> bool:
@@ -19,3 +22,19 @@ async def within(work: asyncio.Future[Any], seconds: float) -> bool:
         if done:
             return True
     return False
+
+
+async def answer(work: Awaitable[Result], seconds: float) -> Result:
+    """What `work` comes to after at most `seconds`, as in `within`. It is cancelled if it takes longer.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        if not await within(task, seconds):
+            raise TimeoutError(f"no answer within {seconds:g} s")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return task.result()

@@ -105,7 +105,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is remembered of one user.
+    """What is remembered of one user; of items and events up to a tenth more.
 
     Attributes:
         items: known items.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
+from service.stores.names import Names
+
 MEAN_ITEMS = 100
 """A process that remembers n users remembers n times as many of their items: 24 bytes each, and each name once."""
+
+_NAMES = Names(100_000)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Trail(Sequence[Met]):
 
     def __init__(self, item_ids: Sequence[str], moments: np.ndarray, arrivals: np.ndarray) -> None:
         order = np.lexsort((arrivals, moments))
-        self.item_ids = tuple(sys.intern(item_ids[place]) for place in order.tolist())
+        self.item_ids = tuple(_NAMES.share(item_ids[place]) for place in order.tolist())
         self.moments, self.arrivals = moments[order], arrivals[order]
 
     @classmethod

@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from service.stores.patience import answer
 from service.stores.redis.address import Address, Kind
 
 CONNECT_SECONDS = 2.0
@@ -17,15 +18,22 @@ CONNECT_SECONDS = 2.0
 Client = Redis | RedisCluster
 
 
-async def get_to_know(*clients: Client) -> None:
+async def get_to_know(patience: float, *clients: Client) -> None:
     """Have a cluster's nodes known before many calls at once ask for them: clients drop connections in use then.
+
+    Any node will do, so that one that is away concerns nobody else.
+
+    Args:
+        patience: seconds that a client may take.
+        clients: of one server or of a cluster.
 
     Raises:
         RedisError: the cluster cannot be reached.
+        TimeoutError: it takes longer.
     """
     for client in clients:
         if isinstance(client, RedisCluster):
-            await client.exists("")
+            await answer(client.initialize(), patience)
 
 
 def connect(address: Address, connections: int) -> Client:

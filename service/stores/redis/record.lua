@@ -17,11 +17,11 @@ local function pair(text)
     return tonumber(first), tonumber(second)
 end
 
--- Let the first tenth go where there are more than `bound`, first by the pair that values begin with. A tenth, so that
--- not every event has to sort them all. What goes is noted in `gone`.
+-- Let the first go that are more than `bound`, first by the pair that values begin with, once they are a tenth more, so
+-- that not every event has to sort them all. What goes is noted in `gone`.
 local function trim(key, bound, others, gone)
     local size = redis.call("HLEN", key) - others
-    if size <= bound then return end
+    if size <= bound + math.floor(bound / 10) then return end
     local fields, rows = redis.call("HGETALL", key), {}
     for i = 1, #fields, 2 do
         if fields[i] ~= "" or others == 0 then
@@ -33,11 +33,15 @@ local function trim(key, bound, others, gone)
         if a[1] ~= b[1] then return a[1] < b[1] end
         return a[2] < b[2]
     end)
-    for i = 1, size - bound + math.floor(bound / 10) do
+    for i = 1, size - bound do
         redis.call("HDEL", key, rows[i][3])
         gone[#gone + 1] = rows[i][3]
     end
 end
+
+-- A key of another type ends it here: what a script wrote before an error stays.
+for _, key in ipairs({log, known, unknown}) do redis.call("HLEN", key) end
+redis.call("ZCARD", ids)
 
 local born, arrivals, newest = ARGV[1], 0, nil
 local head = redis.call("HGET", log, "")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from service.stores.redis.connect import Client
@@ -24,16 +25,12 @@ class Script:
         return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
 
     async def run(self, client: Client, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """Run it, once: a script that is not known does nothing."""
+        """Run it, once: a script that is not known does nothing. In a cluster only the node of `keys` is asked."""
         try:
-            return await self._run(client, keys, arguments)
+            return await client.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
-            await self.load(client)
-            return await self._run(client, keys, arguments)
+            return await client.eval(self.text, len(keys), *keys, *arguments)
 
-    async def load(self, client: Client) -> None:
-        """Make it known, to every node of a cluster."""
+    async def load(self, client: Redis) -> None:
+        """Make it known to a server."""
         await client.script_load(self.text)
-
-    async def _run(self, client: Client, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        return await client.evalsha(self.digest, len(keys), *keys, *arguments)

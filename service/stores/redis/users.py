@@ -19,7 +19,7 @@ from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreEr
 from service.stores.redis.address import Address
 from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import Client, connect, get_to_know
-from service.stores.redis.fitness import check_fitness
+from service.stores.redis.fitness import Fitness
 from service.stores.redis.keys import Keys
 from service.stores.redis.scripts import Script
 from service.stores.redis.watch import Watch
@@ -72,8 +72,10 @@ class RedisStore:
         self._keys = Keys(config.tenant)
         self._read_script, self._record_script = Script("read"), Script("record")
         patience = config.timeout_seconds
+        self._look_patience = HANG * patience
+        self._fitness = Fitness(config.waitaof, self._look_patience)
         watching = connect(address, 1)
-        self._watch = Watch("users", watching, config.retry_seconds, HANG * patience, on_state, self._check)
+        self._watch = Watch("users", watching, config.retry_seconds, self._look_patience, on_state, self._check)
         size = config.connections
         self._reads = Channel("read", connect(address, size), size, patience, self._watch, on_failure, timer)
         writing = connect(address, size)
@@ -147,8 +149,8 @@ class RedisStore:
 
     async def _check(self, client: Client) -> None:
         """Whether a server that was away can be used."""
-        await get_to_know(self._reads.client, self._writes.client)
-        await check_fitness(client, self._config.waitaof)
+        await get_to_know(self._look_patience, self._reads.client, self._writes.client)
+        await self._fitness.check(client)
 
     def _arguments(self, events: Sequence[Event]) -> list[str | int]:
         bounds = self._bounds
@@ -167,7 +169,7 @@ class RedisStore:
         answers = await self._pipeline(calls)
         unsaid = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unsaid:
-            await self._record_script.load(self._writes.client)
+            await self._record_script.load(cast("Redis", self._writes.client))
             for place, answer in zip(unsaid, await self._pipeline([calls[place] for place in unsaid]), strict=True):
                 answers[place] = answer
         return answers

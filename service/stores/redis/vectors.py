@@ -44,7 +44,9 @@ class RedisVectors:
         self._life_seconds = life_seconds
         self._keys = Keys(config.tenant)
         patience, size = config.timeout_seconds, config.connections
-        self._watch = Watch("cache", connect(address, 1), config.retry_seconds, HANG * patience, on_state, self._check)
+        self._look_patience = HANG * patience
+        watching = connect(address, 1)
+        self._watch = Watch("cache", watching, config.retry_seconds, self._look_patience, on_state, self._check)
         self._channel = Channel("cache", connect(address, size), size, patience, self._watch, on_failure, timer)
 
     async def connect(self) -> None:
@@ -69,7 +71,7 @@ class RedisVectors:
         await self._channel.close()
 
     async def _check(self, _: Client) -> None:
-        await get_to_know(self._channel.client)
+        await get_to_know(self._look_patience, self._channel.client)
 
     def _place(self, key: bytes) -> str:
         return self._keys.vector(int.from_bytes(key[:8], "big") % self._places)

@@ -10,14 +10,10 @@ import structlog
 from redis.exceptions import RedisClusterException, RedisError
 
 from models.errors import ConfigError
-from service.stores.patience import within
+from service.stores.patience import answer
 from service.stores.redis.connect import Client
 
 logger = structlog.get_logger(__name__)
-
-
-CHECK_SECONDS = 600.0
-"""Many keys may have to be looked at, once in the life of a Redis."""
 
 
 class Watch:
@@ -33,7 +29,7 @@ class Watch:
         patience: a server that takes longer hangs.
         on_state: called with whether the server is there, after every question.
         fits: asked about a server that was not there before; it raises `ConfigError` of one that does not fit. Such a
-            one is away, until it fits.
+            one is away, until it fits. It waits for no answer longer than `patience`: nobody else looks meanwhile.
 
     Attributes:
         up: whether the server is there.
@@ -107,24 +103,10 @@ class Watch:
 
     async def _trouble(self) -> str | None:
         """What is wrong with the server; nothing if it answers."""
-        ping = asyncio.ensure_future(self._client.ping())
         try:
-            if not await within(ping, self._patience):
-                return f"no answer within {self._patience} s"
-        finally:
-            ping.cancel()
-            await asyncio.gather(ping, return_exceptions=True)
-        error = ping.exception()
-        if error is not None:
-            return str(error) or type(error).__name__
-        return await self._unfitness() if self._to_check and self._fits is not None else None
-
-    async def _unfitness(self) -> str | None:
-        """Why a server that answers cannot be used yet; nothing if it can."""
-        assert self._fits is not None  # noqa: S101
-        self.misfit = None
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
+            await answer(self._client.ping(), self._patience)
+            if self._to_check and self._fits is not None:
+                self.misfit = None
                 await self._fits(self._client)
         except ConfigError as error:
             self.misfit = error

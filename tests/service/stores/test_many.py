@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from service.stores.local import find_server
@@ -47,7 +48,8 @@ async def running(directory: Path, port: int, *options: str) -> AsyncIterator[Re
         yield client
     finally:
         await client.aclose()
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 
@@ -107,6 +109,35 @@ async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Re
     assert await store.record(events) == again
     await store.close()
     await cache.close()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_node_that_is_away_concerns_the_users_on_it(cluster: list[Redis], marked: bool) -> None:
+    """For a replica that starts, on a cluster that has been looked at before or has not, and never read from."""
+    port = cluster[1].connection_pool.connection_kwargs["port"]
+    address = parse_address(f"redis+cluster://127.0.0.1:{port}")
+    events = {user: [Event("1", "a", 1)] for user in USERS}
+    earlier = RedisStore(address, CONFIG, Bounds())
+    await earlier.connect()
+    await earlier.record(events)
+    for node in cluster if not marked else ():
+        with contextlib.suppress(ResponseError):  # the node that does not have it
+            await node.delete("allmrec:layout")
+    there = {key.decode() for node in cluster[:2] async for key in node.scan_iter("*:known")}
+    await earlier.close()
+    await cluster[2].shutdown(nosave=True)
+    store = RedisStore(address, CONFIG, Bounds())
+    with capture_logs() as logs:
+        await store.connect()
+    assert [entry["event"] for entry in logs] == ["redis_node_not_checked", "redis_forgets_on_restart"]
+    for user in USERS:
+        if f"allmrec:2:default:films:{{{user.user_id}}}:known" in there:
+            assert len((await store.read(user)).met) == 1
+        else:
+            with pytest.raises(StoreError, match="cannot be reached"):
+                await store.read(user)
+    assert 0 < len(there) < len(USERS)
+    await store.close()
 
 
 async def test_sentinels_know_where_the_service_is_and_where_it_went(tmp_path: Path) -> None:

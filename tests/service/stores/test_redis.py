@@ -19,6 +19,7 @@ from models.errors import ConfigError
 from service.stores.local import LocalServer
 from service.stores.port import NOBODY, Bounds, Event, StoreError, UserKey
 from service.stores.redis.address import parse_address
+from service.stores.redis.fitness import LOOK_SECONDS, Fitness
 from service.stores.redis.keys import Keys
 from service.stores.redis.migrate import migrate_users
 from service.stores.redis.users import RedisConfig, RedisStore
@@ -120,6 +121,22 @@ async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis:
     with pytest.raises(StoreError, match="WRONGTYPE"):
         await store.record({USER: met("a")})
     assert failures == {"read refused": 20, "record refused": 2}
+
+
+@pytest.mark.parametrize("place", range(4))
+async def test_events_that_any_one_key_refuses_leave_nothing_behind(
+    store: RedisStore, redis: Redis, place: int
+) -> None:
+    """So that they are stored when they are sent again, once the key is gone."""
+    keys = Keys("default").of_user(USER)
+    await redis.set(keys[place], "neither a hash nor a sorted set")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.record({USER: met("a")})
+    assert await redis.exists(*keys) == 1
+    await redis.delete(keys[place])
+    changes = await store.record({USER: met("a")})
+    assert changes[USER].stored == (0,)
+    assert [each.item_id for each in (await store.read(USER)).met] == ["a"]
 
 
 async def test_a_full_memory_refuses_events_and_nothing_else(
@@ -363,6 +380,26 @@ async def test_users_of_the_first_release_are_refused_however_late_they_are_foun
     await store.close()
 
 
+async def test_users_of_the_first_release_are_not_looked_for_every_time(redis: Redis) -> None:
+    """Their mark is; they themselves, which asks for every key, half a minute later."""
+    await redis.zadd("allmrec:films:live:u", {"b": 1.5})
+    clock = [1000.0]
+    fitness = Fitness(False, 5.0, lambda: clock[0])
+    for _ in range(10):
+        with pytest.raises(ConfigError, match="migrate-users"):
+            await fitness.check(redis)
+    stats = await redis.info("commandstats")
+    assert (stats["cmdstat_exists"]["calls"], stats["cmdstat_scan"]["calls"]) == (10, 1)
+    clock[0] += LOOK_SECONDS
+    with pytest.raises(ConfigError, match="migrate-users"):
+        await fitness.check(redis)
+    await redis.delete("allmrec:films:live:u")
+    clock[0] += LOOK_SECONDS
+    await fitness.check(redis)
+    assert (await redis.info("commandstats"))["cmdstat_scan"]["calls"] == 3
+    assert await redis.exists("allmrec:layout")
+
+
 async def test_a_redis_that_comes_up_late_is_marked_and_warned_of(server: LocalServer, redis: Redis) -> None:
     await redis.config_set("appendonly", "no")
     config = RedisConfig(timeout_seconds=0.04, retry_seconds=0.05)
@@ -374,6 +411,37 @@ async def test_a_redis_that_comes_up_late_is_marked_and_warned_of(server: LocalS
     assert [entry["event"] for entry in logs if entry["event"] != "redis_up"] == ["redis_forgets_on_restart"]
     assert await redis.exists("allmrec:layout")
     await store.close()
+
+
+async def test_a_server_that_vanishes_while_it_is_looked_at_is_found_again(server: LocalServer) -> None:
+    """Behind a proxy that lets PING through and swallows the question after it."""
+    connections = asyncio.TaskGroup()
+    vanished: list[bytes] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not vanished and b"EXISTS" in data:
+                vanished.append(data)
+            else:
+                writer.write(data)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(server.url.removeprefix("unix://"))
+        connections.create_task(carry(reader, back))
+        connections.create_task(carry(there, writer))
+
+    async with connections, await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        config = RedisConfig(timeout_seconds=0.04, retry_seconds=0.05)
+        store = RedisStore(parse_address(f"redis://127.0.0.1:{port}"), config, Bounds())
+        async with asyncio.timeout(10):
+            with contextlib.suppress(StoreError):
+                await store.connect()
+            await until_reached(store)
+        assert vanished
+        await store.record({USER: met("a")})
+        await store.close()
 
 
 async def test_users_of_a_tenant_or_a_catalogue_named_live_are_none_of_the_first_release(

@@ -245,6 +245,31 @@ async def test_vectors_are_bytes_by_digest(cache: VectorCache) -> None:
     assert await cache.get(key[:-1] + b"\0") is None
 
 
+async def test_the_last_events_and_items_are_remembered_at_any_time(shared_server: LocalServer) -> None:
+    """As many as the bounds say, and up to a tenth more; events sent again by their own ids, all others being gone."""
+    bounds = Bounds(items=20, unknown_items=20, events=20, ids=1)
+    config = PATIENT.model_copy(update={"tenant": "at-any-time"})
+    for store in (MemoryStore(bounds, 100), RedisStore(parse_address(shared_server.url), config, bounds)):
+        sent = []
+        for number in range(50):
+            sent.append(event(f"i{number}", number))
+            await store.record({USER: [sent[-1]]})
+            for kept in (items(await store.read(USER)), [each.item_id for each in await store.events(USER)]):
+                assert kept[-20:] == [each.item_id for each in sent[-20:]]
+                assert len(kept) <= 22
+            assert (await store.record({USER: sent[-20:]}))[USER].stored == ()
+        await store.close()
+
+
+async def test_a_memory_bounds_ids_of_events_too() -> None:
+    """A user with a thousand events on one item weighs more than ten users with a hundred items."""
+    store, users = MemoryStore(Bounds(), 20), [UserKey("films", f"u{number}") for number in range(3)]
+    for user in users:
+        await store.record({user: [event("a", n) for n in range(1000)]})
+    assert [(await store.read(user)).arrivals for user in users] == [0, 0, 1000]
+    assert (await store.record({users[2]: [event("a", n) for n in range(1000)]}))[users[2]].stored == ()
+
+
 class Clock:
     now = 0.0
 
