@@ -91,6 +91,14 @@ def test_a_bundle_that_cannot_be_loaded_ends_the_program(world: World, tmp_path:
     assert "missing" in result.stderr
 
 
+def test_what_is_loaded_is_not_collected_again() -> None:
+    """In a process of its own, as it is for good there."""
+    script = "import gc, service.cli; service.cli.settle(); print(gc.get_freeze_count(), len(gc.get_objects()))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    frozen, left = map(int, said.split())
+    assert frozen > 100 * left
+
+
 def test_it_serves_greets_with_a_request_that_works_and_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
     """The whole program: the printed curl gives a ranking, and SIGTERM ends it and its Redis."""
     redis_dir = tmp_path / "redis"
