@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -27,9 +28,12 @@ from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks import stage2 as stage2_benchmark
 from benchmarks.questions import Asked, Questionnaire, sample_users
+from benchmarks.ranking import UNTIMED_ROUNDS
 from benchmarks.results import RELIABILITY, markdown, save
+from benchmarks.shapes import SHAPES, random_llm
 from models.bundle.index import IndexKind
 from models.bundle.store import load_bundle
+from models.engines.transformers import TransformersEngineConfig
 from models.llm.loading import EMBEDDED
 from service.settings import Settings
 from training.backbones.config import PRESETS
@@ -45,6 +49,7 @@ app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=F
 BundleOption = Annotated[Path, typer.Option(help="Whose users and items the questions are about.")]
 SeedOption = Annotated[int, typer.Option(help="Draws users and candidates.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="torch's threads; its own choice if not given.")]
+DeviceOption = Annotated[str, typer.Option(help="Where torch runs LLM and bundle.")]
 DEMO = Path("bundles/demo")
 
 
@@ -63,11 +68,18 @@ def every(context: typer.Context) -> None:
 @app.command()
 def ranking(
     bundle: BundleOption = DEMO,
-    llm: Annotated[str, typer.Option(help="The LLM, which must be the bundle's in token size.")] = EMBEDDED,
+    llm: Annotated[
+        str, typer.Option(help="If it is not the bundle's in token size, projections are random.")
+    ] = EMBEDDED,
+    shape: Annotated[
+        str | None, typer.Option(help=f"Instead of --llm one of random weights: {', '.join(SHAPES)}.")
+    ] = None,
+    device: DeviceOption = "cpu",
     dtypes: Annotated[str, typer.Option(help="Comma-separated.")] = "float32,bfloat16",
     concurrencies: Annotated[str, typer.Option(help="Comma-separated.")] = "1,4,16",
     questions: Annotated[int, typer.Option(help="Prompts of a round.")] = 48,
     rounds: Annotated[int, typer.Option(help="Counted rounds.")] = 5,
+    untimed: Annotated[int, typer.Option(min=1, help="Rounds that compare what is said.")] = UNTIMED_ROUNDS,
     candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
@@ -75,19 +87,23 @@ def ranking(
     """Published way against our engines."""
     if threads is not None:
         torch.set_num_threads(threads)
-    questionnaire = Questionnaire(bundle, llm)
-    sample = [each.question for each in questionnaire.ask(questions, candidates, seed)]
-    rows = []
+    rows, sample = [], []
     levels = [int(level) for level in concurrencies.split(",")]
     with_vllm = find_spec("vllm") is not None
-
-    def ask(round_: int) -> list[Asked]:
-        return questionnaire.ask(questions, candidates, seed * 10_000 + round_)
-
     for dtype in dtypes.split(","):
-        rows += asyncio.run(ranking_benchmark.measure(llm, dtype, ask, levels, rounds, with_vllm))
+        with nullcontext(llm) if shape is None else random_llm(shape, dtype, device) as asked_llm:
+            questionnaire = Questionnaire(bundle, asked_llm)
+            sample = [each.question for each in questionnaire.ask(questions, candidates, seed)]
+
+            def ask(round_: int, among: Questionnaire = questionnaire) -> list[Asked]:
+                return among.ask(questions, candidates, seed * 10_000 + round_)
+
+            config = TransformersEngineConfig.model_validate({"llm": asked_llm, "dtype": dtype, "device": device})
+            measured = ranking_benchmark.measure(config, ask, levels, rounds, untimed, with_vllm)
+            rows += asyncio.run(measured)
     settings = {
-        "llm": llm,
+        "llm": shape or llm,
+        "device": device,
         "candidates": candidates,
         "prompts_a_round": questions,
         "prompt_tokens_mean": fmean(len(question.prompt.token_ids) for question in sample),
@@ -96,7 +112,8 @@ def ranking(
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    save("ranking", settings, rows)
+    name = "-".join(["ranking", *([shape] if shape else []), *([device] if device != "cpu" else [])])
+    save(name, settings, rows)
     typer.echo(markdown(rows))
 
 
@@ -105,6 +122,7 @@ def service(
     bundle: BundleOption = DEMO,
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    device: DeviceOption = "cpu",
     questions: Annotated[int, typer.Option(help="Different requests in a round.")] = 128,
     concurrency: Annotated[int, typer.Option(help="Clients at saturation.")] = 16,
     rounds: Annotated[int, typer.Option(help="Counted rounds.")] = 5,
@@ -120,9 +138,17 @@ def service(
     def ask(round_: int) -> list[Asked]:
         return questionnaire.ask(questions, candidates, seed * 10_000 + round_)
 
-    rows = service_benchmark.measure(bundle, engine, dtype, ask, concurrency, rounds)
-    settings = {"engine": engine, "dtype": dtype, "rounds": rounds, "seed": seed, "threads": torch.get_num_threads()}
-    save("service", settings, rows)
+    served = {"bundle": bundle, "engine": engine, "dtype": dtype, "device": device}
+    rows = service_benchmark.measure(served, ask, concurrency, rounds)
+    settings = {
+        "engine": engine,
+        "dtype": dtype,
+        "device": device,
+        "rounds": rounds,
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+    }
+    save("service" if device == "cpu" else f"service-{engine}-{device}", settings, rows)
     typer.echo(markdown(rows))
 
 

@@ -20,11 +20,12 @@ def write_titles(llm: LanguageModel, prompts: Sequence[Prompt], max_new_tokens: 
     """What the LLM writes after each of the prompts."""
     embeddings = llm.model.get_input_embeddings()
     longest = max(len(prompt.token_ids) for prompt in prompts)
-    embeds_B_L_H = torch.zeros(len(prompts), longest, llm.token_size, dtype=embeddings.weight.dtype)
-    attention_mask_B_L = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    weight = embeddings.weight
+    embeds_B_L_H = torch.zeros(len(prompts), longest, llm.token_size, dtype=weight.dtype, device=weight.device)
+    attention_mask_B_L = torch.zeros(len(prompts), longest, dtype=torch.int64, device=weight.device)
     for row, prompt in enumerate(prompts):
         start = longest - len(prompt.token_ids)
-        embeds_B_L_H[row, start:] = embeddings(torch.from_numpy(prompt.token_ids))
+        embeds_B_L_H[row, start:] = embeddings(torch.from_numpy(prompt.token_ids).to(weight.device))
         prompt.inject(embeds_B_L_H[row], start)
         attention_mask_B_L[row, start:] = 1
     written = llm.model.generate(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from models.alignment.projection import TokenProjector
+from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.store import load_bundle
 from models.composer import PromptComposer, Question
 from models.histories import UserHistories
+from models.llm.families import token_size_of
 from models.llm.loading import load_config, load_tokenizer
 from models.prompts.titles import TitleTokens
 
@@ -42,7 +45,7 @@ class Questionnaire:
 
     def __init__(self, bundle: Path, llm: str) -> None:
         loaded = load_bundle(bundle)
-        self._model = loaded.model
+        self._model = _fitting(loaded.model, llm)
         self._max_title_tokens = loaded.manifest.prompt.max_title_tokens
         self._tokenizer: Any = load_tokenizer(llm)
         context = int(load_config(llm).max_position_embeddings)
@@ -73,6 +76,15 @@ class Questionnaire:
         titles = [self._model.catalogue.titles[item] for item in items]
         tokens = TitleTokens(self._tokenizer, titles, self._max_title_tokens)
         return [str(self._tokenizer.decode(tokens[row])) for row in range(len(tokens))]
+
+
+def _fitting(model: CatalogueModel, llm: str) -> CatalogueModel:
+    """The model, with fresh projections if the LLM's tokens are of another size: they say nothing, and cost as much."""
+    size, given = token_size_of(load_config(llm)), model.projector
+    if given.token_size == size:
+        return model
+    fresh = TokenProjector(model.cf_vectors.shape[1], model.joint_item.shape[1], size)
+    return replace(model, projector=fresh.eval().requires_grad_(False))
 
 
 def sample_users(histories: UserHistories, count: int, seed: int) -> list[str]:

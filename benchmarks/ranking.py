@@ -24,44 +24,45 @@ from models.llm.loading import LanguageModel, load_llm
 
 PUBLISHED, TRANSFORMERS, VLLM = "published", "transformers", "vllm"
 UNTIMED_ROUNDS = 8
+GPU_SHARE = 0.4
+"""Of a GPU's memory that vLLM has: the others' LLM lies there too."""
 
 
 async def measure(
-    llm: str,
-    dtype: str,
+    config: TransformersEngineConfig,
     ask: Callable[[int], list[Asked]],
     concurrencies: Sequence[int],
     rounds: int,
+    untimed_rounds: int,
     with_vllm: bool,
 ) -> list[dict[str, Any]]:
     """One row for each variant and concurrency.
 
     Args:
-        llm: name or path.
-        dtype: of all variants.
+        config: LLM, device and dtype, of all variants.
         ask: the questions of a round, by its number. No prompt comes twice: a prefix cache would know it.
         concurrencies: clients at a time.
         rounds: counted rounds at each concurrency, after one to warm up.
+        untimed_rounds: rounds before, which are asked what the published way writes.
         with_vllm: whether vLLM is there.
     """
-    model = load_llm(llm, dtype=getattr(torch, dtype))
-    engines: dict[str, LLMEngine] = {
-        TRANSFORMERS: TransformersEngine(TransformersEngineConfig(llm=llm, dtype=dtype)),
-    }
+    llm, dtype = config.llm, config.dtype
+    model = load_llm(llm, config.device, getattr(torch, dtype))
+    engines: dict[str, LLMEngine] = {TRANSFORMERS: TransformersEngine(config, model)}
     if with_vllm:
-        engines[VLLM] = VLLMEngine(VLLMEngineConfig(llm=llm, dtype=dtype))
+        engines[VLLM] = VLLMEngine(VLLMEngineConfig(llm=llm, dtype=dtype, gpu_memory_utilization=GPU_SHARE))
     rows = []
     try:
         for engine in engines.values():
             await engine.start()
-        ceiling = matmul_ceiling(dtype, "cpu")
-        untimed = [each for round_ in range(UNTIMED_ROUNDS) for each in ask(round_)]
+        ceiling = matmul_ceiling(dtype, torch.device(config.device).type)
+        untimed = [each for round_ in range(untimed_rounds) for each in ask(round_)]
         flops = float(np.mean([prompt_flops(llm, each.question) for each in untimed]))
         agreement = await _agreement(model, engines, untimed)
         for level, concurrency in enumerate(concurrencies):
             runs = {name: Run() for name in (PUBLISHED, *engines)}
             for round_ in range(rounds + 1):
-                asked = ask(UNTIMED_ROUNDS + level * (rounds + 1) + round_)
+                asked = ask(untimed_rounds + level * (rounds + 1) + round_)
                 for name, run in runs.items():
                     counted = run if round_ else Run()  # the first round warms up
                     if name == PUBLISHED:

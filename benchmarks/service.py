@@ -11,7 +11,7 @@ import multiprocessing
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,14 +115,12 @@ class Served:
 
 
 def measure(
-    bundle: Path, engine: str, dtype: str, ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
+    served: Mapping[str, Any], ask: Callable[[int], list[Asked]], concurrency: int, rounds: int
 ) -> list[dict[str, Any]]:
     """Rows for direct and HTTP throughput at saturation, and for the time outside the LLM at half load.
 
     Args:
-        bundle: what is served.
-        engine: on which engine.
-        dtype: of the LLM.
+        served: settings: bundle, engine, dtype and device.
         ask: the questions of a round, by its number; none comes twice.
         concurrency: clients at saturation.
         rounds: counted rounds, after one to warm up.
@@ -130,19 +128,17 @@ def measure(
     with TemporaryDirectory() as folder:
         settings = Settings(
             _env_file=None,
-            bundle=bundle,
-            engine=engine,
-            dtype=dtype,
+            **served,
             redis_dir=Path(folder) / "redis",
             log_level="error",
             window=len(ask(0)[0].titles),
         )
-        served = Served(settings)
+        service = Served(settings)
         try:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as load_process:
-                return _measure(served, load_process, ask, concurrency, rounds)
+                return _measure(service, load_process, ask, concurrency, rounds)
         finally:
-            served.close()
+            service.close()
 
 
 def _measure(

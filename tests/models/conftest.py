@@ -10,6 +10,7 @@ import pytest
 
 from models.engines.base import LLMEngine
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
+from tests.device import DEVICE
 from tests.models.engines.hosting import Hosted, Reference, save_small_opt
 
 
@@ -33,7 +34,7 @@ def hosted(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Hosted]
 
         engine = VLLMEngine(VLLMEngineConfig(llm=str(checkpoint), dtype="float32", restart_seconds=0.1))
     else:
-        engine = TransformersEngine(TransformersEngineConfig(llm=str(checkpoint)))
+        engine = TransformersEngine(TransformersEngineConfig(llm=str(checkpoint), device=DEVICE))
     with asyncio.Runner() as runner:
         hosted = Hosted(engine, runner)
         hosted.run(engine.start())

@@ -39,6 +39,7 @@ from models.rankers.of_model import ENCODER, INJECTED, SECOND, TITLES
 from models.scoring.choices import Branching
 from service.app import EngineFactory, create_app, create_engine
 from service.settings import Settings
+from tests.device import DEVICE
 from tests.tiny import tiny_blends, tiny_head, tiny_title_projector
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.data.splits import SequenceSplit
@@ -77,6 +78,7 @@ class World:
             "log_level": "error",
             "timeout_ms": 20_000,
             "torch_threads": 1,
+            "device": DEVICE,
         }
         return Settings(_env_file=None, **{**values, **changes})  # type: ignore[call-arg]
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tests.device import DEVICE
 from tests.tiny import tiny_llm
 from tests.tiny_encoder import write_tiny_encoder
 from training.data.dataset import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, Dataset, DatasetInfo
 
 RECIPE = """
+device = "{device}"
+
 [backbone]
 settings = {{ embedding_size = 8, max_length = 10, dropout = 0.1 }}
 loop = {{ epochs = 2 }}
@@ -70,7 +73,7 @@ def write_ground(directory: Path) -> Path:
     llm.interface.save(directory / "llm")
     encoder = write_tiny_encoder(directory, ["title", *map(str, range(30))])
     path = directory / "recipe.toml"
-    path.write_text(RECIPE.format(encoder=encoder, llm=directory / "llm"))
+    path.write_text(RECIPE.format(encoder=encoder, llm=directory / "llm", device=DEVICE))
     return path
 
 

@@ -41,6 +41,7 @@ class Recipe(Config):
 
     Attributes:
         seed: of every stage that does not set its own.
+        device: where every stage that does not set its own runs, such as "cuda", and every one of `baselines`.
         refit: export what was fitted again on all interactions, with all that was chosen on validation items.
         data: how raw files are imported; of no effect on a dataset that is already imported.
         backbone: the CF backbone.
@@ -59,6 +60,7 @@ class Recipe(Config):
     """
 
     seed: int = 0
+    device: str = "cpu"
     refit: bool = True
     data: DataOptions = DataOptions()
     backbone: BackboneTrainingConfig = BackboneTrainingConfig()
@@ -75,6 +77,7 @@ class Recipe(Config):
 
 
 STAGES = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "evaluation")
+WITH_DEVICE = ("backbone", "stage1", "stage2")
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -102,6 +105,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         section = content.setdefault(stage, {})
         if isinstance(section, dict):
             section.setdefault("seed", seed)
+    if "device" in content:
+        _place(content, content["device"])
     _complete_second(content, seed)
     try:
         return Recipe.model_validate(content)
@@ -143,6 +148,14 @@ def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
     imported = "backbone.kind" in chosen and content["backbone"]["kind"] == External.kind
     if imported and not any(name.split(".")[0] == "second" for name in chosen):
         content.pop("second", None)
+
+
+def _place(content: dict[str, Any], device: Any) -> None:
+    """Let what has no device of its own run on `device`."""
+    baselines = content.setdefault("baselines", {})
+    for section in (*map(content.get, WITH_DEVICE), baselines.setdefault("every", {})):
+        if isinstance(section, dict):
+            section.setdefault("device", device)
 
 
 def _complete_second(content: dict[str, Any], seed: Any) -> None:

@@ -63,6 +63,7 @@ class TrialConfig(Config):
         batch_size: windows a step.
         loop: when a recommender's training ends; the best on validation items is kept.
         validation_users: at most so many are validated on.
+        device: where encoders and recommenders run.
         seed: of everything random.
     """
 
@@ -74,6 +75,7 @@ class TrialConfig(Config):
     batch_size: int = Field(128, gt=0)
     loop: LoopConfig = LoopConfig(epochs=100, validate_every=3, patience=4)
     validation_users: int = Field(10_000, gt=0)
+    device: str = "cpu"
     seed: int = 0
 
     def backbone(self, use: str) -> BackboneTrainingConfig:
@@ -86,6 +88,7 @@ class TrialConfig(Config):
             learning_rate=self.learning_rate,
             loop=self.loop,
             validation_users=self.validation_users,
+            device=self.device,
             seed=self.seed,
         )
 
@@ -97,9 +100,9 @@ def encode_items(catalogue: Catalogue, encoder: str, config: TrialConfig, path: 
         ConfigError: the encoder cannot be loaded.
     """
     if not path.is_file():
-        model = TextEncoder(encoder, config.max_text_tokens)
+        model = TextEncoder(encoder, config.max_text_tokens, config.device)
         vectors = torch.zeros(len(catalogue) + 1, model.size)
-        vectors[1:] = model.encode(model.tokenize(item_texts(catalogue, config.texts)[1:]), autocast=True)
+        vectors[1:] = model.encode(model.tokenize(item_texts(catalogue, config.texts)[1:]), autocast=True).cpu()
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as partial:
             save_file({VECTORS: vectors}, partial)
@@ -129,9 +132,9 @@ class VectorTrainer(BackboneTrainer):
         if preset.kind != HYBRID:
             # Its own table of items is never read.
             network = create_backbone(preset.kind, {"num_items": 1, **preset.settings})
-            return Adapted(network, self._vectors_N_Q)
+            return Adapted(network, self._vectors_N_Q).to(self._config.device)
         fields = {"num_items": len(catalogue), "text_size": self._vectors_N_Q.shape[1], **preset.settings}
-        hybrid = Hybrid(HybridConfig.model_validate(fields))
+        hybrid = Hybrid(HybridConfig.model_validate(fields)).to(self._config.device)
         hybrid.read_texts(self._vectors_N_Q, torch.from_numpy(catalogue.trained))
         return hybrid
 

@@ -19,6 +19,7 @@ from models.prompts.layout import Prompt
 from models.scoring.choices import ChoiceTrie
 from models.scoring.encode import encode_prompts
 from models.scoring.packing import PackedBatch, child_logits, hidden_states, pack
+from tests.device import DEVICE
 from tests.models.scoring.families import EXACT, MOE, REFUSED, VOCABULARY, tiny, tiny_config
 
 END = 3
@@ -36,11 +37,11 @@ class Asked:
 
     def __init__(self, model: Any, seed: int = 1) -> None:
         rng = np.random.default_rng(seed)
-        self.model = model
+        self.model = model.to(DEVICE)
         self.prompts = [rng.integers(END + 1, VOCABULARY, length) for length in LENGTHS]
         self.tries = [ChoiceTrie(choices, END) for choices in CHOICES]
-        self.batch: PackedBatch = pack(self.prompts, SLOTS, self.tries)
-        usual = embed_tokens(model, torch.arange(VOCABULARY))
+        self.batch: PackedBatch = pack(self.prompts, SLOTS, self.tries).to(DEVICE)
+        usual = embed_tokens(model, torch.arange(VOCABULARY, device=DEVICE))
         self.soft_S_H = usual[torch.randperm(VOCABULARY)[:4]].flip(1)
 
     def plain_logits(self) -> torch.Tensor:
@@ -48,7 +49,7 @@ class Asked:
         logits = []
         for row, (prompt, trie) in enumerate(zip(self.prompts, self.tries, strict=True)):
             for branch in trie.branches:
-                embeds = embed_tokens(self.model, torch.tensor([*prompt, *branch.path])).clone()
+                embeds = embed_tokens(self.model, torch.tensor([*prompt, *branch.path], device=DEVICE)).clone()
                 embeds[SLOTS[row]] = self.soft_S_H[2 * row : 2 * row + 2]
                 logits.append(self.model(inputs_embeds=embeds[None], use_cache=False).logits[0, -1].float())
         return torch.stack(logits)
@@ -86,11 +87,11 @@ def test_a_state_is_that_of_a_plain_pass(asked: Asked):
     assert llm.token_size == token_size
     for prompt, wanted, states in zip(prompts, places, encode_prompts(llm, prompts, places), strict=True):
         for place, state in zip(wanted, states, strict=True):
-            embeds = embed_tokens(model, torch.from_numpy(prompt.token_ids[: place + 1])).clone()
+            embeds = embed_tokens(model, torch.from_numpy(prompt.token_ids[: place + 1]).to(DEVICE)).clone()
             inside = prompt.soft_positions <= place
             embeds[prompt.soft_positions[inside]] = prompt.soft_tokens[torch.from_numpy(inside)]
             plain = model.get_decoder()(inputs_embeds=embeds[None], use_cache=False).last_hidden_state[0, -1]
-            torch.testing.assert_close(torch.from_numpy(state), plain.float(), atol=EXACTLY, rtol=0)
+            torch.testing.assert_close(torch.from_numpy(state), plain.float().cpu(), atol=EXACTLY, rtol=0)
 
 
 def admit(case: str, settings: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from models.alignment.text_encoder import TextEncoder
 from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle
 from models.llm.loading import load_llm
+from tests.device import DEVICE
 from tests.tiny import tiny_head, tiny_llm, tiny_title_projector
 from tests.tiny_encoder import retrain, write_tiny_encoder
 from training.allmrec import pipeline
@@ -31,6 +32,7 @@ from training.evaluation.evaluate import EvaluationReport
 from training.runs.stage_run import StageRun
 
 RECIPE = """
+device = "{device}"
 refit = false
 
 [backbone]
@@ -83,7 +85,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     llm.tokenizer.save_pretrained(directory / "llm")
     llm.interface.save(directory / "llm")
     encoder = write_tiny_encoder(directory, ["title", *map(str, range(30))])
-    (directory / "recipe.toml").write_text(RECIPE.format(encoder=encoder, llm=directory / "llm"))
+    (directory / "recipe.toml").write_text(RECIPE.format(encoder=encoder, llm=directory / "llm", device=DEVICE))
     return directory
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.device import DEVICE
 from tests.tiny import tiny_llm, tiny_split
 from training.llm2rec.config import LLM2RecConfig
 from training.llm2rec.corpus import Corpus, Domain
@@ -35,6 +36,7 @@ def config(llm: str) -> LLM2RecConfig:
     return LLM2RecConfig.model_validate(
         {
             "llm": llm,
+            "device": DEVICE,
             **CUTS,
             "csft": {"history_items": 3, "batch_tokens": 128, "loop": {"max_steps": 2, "monitor": "log_likelihood"}},
             "mntp": {"batch_size": 8, "loop": {"max_steps": 2}},
