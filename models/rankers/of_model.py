@@ -14,7 +14,8 @@ from models.engines.base import LLMEngine
 from models.rankers.base import Audience, LocalRanker, Ranker
 from models.rankers.collaborative import CollaborativeRanker, user_vectors
 from models.rankers.llm import LLMRanker
-from models.rankers.signals import signal_rankers
+from models.rankers.series import TitleSeries
+from models.rankers.signals import SignalRanker, signal_rankers
 from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, TitlePriorRanker
 from models.rankers.tokens import TokenRanker
 from models.rankers.user_encoder import UserEncoderRanker
@@ -102,7 +103,8 @@ def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
     second = [] if model.second is None else [SecondRanker(model.second)]
     tokens = [] if model.law is None else [TokenRanker(TOKENS, "Tokens, read exactly", model, model.law, resting=True)]
-    return [_collaborative(model), *second, *_stage1(model), *tokens, *signal_rankers(model.signals)]
+    series = SignalRanker("title_series", "Titles of one series", TitleSeries(model.catalogue.titles).rarest)
+    return [_collaborative(model), *second, *_stage1(model), *tokens, *signal_rankers(model.signals), series]
 
 
 def _collaborative(model: CatalogueModel) -> LocalRanker:

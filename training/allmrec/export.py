@@ -14,7 +14,7 @@ from models.alignment.words import WordEncoder
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import Origin
-from models.bundle.signal_tables import SignalTables
+from models.bundle.signal_tables import HALF_LIVES, SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
 from models.rankers.of_model import ENCODER, INJECTED, SECOND, STAGE1_ITEM, STAGE1_TEXT, TOKENS
@@ -99,6 +99,8 @@ def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: Text
         model = replace(model, decoded_item=None)
     if STAGE1_TEXT not in local:
         model = replace(model, decoded_text=None)
+    if not local & {*HALF_LIVES}:
+        model = replace(model, signals=replace(model.signals, aged=None))
     return write_bundle(home, model, origin, lambda directory: _save_text_encoder(text_encoder, directory))
 
 
