@@ -273,6 +273,7 @@ async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> No
     def compose() -> list[Asked]:
         person = persons(deployment.model, [items])[0]
         deployment.model.index.search(person.vector.cpu().numpy()[None], len(items))
+        deployment.lists.shortlist(person, items)
         return deployment.questions(person, items, deployment.lists.ways)
 
     try:

@@ -28,12 +28,14 @@ from models.llm.token_interface import TokenInterface
 from models.rankers.of_model import WAYS
 from models.recommending.genres import GenreSignals
 from training.allmrec.signals import SignalsConfig, build_signals
+from training.data.sequences import Sequences
 from training.data.splits import SequenceSplit
 
 UNK, PAD, END = "<unk>", "<pad>", "</s>"
 TOKEN_SIZE = 32
 CF_SIZE = 8
 JOINT_SIZE = 12
+FIRST_SECOND, WEEK_SECONDS = 1_500_000_000, 604_800
 
 
 def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
@@ -80,7 +82,7 @@ def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
 
 
 def tiny_split(users: int = 40, items: int = 30, unseen: int = 3, seed: int = 0) -> SequenceSplit:
-    """Users who watch 4 to 9 different items; the last `unseen` items are held-out targets at most."""
+    """Users who watch 4 to 9 different items, one a week; the last `unseen` items are held-out targets at most."""
     rng = np.random.default_rng(seed)
     train, validation, test = [], [], []
     for _ in range(users):
@@ -100,7 +102,8 @@ def tiny_split(users: int = 40, items: int = 30, unseen: int = 3, seed: int = 0)
         interactions=counts,
     )
     names = [f"u{number}" for number in range(users)]
-    return SequenceSplit(names, catalogue, train, np.asarray(validation), np.asarray(test))
+    weekly = Sequences.of(FIRST_SECOND + WEEK_SECONDS * np.arange(len(watched) + 2) for watched in train)
+    return SequenceSplit(names, catalogue, train, np.asarray(validation), np.asarray(test), weekly)
 
 
 def sequel_split(users: int = 60, items: int = 30) -> SequenceSplit:
@@ -141,6 +144,8 @@ def tiny_contents(
         index=ItemIndex.build(cf_vectors.numpy()),
         alignment={"decoder.weight": torch.randn(CF_SIZE, JOINT_SIZE)},
         signals=build_signals(split, torch.randn(items + 1, 6).numpy(), SignalsConfig(neighbours=5)),
+        decoded_item=torch.roll(cf_vectors, 1, dims=0),
+        decoded_text=torch.roll(cf_vectors, 2, dims=0),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from models.alignment.placement import Placement
 from models.alignment.projection import TitleProjector, TokenProjector
 from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
@@ -43,6 +44,8 @@ class CatalogueModel:
         user_head: makes a user vector of the state of the bundle's LLM after a history; None where it is not weighed.
         second: another CF backbone, whose logits are one more signal; None where that is not weighed.
         law: how injected tokens are read without the LLM; None where that is not weighed.
+        decoded_item: (N+1, d) f_I_dec of e_i, or of q_i for items without a vector; None where that is not weighed.
+        decoded_text: (N+1, d) f_I_dec of q_i; likewise.
         earlier: what users met before `histories` begin, each item once; only of users with so long a past.
     """
 
@@ -63,6 +66,8 @@ class CatalogueModel:
     user_head: UserHead | None = None
     second: Backbone | None = None
     law: TokenLaw | None = None
+    decoded_item: torch.Tensor | None = None
+    decoded_text: torch.Tensor | None = None
     earlier: UserHistories = field(default_factory=UserHistories.nobody)
 
     @property
@@ -74,6 +79,18 @@ class CatalogueModel:
     def person_size(self) -> int:
         """d + d_2, the numbers that its backbones make of a history."""
         return self.backbone.embedding_size + (0 if self.second is None else self.second.embedding_size)
+
+    def placed(self, placement: Placement) -> CatalogueModel:
+        """The same with its items where `placement` (N+1) has them; what is made of all of them stays."""
+        device = self.cf_vectors.device
+        return replace(
+            self,
+            cf_vectors=placement.cf_vectors.to(device),
+            joint_item=placement.token_item.to(device),
+            joint_text=placement.token_text.to(device),
+            decoded_item=placement.decoded_item.to(device),
+            decoded_text=placement.decoded_text.to(device),
+        )
 
     def seen(self, user_id: str) -> np.ndarray:
         """(n,) every item that the user met in training."""

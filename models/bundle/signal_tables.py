@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 NO_WORD = 0
+HALF_LIVES = {"popularity_month": 30, "popularity_season": 91, "popularity_year": 365}
+"""By signal the days after which an interaction counts half; validation items say which of them a blend takes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class SignalTables:
         followed_items: (P,) int32 items that were near each item in users' sequences.
         followed_counts: (P,) float32 how often, discounted by distance.
         exposure: (N+1,) float32 how often each item or its neighbours could have been followed, plus a prior.
+        aged: (N+1, H) float32 training interactions, discounted by their age at the last of them with each of
+            `HALF_LIVES`; None where they have no dates, or where none of it is weighed.
     """
 
     text_vectors: np.ndarray
@@ -44,6 +48,7 @@ class SignalTables:
     followed_items: np.ndarray
     followed_counts: np.ndarray
     exposure: np.ndarray
+    aged: np.ndarray | None = None
 
     def with_texts_of(self, order: np.ndarray) -> SignalTables:
         """The same interactions with the texts of other items, in `order` (N+1,)."""
@@ -65,8 +70,8 @@ class SignalTables:
 
     def save(self, path: Path) -> None:
         """Write all tables as one safetensors file."""
-        tensors = {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
-        save_file(tensors, path)
+        tables = {field.name: getattr(self, field.name) for field in fields(self)}
+        save_file({name: torch.from_numpy(table) for name, table in tables.items() if table is not None}, path)
 
     @classmethod
     def load(cls, path: Path) -> SignalTables:

@@ -201,6 +201,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
         "joint_genre": model.joint_genre,
         "title_log_probs": torch.from_numpy(model.title_log_probs),
     }
+    decoded = {"decoded_item": model.decoded_item, "decoded_text": model.decoded_text}
+    tables |= {name: table for name, table in decoded.items() if table is not None}
     _save_tensors(tables, directory / "tables.safetensors")
     model.index.save(directory / "items.faiss")
     model.signals.save(directory / "signals.safetensors")
@@ -242,6 +244,8 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
         user_head=_read_user_head(directory / USER_HEAD_FILE, device),
         second=None if manifest.second is None else _read_backbone(directory / SECOND_FILE, manifest.second, device),
         law=_read_law(directory, len(catalogue)),
+        decoded_item=tables.get("decoded_item"),
+        decoded_text=tables.get("decoded_text"),
         earlier=UserHistories.from_frame(pl.read_parquet(directory / "seen.parquet")),
     )
 

@@ -12,9 +12,10 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.composer import Asked, PromptComposer
 from models.engines.base import LLMEngine
 from models.rankers.base import Audience, LocalRanker, Ranker
-from models.rankers.collaborative import CollaborativeRanker, candidate_logits, user_vectors
+from models.rankers.collaborative import CollaborativeRanker, user_vectors
 from models.rankers.llm import LLMRanker
-from models.rankers.signals import signal_rankers
+from models.rankers.series import TitleSeries
+from models.rankers.signals import SignalRanker, signal_rankers
 from models.rankers.title_likelihood import InjectedTitleRanker, TitleLikelihoodRanker, TitlePriorRanker
 from models.rankers.tokens import TokenRanker
 from models.rankers.user_encoder import UserEncoderRanker
@@ -35,6 +36,9 @@ SECOND = "cf_second"
 
 TOKENS = "tokens"
 """What A-LLMRec's injected tokens say, read by the law that its LLM was taught instead of by the LLM."""
+
+STAGE1_ITEM, STAGE1_TEXT = "stage1_item", "stage1_text"
+"""What stage 1 decodes into CF space: of items' joint embeddings, and of what their texts alone say."""
 
 TITLE_PRIOR = TitlePriorRanker.id
 """What is taken from that, by a share that the blend fits: of no use alone."""
@@ -63,23 +67,22 @@ WAYS: dict[str, Asks] = {CHOICES: _choice, TITLES: _titles, INJECTED: _injected,
 """How an LLM can be asked about candidates, by the id of the signal that its answer is, or is made of."""
 
 
-class ModelRanker(LocalRanker):
-    """`x_u . E_i` as the bundle has them: what retrieval ranks by.
+class ModelRanker(CollaborativeRanker):
+    """The inner products of x_u, as the bundle has it, with a table of items in CF space.
 
     Args:
+        id: of the ranker.
+        title: for people.
         model: of the catalogue.
+        item_vectors: (N+1, d); `model.cf_vectors`, by which retrieval ranks, or what stage 1 decodes in their place.
     """
 
-    id = "cf"
-    ranks_catalogue = True
-
-    def __init__(self, model: CatalogueModel) -> None:
-        self.title = f"CF ({type(model.backbone).__name__})"
+    def __init__(self, id: str, title: str, model: CatalogueModel, item_vectors: torch.Tensor) -> None:  # noqa: A002
+        super().__init__(id, title, model.backbone, item_vectors)
         self._model = model
 
-    def compute(self, users: Audience, candidates_E_C: np.ndarray) -> np.ndarray:
-        """See `Ranker.score`."""
-        return candidate_logits(user_vectors(self._model, users), self._model.cf_vectors, candidates_E_C)
+    def _represent(self, users: Audience) -> torch.Tensor:
+        return user_vectors(self._model, users)
 
 
 class SecondRanker(CollaborativeRanker):
@@ -100,7 +103,21 @@ def signals_of(model: CatalogueModel) -> list[LocalRanker]:
     """All signals without an LLM."""
     second = [] if model.second is None else [SecondRanker(model.second)]
     tokens = [] if model.law is None else [TokenRanker(TOKENS, "Tokens, read exactly", model, model.law, resting=True)]
-    return [ModelRanker(model), *second, *tokens, *signal_rankers(model.signals)]
+    series = SignalRanker("title_series", "Titles of one series", TitleSeries(model.catalogue.titles).rarest)
+    return [_collaborative(model), *second, *_stage1(model), *tokens, *signal_rankers(model.signals), series]
+
+
+def _collaborative(model: CatalogueModel) -> LocalRanker:
+    return ModelRanker("cf", f"CF ({type(model.backbone).__name__})", model, model.cf_vectors)
+
+
+def _stage1(model: CatalogueModel) -> list[LocalRanker]:
+    """Stage 1's encoders, of which the model has what they decode."""
+    tables = (
+        (STAGE1_ITEM, "Stage 1 (item encoder)", model.decoded_item),
+        (STAGE1_TEXT, "Stage 1 (text encoder)", model.decoded_text),
+    )
+    return [ModelRanker(name, title, model, table) for name, title, table in tables if table is not None]
 
 
 def constants_of(model: CatalogueModel) -> list[LocalRanker]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from models.bundle.signal_tables import NO_WORD, SignalTables
+from models.bundle.signal_tables import HALF_LIVES, NO_WORD, SignalTables
 from models.rankers.base import Audience, LocalRanker, mask_padding
 
 LATEST = 10
@@ -67,7 +67,23 @@ def signal_rankers(tables: SignalTables) -> list[SignalRanker]:
         SignalRanker("followed", "What followed what", sequence.direct),
         SignalRanker("followed_like", "What followed its like", sequence.by_neighbours),
         SignalRanker("followed_chance", "Chance to follow its like", sequence.chance),
+        *aged_popularities(tables),
     ]
+
+
+def aged_popularities(tables: SignalTables) -> list[SignalRanker]:
+    """Popularity of late, by each of `HALF_LIVES`; none where nothing is known of when.
+
+    Less than one interaction counts as one: again nothing tells an unseen item.
+    """
+    if tables.aged is None:
+        return []
+
+    def ranker(name: str, days: int, aged_N: np.ndarray) -> SignalRanker:
+        logs_N = np.log1p(np.maximum(aged_N, 1.0))
+        return SignalRanker(name, f"Popularity of {days} days", lambda _, items: logs_N[items])
+
+    return [ranker(*half_life, aged_N) for half_life, aged_N in zip(HALF_LIVES.items(), tables.aged.T, strict=True)]
 
 
 class TextSimilarity:

@@ -146,7 +146,7 @@ class Contenders:
         llm = self._llm_variants(engine, told | {ranker.id for ranker in readers})
         constants = constants_of(self._model)
         return [
-            *self._collaborative(),
+            self._collaborative(),
             *signals,
             *constants,
             *readers,
@@ -164,20 +164,13 @@ class Contenders:
         read = model.cf_vectors
         return CollaborativeRanker("index", "Bundle index", model.backbone, read, read, numbers_of)
 
-    def _collaborative(self) -> list[Ranker]:
-        """The backbone, with the vectors that it was trained with, and stage 1's vectors in its place.
+    def _collaborative(self) -> Ranker:
+        """The backbone with the vectors that it was trained with: what one would have without stage 1.
 
-        Items that the backbone met only as negatives keep its own vectors there: what one would have without stage 1.
+        Items that it met only as negatives keep its own vectors there.
         """
-        model, placement = self._model, self._aligned.placement
-        backbone, device = model.backbone, model.cf_vectors.device
-        by_item, by_text = placement.decoded_item.to(device), placement.decoded_text.to(device)
-        read, numbers_of = model.cf_vectors, model.histories.numbers_of
-        return [
-            CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone, numbers_of=numbers_of),
-            CollaborativeRanker("stage1_item", "Stage 1 (item encoder)", backbone, by_item, read, numbers_of),
-            CollaborativeRanker("stage1_text", "Stage 1 (text encoder)", backbone, by_text, read, numbers_of),
-        ]
+        backbone, numbers_of = self._model.backbone, self._model.histories.numbers_of
+        return CollaborativeRanker(backbone.kind, type(backbone).__name__, backbone, numbers_of=numbers_of)
 
     def _signals(self) -> Sequence[Ranker]:
         """Signals without an LLM."""

@@ -14,10 +14,10 @@ from models.alignment.words import WordEncoder
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import Origin
-from models.bundle.signal_tables import SignalTables
+from models.bundle.signal_tables import HALF_LIVES, SignalTables
 from models.bundle.store import write_bundle
 from models.histories import UserHistories
-from models.rankers.of_model import ENCODER, INJECTED, SECOND, TOKENS
+from models.rankers.of_model import ENCODER, INJECTED, SECOND, STAGE1_ITEM, STAGE1_TEXT, TOKENS
 from training.allmrec.stage1.aligned import Aligned
 from training.data.splits import SequenceSplit
 
@@ -61,6 +61,8 @@ def assemble(
         alignment={name: tensor.cpu() for name, tensor in aligned.alignment.state_dict().items()},
         signals=signals,
         words=words,
+        decoded_item=placement.decoded_item.to(device),
+        decoded_text=placement.decoded_text.to(device),
     )
 
 
@@ -93,6 +95,12 @@ def export(home: Path, model: CatalogueModel, origin: Origin, text_encoder: Text
         model = replace(model, second=None)
     if TOKENS not in local:
         model = replace(model, law=None)
+    if STAGE1_ITEM not in local:
+        model = replace(model, decoded_item=None)
+    if STAGE1_TEXT not in local:
+        model = replace(model, decoded_text=None)
+    if not local & {*HALF_LIVES}:
+        model = replace(model, signals=replace(model.signals, aged=None))
     return write_bundle(home, model, origin, lambda directory: _save_text_encoder(text_encoder, directory))
 
 

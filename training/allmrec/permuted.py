@@ -99,17 +99,13 @@ def permuted_model(
     second = model.second
     if second is not None and texts is not None:
         second = permuted_backbone(second, order, texts)
-    placement, device = aligned.placement, model.cf_vectors.device
     return replace(
-        model,
+        model.placed(aligned.placement),
         catalogue=permuted_catalogue(model.catalogue, order),
         backbone=aligned.backbone,
         second=second,
         law=None if model.law is None else model.law.with_titles_of(order),
-        cf_vectors=placement.cf_vectors.to(device),
-        joint_item=placement.token_item.to(device),
-        joint_text=placement.token_text.to(device),
-        index=ItemIndex.build(placement.cf_vectors.cpu().numpy()),
+        index=ItemIndex.build(aligned.placement.cf_vectors.cpu().numpy()),
         signals=model.signals.with_texts_of(order),
         title_log_probs=model.title_log_probs[order] if len(model.title_log_probs) else model.title_log_probs,
     )

@@ -36,23 +36,20 @@ def placed_elsewhere(
         catalogue: the other one.
         config: of stage 1: what its text encoder reads.
     """
-    encoder, device = aligned.text_encoder, model.cf_vectors.device
+    encoder = aligned.text_encoder
     text_vectors_N_Q = encoder.encode(encoder.tokenize(catalogue_texts(catalogue, config.text_categories))).cpu()
     unknown_N_D = torch.zeros(len(text_vectors_N_Q), model.cf_vectors.shape[1])
     nothing_N = torch.zeros(len(text_vectors_N_Q), dtype=torch.bool)
     placement = place(aligned.alignment, text_vectors_N_Q, unknown_N_D, nothing_N)
     for table in vars(placement).values():
         table[PADDING_ITEM] = 0.0
-    joint_item = placement.token_item.to(device)
+    placed = model.placed(placement)
     return replace(
-        model,
+        placed,
         catalogue=catalogue,
         histories=UserHistories.nobody(),
         earlier=UserHistories.nobody(),
-        cf_vectors=placement.cf_vectors.to(device),
-        joint_item=joint_item,
-        joint_text=placement.token_text.to(device),
-        joint_genre=catalogue.genre_centroids(joint_item),
+        joint_genre=catalogue.genre_centroids(placed.joint_item),
         index=ItemIndex.build(placement.cf_vectors.numpy()),
         signals=no_signals(len(catalogue)),
     )

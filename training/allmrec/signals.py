@@ -14,13 +14,15 @@ from scipy import sparse
 
 from models.alignment.text_encoder import EMBEDDED
 from models.alignment.words import words_of
-from models.bundle.signal_tables import NO_WORD, SignalTables
+from models.bundle.signal_tables import HALF_LIVES, NO_WORD, SignalTables
 from models.config import Config
+from training.data.sequences import Sequences
 from training.data.splits import SequenceSplit
 
 NEIGHBOUR_ROWS = 1024
 PRIOR = 2.0
 """Interactions that every item is given, so that what was seen once is not taken for certain."""
+DAY_SECONDS = 86_400
 
 
 class SignalsConfig(Config):
@@ -78,7 +80,18 @@ def build_signals(split: SequenceSplit, text_vectors: np.ndarray, config: Signal
         followed_items=followed,
         followed_counts=followed_counts,
         exposure=(counts + near_counts + PRIOR).astype(np.float32),
+        aged=aged_interactions(split),
     )
+
+
+def aged_interactions(split: SequenceSplit) -> np.ndarray | None:
+    """(N+1, H) training interactions as they count at the last of them, by `HALF_LIVES`; None without dates."""
+    times = split.training_times
+    if times is None:
+        return None
+    days, items = (times.max() - times) / DAY_SECONDS, Sequences.of(split.train).items
+    counts = [np.bincount(items, 0.5 ** (days / half), len(split.catalogue) + 1) for half in HALF_LIVES.values()]
+    return np.stack(counts, axis=1).astype(np.float32)
 
 
 def title_words(titles: Sequence[str], most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -46,6 +46,8 @@ class SequenceSplit:
             theirs here; so have those with just three, where too little would be left to learn from.
         validation: (U,) the last but one item, padding for these users.
         test: (U,) the last item, padding for these users.
+        times: U arrays of seconds, of `full_history` and, where less is learned from, of what came after; None where
+            the data has no dates.
     """
 
     user_ids: Sequence[str]
@@ -53,6 +55,7 @@ class SequenceSplit:
     train: Sequence[np.ndarray]
     validation: np.ndarray
     test: np.ndarray
+    times: Sequences | None = None
 
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> SequenceSplit:
@@ -61,9 +64,10 @@ class SequenceSplit:
         Raises:
             DataError: it has no interactions, or one of an item that is not among its items.
         """
-        whole, _, user_ids = _sequences(dataset)
+        whole, moments, user_ids = _sequences(dataset)
         train, held_out = _leave_two_out(whole)
-        return cls(user_ids, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1])
+        times = Sequences(moments, whole.lengths) if _are_dates(moments) else None
+        return cls(user_ids, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1], times)
 
     @classmethod
     def by_time(cls, dataset: Dataset, test_share: float = TEST_SHARE) -> SequenceSplit:
@@ -80,17 +84,18 @@ class SequenceSplit:
             DataError: as `from_dataset`; or the times are no dates, or leave nobody to test.
         """
         whole, moments, user_ids = _sequences(dataset)
-        if moments.max() < EARLIEST_DATE:
+        if not _are_dates(moments):
             raise DataError(f"dataset {dataset.info.name} has no dates: it cannot be split by time")
         boundary = np.sort(moments)[int((1 - test_share) * len(moments))]
         train, held_out, users = _split_at(whole, moments < boundary)
+        times = Sequences.of(Sequences(moments, whole.lengths)[user] for user in users)
         if not held_out[:, 1].any():
             raise DataError(
                 f"dataset {dataset.info.name} cannot be split by time: nobody has two interactions before"
                 f" and one after {boundary} s"
             )
         kept = [user_ids[user] for user in users]
-        return cls(kept, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1])
+        return cls(kept, _catalogue(dataset, train), train, held_out[:, 0], held_out[:, 1], times)
 
     def whole(self) -> SequenceSplit:
         """The same with nothing held out: everything is for training."""
@@ -114,7 +119,8 @@ class SequenceSplit:
         """The same users and items with other training sequences, and nothing held out."""
         counts = np.bincount(sequences.items, minlength=len(self.catalogue) + 1)
         nobody = np.full(len(self), PADDING_ITEM, dtype=np.int64)
-        return SequenceSplit(self.user_ids, self.catalogue.with_interactions(counts[1:]), sequences, nobody, nobody)
+        catalogue = self.catalogue.with_interactions(counts[1:])
+        return SequenceSplit(self.user_ids, catalogue, sequences, nobody, nobody, self.times)
 
     def __len__(self) -> int:
         """The number of users U."""
@@ -127,6 +133,14 @@ class SequenceSplit:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {user_id: 1 + row for row, user_id in enumerate(self.user_ids)}
+
+    @property
+    def training_times(self) -> np.ndarray | None:
+        """(n,) seconds of all training items, user by user; None where the data has no dates."""
+        if self.times is None:
+            return None
+        places = np.arange(len(self.times.items)) - np.repeat(self.times.offsets[:-1], self.times.lengths)
+        return self.times.items[places < np.repeat(Sequences.of(self.train).lengths, self.times.lengths)]
 
     def target(self, holdout: Holdout) -> np.ndarray:
         """(U,) the items to predict; padding for users who are not evaluated."""
@@ -236,6 +250,10 @@ def _sequences(dataset: Dataset) -> tuple[Sequences, np.ndarray, list[str]]:
     items, times = (by_user[name].explode().to_numpy() for name in ("number", "timestamp"))
     whole = Sequences(items, by_user["number"].list.len().to_numpy())
     return whole, times, by_user["user_id"].to_list()
+
+
+def _are_dates(moments: np.ndarray) -> bool:
+    return bool(moments.max() >= EARLIEST_DATE)
 
 
 def _catalogue(dataset: Dataset, train: Sequences) -> Catalogue:

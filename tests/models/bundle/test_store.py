@@ -19,13 +19,14 @@ import torch
 
 from models.alignment.words import WordEncoder
 from models.bundle.manifest import MANIFEST, LLMRecord, Origin, load_manifest
+from models.bundle.signal_tables import HALF_LIVES
 from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bundle
 from models.domain import DOMAINS
 from models.errors import BundleError
 from models.histories import UserHistories
 from models.prompts.template import PromptConfig
 from models.rankers.base import Audience
-from models.rankers.of_model import SECOND, signals_of
+from models.rankers.of_model import SECOND, STAGE1_ITEM, STAGE1_TEXT, signals_of
 from tests.tiny import tiny_blends, tiny_contents, tiny_head, tiny_split, tiny_title_projector
 
 
@@ -133,6 +134,25 @@ def test_a_second_backbone_is_in_the_bundle_where_there_is_one(bundle: Path, tmp
     without = load_bundle(bundle)
     assert (without.model.second, without.manifest.second) == (None, None)
     assert SECOND not in {each.id for each in signals_of(without.model)}
+
+
+def test_stage_1_and_ages_are_in_the_bundle_where_they_are_weighed(bundle: Path, tmp_path: Path) -> None:
+    """What is decoded ranks as it did, `x_u . f_I_dec(e_i)`; bundles without these tables are read, too."""
+    contents = tiny_contents(tiny_split())
+    origin = Origin(**{name: getattr(load_manifest(bundle), name) for name in Origin.model_fields})
+    bare = replace(contents, decoded_item=None, decoded_text=None, signals=replace(contents.signals, aged=None))
+    whole, without = (
+        load_bundle(write_bundle(tmp_path / name, model, origin, save_text_encoder)).model
+        for name, model in (("whole", contents), ("bare", bare))
+    )
+    history, candidates = np.array([5, 3, 9]), np.array([[1, 2, 3, 0]])
+    expected = contents.user_vectors([history])[0] @ contents.decoded_item[[1, 2, 3]].T
+    (ranker,) = (each for each in signals_of(whole) if each.id == STAGE1_ITEM)
+    scores = ranker.compute(Audience([""], [history]), candidates)[0]
+    np.testing.assert_allclose(scores[:3], expected.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(whole.signals.aged, contents.signals.aged)
+    left_out = {each.id for each in signals_of(whole)} - {each.id for each in signals_of(without)}
+    assert left_out == {STAGE1_ITEM, STAGE1_TEXT, *HALF_LIVES}
 
 
 def test_a_head_is_in_the_bundle_where_there_is_one(bundle: Path, tmp_path: Path) -> None:

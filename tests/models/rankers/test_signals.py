@@ -11,20 +11,23 @@ import torch
 from models.bundle.blend import Blend, SignalWeight, scarcity, standardised
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker
+from models.rankers.of_model import signals_of
+from models.rankers.series import TitleSeries
 from models.rankers.signals import Followed, TextSimilarity, WordOverlap, signal_rankers
 from tests.models.rankers.suite import RankerSuite, scored
-from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.signals import SignalsConfig, build_signals, followed_pairs, title_words
+from tests.tiny import WEEK_SECONDS, tiny_contents, tiny_split
+from training.allmrec.signals import SignalsConfig, aged_interactions, build_signals, followed_pairs, title_words
+from training.data.sequences import Sequences
 
-SIGNALS = [ranker.id for ranker in signal_rankers(tiny_contents(tiny_split()).signals)]
+MODEL = tiny_contents(tiny_split())
+SIGNALS = [ranker.id for ranker in signals_of(MODEL)]
 
 
 @pytest.mark.parametrize("name", SIGNALS)
 class TestEverySignal(RankerSuite):
     @pytest.fixture
     def ranker(self, name: str) -> Ranker:
-        tables = tiny_contents(tiny_split()).signals
-        return next(ranker for ranker in signal_rankers(tables) if ranker.id == name)
+        return next(ranker for ranker in signals_of(MODEL) if ranker.id == name)
 
 
 def test_popularity_does_not_tell_the_unseen_from_what_was_met_once() -> None:
@@ -33,6 +36,54 @@ def test_popularity_does_not_tell_the_unseen_from_what_was_met_once() -> None:
     ranker = signal_rankers(replace(tables, popularity=counts))[0]
     scores = ranker.compute(Audience([""], [np.array([4])], torch.zeros(1, 1)), np.array([[1, 2, 3, 4]]))[0]
     assert scores[0] == scores[1] < scores[2] < scores[3]
+
+
+class TestAge:
+    """Item 1 was met twice in the first week, item 2 once 13 weeks, which is 91 days, later; item 3 never."""
+
+    SPLIT = replace(
+        tiny_split(users=2),
+        train=[np.array([1]), np.array([1, 2])],
+        times=Sequences.of([np.array([0, 20]) * WEEK_SECONDS, np.array([0, 13]) * WEEK_SECONDS]),
+    )
+
+    def test_an_interaction_counts_half_after_its_half_life(self) -> None:
+        """By 30, 91 and 365 days before the last interaction that anything is learned from."""
+        month, season, year = aged_interactions(self.SPLIT)[:4].T
+        assert month == pytest.approx([0, 2 * 0.5 ** (91 / 30), 1, 0])
+        assert season == pytest.approx([0, 1, 1, 0])
+        assert year == pytest.approx([0, 2 * 0.5 ** (91 / 365), 1, 0])
+
+    def test_less_than_one_interaction_counts_as_one(self) -> None:
+        """So that nothing tells the unseen item 3 from those met once, or long ago."""
+        tables = replace(MODEL.signals, aged=aged_interactions(self.SPLIT))
+        scores = {
+            ranker.id: ranker.compute(Audience([""], [np.array([1])]), np.array([[1, 2, 3]]))[0]
+            for ranker in signal_rankers(tables)
+            if ranker.id in ("popularity_month", "popularity_year")
+        }
+        assert scores["popularity_month"].tolist() == [np.float32(np.log(2))] * 3
+        assert scores["popularity_year"][0] > scores["popularity_year"][1] == scores["popularity_year"][2]
+
+    def test_without_dates_there_is_no_such_signal(self) -> None:
+        assert aged_interactions(replace(self.SPLIT, times=None)) is None
+        ids = {ranker.id for ranker in signal_rankers(replace(MODEL.signals, aged=None))}
+        assert {name for name in ids if name.startswith("popularity")} == set()
+
+
+class TestSeries:
+    def test_the_rarer_a_shared_beginning_the_more_it_says(self) -> None:
+        """Of six titles two begin with "toy story", three with "toy" and two with "the"; what follows is alone."""
+        titles = ["", "Toy Story (1995)", "Toy Story 2 (1999)", "Toy Soldiers", "The Toy", "The Story", "Story of Toy"]
+        series = TitleSeries(titles)
+        found = series.rarest(np.array([1]), np.array([2, 3, 4, 6, 0]))
+        assert found == pytest.approx([np.log(6 / 2), np.log(6 / 3), 0, 0, 0])
+        assert series.rarest(np.array([4, 1]), np.array([5, 2])) == pytest.approx([np.log(6 / 2)] * 2)
+        assert series.rarest(np.zeros(0, dtype=np.int64), np.array([1, 2])).tolist() == [0, 0]
+
+    def test_titles_of_others_make_other_series(self) -> None:
+        """A title that nobody shares says nothing, whatever stands in the history."""
+        assert TitleSeries(["", "a b", "c d"]).rarest(np.array([1]), np.array([1, 2])).tolist() == [0, 0]
 
 
 class TestTexts:

@@ -125,5 +125,6 @@ def test_the_bundle_says_what_it_was_made_of_and_not_where(encoder: TextEncoder,
     again = TextEncoder(str(path / "text_encoder"))
     tokens = encoder.tokenize(["title 1", "title 2"])
     assert torch.allclose(again.encode(again.tokenize(["title 1", "title 2"])), encoder.encode(tokens), atol=1e-6)
+    assert bundle.model.decoded_item is bundle.model.decoded_text is bundle.model.signals.aged is None
     modules = json.loads((path / "text_encoder" / "modules.json").read_text())
     assert [module["idx"] for module in modules] == [0, 1, 2]

@@ -104,6 +104,8 @@ def test_the_model_is_made_of_it() -> None:
     assert found.projector is model.projector
     assert found.histories is model.histories
     assert found.backbone is aligned.backbone
+    assert torch.equal(found.decoded_item, aligned.placement.decoded_item)
+    assert torch.equal(found.decoded_text, aligned.placement.decoded_text)
     query = aligned.placement.cf_vectors[29:30].numpy()
     items, scores = found.index.search(query, 30)
     vectors = aligned.placement.cf_vectors.numpy()

@@ -233,6 +233,18 @@ class TestByTime:
         with pytest.raises(DataError, match="no dates"):
             SequenceSplit.by_time(dataset_of({"ann": ["a", "b", "c"]}, list("abc")))
 
+    def test_times_are_those_of_what_is_learned(self) -> None:
+        """By a moment, by last items, by both with everything, and with the latest held back; none without dates."""
+        data = dated({"ann": [0, 1, 2, 9, 10], "bob": [3, 4, 9], "cy": [5, 6]})
+        by_time, by_user = SequenceSplit.by_time(data, test_share=0.3), SequenceSplit.from_dataset(data)
+        splits = [by_time, by_time.whole(), by_user, by_user.whole(), by_user.holding_back(0.5)]
+        days = [((split.training_times - START) // DAY).tolist() for split in splits]
+        assert days[:2] == [[0, 1, 3, 5, 6], [0, 1, 2, 9, 3, 4, 9, 5, 6]]
+        assert days[2:4] == [[0, 1, 2, 3, 5, 6], [0, 1, 2, 9, 10, 3, 4, 9, 5, 6]]
+        lengths = [len(items) for items in splits[4].train]
+        assert days[4] == [*[0, 1, 2][: lengths[0]], 3, *[5, 6][: lengths[2]]]
+        assert SequenceSplit.from_dataset(dataset_of({"ann": ["a", "b"]}, ["a", "b"])).training_times is None
+
     def test_somebody_has_to_be_tested(self) -> None:
         with pytest.raises(DataError, match="cannot be split by time"):
             SequenceSplit.by_time(dated({"ann": [0, 1], "bob": [2, 3]}), test_share=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def tiny_contenders(
     signs = torch.where(torch.from_numpy(split.catalogue.trained), 1.0, unseen_sign)
     nothing = torch.zeros_like(own)
     placement = Placement(own, own, model.cf_vectors, own * signs[:, None], nothing)
+    model = replace(model, decoded_item=placement.decoded_item, decoded_text=placement.decoded_text)
     aligned = Aligned(model.backbone, Alignment(SIZES), torch.nn.Module(), nothing, placement)
     inputs = Stage2Inputs(split, model, ItemTexts(nothing, nothing), llm, PromptConfig())
     return split, Contenders(inputs, aligned, model)

@@ -125,11 +125,4 @@ class HeldBack:
 
     def told(self, model: CatalogueModel) -> CatalogueModel:
         """`model`, projector and all, with items and users as this backbone knows them."""
-        device = model.cf_vectors.device
-        return replace(
-            model,
-            backbone=self.backbone.to(device),
-            cf_vectors=self.placement.cf_vectors.to(device),
-            joint_item=self.placement.token_item.to(device),
-            joint_text=self.placement.token_text.to(device),
-        )
+        return replace(model.placed(self.placement), backbone=self.backbone.to(model.cf_vectors.device))
