@@ -66,10 +66,10 @@ def every(context: typer.Context) -> None:
 
 
 @app.command()
-def ranking(
+def ranking(  # noqa: PLR0917 - typer reads the options off the signature
     bundle: BundleOption = DEMO,
     llm: Annotated[
-        str, typer.Option(help="If it is not the bundle's in token size, projections are random.")
+        str, typer.Option(help="Of another token size than the bundle's: projections are random.")
     ] = EMBEDDED,
     shape: Annotated[
         str | None, typer.Option(help=f"Instead of --llm one of random weights: {', '.join(SHAPES)}.")
