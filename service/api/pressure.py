@@ -14,6 +14,8 @@ ALPHA, BETA = 0.125, 1.25
 """What a second of waiting, and a second more of it than before, add to the share that is refused."""
 LONG_SECONDS = 0.2
 """Longer waits count as this: at its end the share does not grow any more, and would fall all the deeper after it."""
+FULL_SECONDS = 0.1
+"""When the kernel holds so much work at two looks in a row, and it is no burst, all are refused until it is done."""
 TUNING = ((1e-3, 32), (1e-2, 8), (1e-1, 2))
 """Below these shares steps are so many times smaller."""
 DECAY = 0.98
@@ -70,7 +72,7 @@ class Pressure:
         self._looked, self._spent_before = clock(), 0.0
         self._gone, self._cost, self._queued = 0, 0.0, 0
         self._measured, self._measured_seconds = 0, 0.0
-        self._delay = self._before = 0.0
+        self._delay = self._before = self._stood = 0.0
         self._burst = BURST_SECONDS
         self.waiting = 0
         self.backlog: Callable[[], int] = lambda: 0
@@ -113,6 +115,9 @@ class Pressure:
             self._before = delay
         if calm:
             self.share *= DECAY
+        stood, self._stood = self._stood, self._queued * self._cost
+        if self._burst <= 0 and min(stood, self._stood) > FULL_SECONDS:
+            self.share = 1.0
         self._burst = BURST_SECONDS if calm and not self.share else self._burst - passed
 
     async def watch(self) -> None:

@@ -91,7 +91,7 @@ class Change:
         before: how many events had come before these.
         arrivals: how many have come with them.
         stored: the places of those that were not known already.
-        met: where the items of all of them stand now.
+        met: where the items of all of them stand now, and others that had to move.
         forgotten: items that had to go for them.
     """
 

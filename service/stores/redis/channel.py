@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from service.metrics import StoreFailure, StoreOperation
 from service.stores.patience import within
 from service.stores.port import StoreError
+from service.stores.redis.cluster import Cluster
 from service.stores.redis.connect import Client
 from service.stores.redis.watch import Watch
 
@@ -32,6 +33,9 @@ QUEUE = 5
 
 ABANDONED_SECONDS = 10.0
 """After so long nobody will have an answer of a server that is otherwise well: the connection is given up."""
+
+HANG = 5
+"""A server, or a node of a cluster, hangs if it takes this many times the patience of a read to say a word."""
 
 
 def untimed(_: StoreOperation) -> AbstractContextManager[None]:
@@ -69,6 +73,8 @@ class Channel:
         self._watch = watch
         self._on_failure = on_failure
         self._timer = timer
+        # Nobody looks whether each node is there, and calls to one that hangs must not take the others' connections.
+        self._abandoned = HANG * patience if isinstance(client, Cluster) else ABANDONED_SECONDS
         self._calls: set[asyncio.Task[object]] = set()
         watch.on_down.append(self._drop)
 
@@ -94,7 +100,7 @@ class Channel:
                 in_time = await within(call, seconds)
             finally:
                 if not call.done():
-                    _abandon(call)
+                    _abandon(call, self._abandoned)
             if not in_time:
                 self._watch.look()
                 raise self._failure("late")
@@ -170,7 +176,7 @@ class Channel:
                 return StoreError(f"Redis refuses ({answer.partition('.')[0]}): try again later")
 
 
-def _abandon(call: asyncio.Task[Any]) -> None:
+def _abandon(call: asyncio.Task[Any], seconds: float) -> None:
     """Give a call up that nobody waits for, if it takes far too long; a timer must not keep one that has ended."""
-    timer = asyncio.get_running_loop().call_later(ABANDONED_SECONDS, call.cancel)
+    timer = asyncio.get_running_loop().call_later(seconds, call.cancel)
     call.add_done_callback(lambda _: timer.cancel())

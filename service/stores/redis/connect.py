@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -12,10 +12,13 @@ from redis.backoff import NoBackoff
 
 from service.stores.patience import answer
 from service.stores.redis.address import Address, Kind
+from service.stores.redis.cluster import Cluster
 
 CONNECT_SECONDS = 2.0
+SPARE = 2
+"""Connections beyond those of calls, to each node of a cluster: for signs of life, and for one that is being closed."""
 
-Client = Redis | RedisCluster
+Client = Redis | Cluster
 
 
 async def get_to_know(patience: float, *clients: Client) -> None:
@@ -32,11 +35,11 @@ async def get_to_know(patience: float, *clients: Client) -> None:
         TimeoutError: it takes longer.
     """
     for client in clients:
-        if isinstance(client, RedisCluster):
+        if isinstance(client, Cluster):
             await answer(client.initialize(), patience)
 
 
-def connect(address: Address, connections: int) -> Client:
+def connect(address: Address, connections: int, patience: float = CONNECT_SECONDS) -> Client:
     """A client that has at most `connections`, and waits for one where all are in use.
 
     Nothing here waits for an answer: how long that may take is decided by who asks (see `Channel`), who can tell a late
@@ -56,11 +59,7 @@ def connect(address: Address, connections: int) -> Client:
     options |= {"username": address.username, "password": address.password, "ssl": address.tls}
     if address.kind is Kind.CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
-        return RedisCluster(
-            startup_nodes=nodes,
-            max_connections=connections,
-            **options,
-        )
+        return Cluster(nodes, patience, max_connections=connections + SPARE, **options)
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         list(address.nodes),
         sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},

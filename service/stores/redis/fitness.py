@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
-from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from models.errors import ConfigError
 from service.stores.patience import answer
+from service.stores.redis.cluster import AWAY, Cluster
 from service.stores.redis.connect import Client
 from service.stores.redis.keys import LAYOUT, LAYOUT_KEY, OLD_USERS, old_user
 
@@ -22,8 +21,6 @@ logger = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 30.0
 """Users in the layout of before, once found, are looked for no more often: that asks for the name of every key."""
-
-AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
 
 
 class Fitness:
@@ -61,18 +58,27 @@ class Fitness:
             logger.warning("redis_not_checked", error=str(error))
 
     async def _check_layout(self, client: Client) -> None:
+        if isinstance(client, Cluster):
+            await self._mark(client)
+            return
         if await answer(client.exists(LAYOUT_KEY), self._patience):
             return
         found = self._found_old_users
         if found is None or self._clock() >= found + LOOK_SECONDS:
-            old_users = isinstance(client, Redis) and await self._has_old_users(client)  # it knew no cluster
-            self._found_old_users = self._clock() if old_users else None
+            self._found_old_users = self._clock() if await self._has_old_users(client) else None
         if self._found_old_users is not None:
             raise ConfigError(
                 "the Redis holds users in the layout of an earlier release: stop the services of that release, then run"
                 " `allmrec-serve migrate-users` once"
             )
         await answer(client.set(LAYOUT_KEY, LAYOUT), self._patience)
+
+    async def _mark(self, client: Cluster) -> None:
+        """Say which layout this is: the first release knew no cluster. Not while the node is away where that stands."""
+        try:
+            await answer(client.set(LAYOUT_KEY, LAYOUT, nx=True), self._patience)
+        except AWAY as error:
+            logger.warning("redis_layout_not_marked", error=str(error) or type(error).__name__)
 
     async def _has_old_users(self, client: Redis) -> bool:
         cursor = None
@@ -98,7 +104,7 @@ class Fitness:
         if not appends:
             logger.warning("redis_forgets_on_restart", remedy="give the Redis of REDIS_URL `appendonly yes`")
 
-    async def _infos(self, client: RedisCluster) -> list[dict[str, Any]]:
+    async def _infos(self, client: Cluster) -> list[dict[str, Any]]:
         """Of every node that is written to and is there."""
         infos = []
         for node in client.get_primaries():

@@ -49,7 +49,36 @@ if head then
     local first, second, third = string.match(head, "^(%d+)|(%d+)|(-?%d*)$")
     born, arrivals, newest = first, tonumber(second), tonumber(third)
 end
-local earlier, stored = arrivals, {}
+local earlier, stored, settled = arrivals, {}, {}
+
+-- Earlier versions moved users of the first release with times of the future as they were, and what came since without a
+-- time stands at these times, too. Once such an event is found, all that is later than now happened now; as they arrived
+-- in order, they stay in order.
+local function settle()
+    local found = false
+    local events = redis.call("HGETALL", log)
+    for i = 1, #events, 2 do
+        local arrival, sent, payload = string.match(events[i + 1], "^(%d+)|(%d+)|(.*)$")
+        if string.sub(events[i], 1, 6) == "moved:" and tonumber(sent) > now then
+            redis.call("HSET", log, events[i], arrival .. "|" .. whole(now) .. "|" .. payload)
+            found = true
+        end
+    end
+    if not found then return end
+    for _, key in ipairs({known, unknown}) do
+        local items = redis.call("HGETALL", key)
+        for i = 1, #items, 2 do
+            local moment, arrival = pair(items[i + 1])
+            if moment > now then
+                redis.call("HSET", key, items[i], whole(now) .. "|" .. whole(arrival))
+                settled[#settled + 1] = items[i]
+            end
+        end
+    end
+    newest = now
+end
+
+if newest and newest > now then settle() end
 
 local function meet(item, moment, is_known, timed)
     local place = {moment, arrivals}
@@ -100,8 +129,7 @@ redis.call("ZREMRANGEBYSCORE", ids, "-inf", "(" .. whole(oldest))
 redis.call("ZREMRANGEBYRANK", ids, 0, -tonumber(ARGV[6]) - 1)
 for _, key in ipairs({log, known, unknown}) do redis.call("EXPIRE", key, ARGV[2]) end
 redis.call("EXPIRE", ids, math.min(tonumber(ARGV[2]), tonumber(ARGV[7])))
-for i = EVENTS + 1, #ARGV, EVENT do
-    local item = ARGV[i]
+local function look(item)
     local place = not looked[item] and (redis.call("HGET", known, item) or redis.call("HGET", unknown, item))
     looked[item] = true
     if place then
@@ -109,4 +137,6 @@ for i = EVENTS + 1, #ARGV, EVENT do
         met[#met + 1] = place
     end
 end
+for i = EVENTS + 1, #ARGV, EVENT do look(ARGV[i]) end
+for _, item in ipairs(settled) do look(item) end
 return {born, whole(earlier), whole(arrivals), stored, met, forgotten}

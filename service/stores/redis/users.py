@@ -17,7 +17,7 @@ from models.config import Config
 from models.errors import ConfigError
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import Address
-from service.stores.redis.channel import REDIS_ERRORS, Channel, OnFailure, Timer, untimed
+from service.stores.redis.channel import HANG, REDIS_ERRORS, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import Client, connect, get_to_know
 from service.stores.redis.fitness import Fitness
 from service.stores.redis.keys import Keys
@@ -27,9 +27,6 @@ from service.stores.trail import Met, Trail, in_order
 
 USERS_AT_ONCE = 50
 """Events of more users go in several calls, so that no call takes long for being large."""
-
-HANG = 5
-"""A server hangs if it takes this many times the patience of a read to say a word."""
 
 
 class RedisConfig(Config):
@@ -74,7 +71,7 @@ class RedisStore:
         patience = config.timeout_seconds
         self._look_patience = HANG * patience
         self._fitness = Fitness(config.waitaof, self._look_patience)
-        watching = connect(address, 1)
+        watching = connect(address, 1, self._look_patience)
         self._watch = Watch("users", watching, config.retry_seconds, self._look_patience, on_state, self._check)
         size = config.connections
         self._reads = Channel("read", connect(address, size), size, patience, self._watch, on_failure, timer)

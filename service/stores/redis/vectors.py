@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from service.stores.redis.address import Address
-from service.stores.redis.channel import Channel, OnFailure, Timer, untimed
+from service.stores.redis.channel import HANG, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import Client, connect, get_to_know
 from service.stores.redis.keys import Keys
-from service.stores.redis.users import HANG, RedisConfig
+from service.stores.redis.users import RedisConfig
 from service.stores.redis.watch import Watch
 
 DIGEST_BYTES = 32
@@ -45,7 +45,7 @@ class RedisVectors:
         self._keys = Keys(config.tenant)
         patience, size = config.timeout_seconds, config.connections
         self._look_patience = HANG * patience
-        watching = connect(address, 1)
+        watching = connect(address, 1, self._look_patience)
         self._watch = Watch("cache", watching, config.retry_seconds, self._look_patience, on_state, self._check)
         self._channel = Channel("cache", connect(address, size), size, patience, self._watch, on_failure, timer)
 

@@ -261,6 +261,14 @@ def test_a_storm_is_refused_early() -> None:
     assert np.percentile(loop.run(offered=1000, seconds=4)[1], 99) < 0.15
 
 
+@pytest.mark.parametrize("accepted", [1, 16])
+def test_a_storm_of_new_connections_stands_no_longer_than_a_burst_may(accepted: int) -> None:
+    """What the kernel has gathered meanwhile is refused at once, so that hardly anybody waits for long."""
+    waits = Loop(capacity=500, accepted=accepted).run(offered=1266, seconds=6)[1]
+    assert np.mean(waits > 0.05) <= 0.1
+    assert waits.max() <= 0.2
+
+
 def test_the_kernel_says_how_many_are_not_accepted() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     other = socket.create_server(("127.0.0.1", 0))

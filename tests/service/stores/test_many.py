@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from service.stores.local import find_server
-from service.stores.port import Bounds, Event, StoreError, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import parse_address
 from service.stores.redis.users import RedisConfig, RedisStore
 from service.stores.redis.vectors import RedisVectors
@@ -23,6 +25,8 @@ from service.stores.redis.vectors import RedisVectors
 pytestmark = pytest.mark.anyio
 
 CONFIG = RedisConfig(timeout_seconds=5, write_timeout_seconds=10, retry_seconds=0.1)
+IMPATIENT = CONFIG.model_copy(update={"timeout_seconds": 0.2, "write_timeout_seconds": 1.0, "connections": 40})
+SLOTS = (range(5461), range(5461, 10923), range(10923, 16384))
 USERS = [UserKey("films", f"u{number}") for number in range(50)]
 
 
@@ -71,8 +75,8 @@ async def cluster(tmp_path: Path) -> AsyncIterator[list[Redis]]:
         for number in range(3):
             options = ("--cluster-enabled", "yes", "--cluster-port", str(ports[3 + number]))
             nodes.append(await stack.enter_async_context(running(tmp_path / str(number), ports[number], *options)))
-        for number, (first, last) in enumerate(((0, 5460), (5461, 10922), (10923, 16383))):
-            await nodes[number].execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for number, slots in enumerate(SLOTS):
+            await nodes[number].execute_command("CLUSTER", "ADDSLOTSRANGE", slots.start, slots.stop - 1)
         for number in (1, 2):
             await nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", ports[number], ports[3 + number])
         for node in nodes:
@@ -111,33 +115,71 @@ async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Re
     await cache.close()
 
 
-@pytest.mark.parametrize("marked", [True, False])
-async def test_a_node_that_is_away_concerns_the_users_on_it(cluster: list[Redis], marked: bool) -> None:
-    """For a replica that starts, on a cluster that has been looked at before or has not, and never read from."""
-    port = cluster[1].connection_pool.connection_kwargs["port"]
-    address = parse_address(f"redis+cluster://127.0.0.1:{port}")
-    events = {user: [Event("1", "a", 1)] for user in USERS}
-    earlier = RedisStore(address, CONFIG, Bounds())
-    await earlier.connect()
-    await earlier.record(events)
-    for node in cluster if not marked else ():
-        with contextlib.suppress(ResponseError):  # the node that does not have it
-            await node.delete("allmrec:layout")
-    there = {key.decode() for node in cluster[:2] async for key in node.scan_iter("*:known")}
-    await earlier.close()
-    await cluster[2].shutdown(nosave=True)
+@pytest.mark.parametrize(("number", "said"), [(1, ["redis_layout_not_marked"]), (2, [])])
+async def test_a_node_that_is_away_concerns_the_users_on_it(cluster: list[Redis], number: int, said: list[str]) -> None:
+    """For a replica that starts and has never read; on the first of the two the layout is marked."""
+    address = parse_address(f"redis+cluster://127.0.0.1:{port_of(cluster[0])}")
+    await send(cluster[number], signal.SIGKILL)
     store = RedisStore(address, CONFIG, Bounds())
     with capture_logs() as logs:
         await store.connect()
-    assert [entry["event"] for entry in logs] == ["redis_node_not_checked", "redis_forgets_on_restart"]
+    expected = [*said, "redis_node_not_checked", "redis_forgets_on_restart"]
+    assert [entry["event"] for entry in logs] == expected
     for user in USERS:
-        if f"allmrec:2:default:films:{{{user.user_id}}}:known" in there:
-            assert len((await store.read(user)).met) == 1
-        else:
+        if key_slot(user.user_id.encode()) in SLOTS[number]:
             with pytest.raises(StoreError, match="cannot be reached"):
                 await store.read(user)
-    assert 0 < len(there) < len(USERS)
+        else:
+            assert await store.read(user) == NOBODY
     await store.close()
+
+
+def url_of(cluster: list[Redis]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{port_of(node)}" for node in cluster)
+
+
+def port_of(node: Redis) -> int:
+    port: int = node.connection_pool.connection_kwargs["port"]
+    return port
+
+
+async def send(node: Redis, what: signal.Signals) -> None:
+    os.kill((await node.info("server"))["process_id"], what)
+
+
+async def check_who_is_served(store: RedisStore, away: range) -> None:
+    """All but the users of these slots, however many ask at once and whoever asked before."""
+    for _ in range(3):
+        answers = await asyncio.gather(*(store.read(user) for user in USERS), return_exceptions=True)
+        served = [isinstance(said, LiveUser) and len(said.met) == 1 for said in answers]
+        assert served == [key_slot(user.user_id.encode()) not in away for user in USERS]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGSTOP])
+async def test_without_the_node_of_the_first_slots_the_others_serve(cluster: list[Redis], stop: signal.Signals) -> None:
+    """Which redis-py asks for all: dead or frozen, after a replica started and before."""
+    address, away = parse_address(url_of(cluster)), SLOTS[0]
+    there = {user: [Event("1", "a", 1)] for user in USERS if key_slot(user.user_id.encode()) not in away}
+    with_users = RedisStore(address, IMPATIENT, Bounds())
+    await with_users.connect()
+    await with_users.record({user: [Event("1", "a", 1)] for user in USERS})
+    await send(cluster[0], stop)
+    await check_who_is_served(with_users, away)
+    await with_users.close()
+    store, cache = RedisStore(address, IMPATIENT, Bounds()), RedisVectors(address, IMPATIENT, 100, 60)
+    await store.connect()
+    await cache.connect()
+    await check_who_is_served(store, away)
+    again = await store.record(there)
+    assert {change.stored for change in again.values() if isinstance(change, Change)} == {()}
+    found = []
+    for place in range(20):
+        with contextlib.suppress(StoreError):
+            await cache.put(bytes([place * 13]) * 32, b"x")
+            found.append(await cache.get(bytes([place * 13]) * 32))
+    assert 0 < len(found) < 20
+    await store.close()
+    await cache.close()
 
 
 async def test_sentinels_know_where_the_service_is_and_where_it_went(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from models.errors import ConfigError
 from service.stores.local import LocalServer
-from service.stores.port import NOBODY, Bounds, Event, StoreError, UserKey
+from service.stores.port import NOBODY, Bounds, Change, Event, StoreError, UserKey
 from service.stores.redis.address import parse_address
 from service.stores.redis.fitness import LOOK_SECONDS, Fitness
 from service.stores.redis.keys import Keys
@@ -522,4 +522,30 @@ async def test_a_store_that_cannot_be_reached_says_so(failures: Failures) -> Non
     with pytest.raises(StoreError, match="cannot be reached"):
         await store.record({USER: met("a")})
     assert failures == {"record unreachable": 1}
+    await store.close()
+
+
+async def test_moved_events_of_the_future_happen_at_the_next_write(shared_server: LocalServer) -> None:
+    """A version that took such times as they were put them, and all without a time, before what came with one."""
+    now = round(time.time() * 1e6)
+    later, user = now + 10**15, UserKey("films", "u")
+    address, config = parse_address(shared_server.url), RedisConfig(tenant="settled", timeout_seconds=5)
+    version = RedisStore(address, config, Bounds(), clock=lambda: 2 * later / 1e6)
+    moved = [Event(f"moved:{at}:{item}", item, at) for item, at in (("a", 7), ("b", later), ("c", later + 1))]
+    await version.record({user: moved})
+    await version.record({user: [Event("1", "d", now - 10, known=False), Event("2", "e", now, timed=False)]})
+    await version.close()
+    store = RedisStore(address, config, Bounds())
+    before = await store.read(user)
+    assert [met.item_id for met in before.met] == ["a", "d", "b", "c", "e"]
+    change = (await store.record({user: [Event("3", "f", now - 5), Event("4", "g", now, timed=False)]}))[user]
+    assert isinstance(change, Change)
+    after = await store.read(user)
+    assert before.after(change) == after
+    assert [met.item_id for met in after.met] == ["a", "d", "f", "b", "c", "e", "g"]
+    await store.record({user: [Event("5", "h", round(time.time() * 1e6))]})
+    assert (await store.read(user)).met[-1].item_id == "h"
+    assert [event.item_id for event in await store.events(user)] == ["a", "b", "c", "d", "e", "f", "g", "h"]
+    await store.record({user: moved})
+    assert len(await store.events(user)) == 8
     await store.close()

@@ -1,0 +1,130 @@
+"""A cluster, some of whose nodes may be away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.stores.patience import answer
+
+AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
+"""What is raised of a node, or of a cluster, that is not there."""
+
+
+class Cluster(RedisCluster):
+    """redis-py's client, for which any node that is there speaks.
+
+    Whenever a command fails for its node, redis-py learns anew which slots lie where: of one node after another,
+    however long each takes. Then it asks the primary of the first slots where commands have their keys: while that one
+    is away, so is the whole cluster. Here a node is asked that has just answered, and every command has one key, which
+    is its first argument; scripts say how many they have.
+
+    Args:
+        nodes: to ask first.
+        patience: seconds to wait for a sign of life.
+        options: of redis-py.
+    """
+
+    def __init__(self, nodes: list[ClusterNode], patience: float, **options: Any) -> None:
+        super().__init__(startup_nodes=nodes, **options)
+        self._patience = patience
+        self._learning = asyncio.Lock()
+        self.commands_parser = _FirstKey()  # type: ignore[assignment]
+
+    async def initialize(self, *_: Any, **__: Any) -> Cluster:
+        """Learn which slots lie where, if that is to be learnt.
+
+        Raises:
+            RedisError: no node is there.
+        """
+        async with self._learning:
+            if self._initialize:
+                await self._learn(await self.anybody())
+        return self
+
+    async def execute_command(self, *command: Any, **options: Any) -> Any:
+        """Send a command to where its key is. redis-py takes any node while it does not know, and is told by that one.
+
+        Raises:
+            RedisError: the node is away, or refuses.
+        """
+        if self._initialize:
+            await self.initialize()
+        return await super().execute_command(*command, **options)
+
+    async def ping(self, **_: Any) -> bool:
+        """True, once a node gives a sign of life.
+
+        Raises:
+            RedisError: none does.
+        """
+        await self.anybody()
+        return True
+
+    async def anybody(self) -> ClusterNode:
+        """The first node to give a sign of life.
+
+        Raises:
+            RedisConnectionError: none does in time.
+        """
+        why = "no node is known"
+        waiting = {asyncio.create_task(self._there(node)) for node in self._known()}
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for said in (task.result() for task in done):
+                    if isinstance(said, ClusterNode):
+                        return said
+                    why = str(said) or type(said).__name__
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        raise RedisConnectionError(f"no node of the cluster is there: {why}")
+
+    async def aclose(self) -> None:
+        """Close the connections, also those to nodes that were asked and are none of the cluster's any more."""
+        await super().aclose()
+        await asyncio.gather(*(node.disconnect() for node in self.startup_nodes), return_exceptions=True)
+
+    async def _learn(self, node: ClusterNode) -> None:
+        manager = self.nodes_manager
+        before = dict(manager.startup_nodes)
+        manager.startup_nodes = {node.name: node}
+        try:
+            await super().initialize()
+        except BaseException:
+            manager.startup_nodes = before
+            raise
+        manager.default_node = self.get_node(node_name=node.name) or manager.default_node
+
+    def _known(self) -> list[ClusterNode]:
+        """Those that the cluster named, and, should they all have moved, those that were given."""
+        named = self.nodes_manager.nodes_cache
+        return [*named.values(), *(node for node in self.startup_nodes if node.name not in named)]
+
+    async def _there(self, node: ClusterNode) -> ClusterNode | Exception:
+        """The node, or why it is not there."""
+        try:
+            await answer(node.execute_command("PING"), self._patience)
+        except AWAY as error:
+            return error
+        return node
+
+
+class _FirstKey:
+    """Says where a command has its key, and asks nobody."""
+
+    async def initialize(self, _: ClusterNode) -> None:
+        """There is nothing to learn."""
+
+    async def get_keys(self, _: str, *arguments: Any) -> Sequence[Any]:
+        """The first argument."""
+        return arguments[:1]
