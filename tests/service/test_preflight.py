@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import ConfigError
-from service.preflight import check_urls
+from service.preflight import check_device, check_urls
 from service.settings import Settings
 
 GOOD = (
@@ -55,3 +55,13 @@ def test_another_is_refused_by_its_setting_and_not_repeated(name: str, url: str)
     with pytest.raises(ConfigError, match=f"^wrong settings: ALLMREC_{name.upper()}: ") as refused:
         check_urls(settings(**{name: url}))
     assert "sec" not in str(refused.value)
+
+
+@pytest.mark.parametrize("device", ["cudda", "cuda:99", "mps:7"])
+def test_a_device_that_is_not_there_is_refused_by_its_setting(device: str) -> None:
+    """In a line, before the bundle is read, which is not to blame."""
+    check_device(settings())
+    with pytest.raises(
+        ConfigError, match=f"^wrong settings: ALLMREC_DEVICE: device '{device}' cannot be used: .* GPUs"
+    ):
+        check_device(settings(device=device))

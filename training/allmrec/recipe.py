@@ -75,6 +75,13 @@ class Recipe(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
+    @property
+    def devices(self) -> list[str]:
+        """Where its stages and baselines run."""
+        stages = [self.backbone.device, self.stage1.device, self.stage2.device]
+        second = [self.second.device] if self.second else []
+        return [*stages, *second, *(given["device"] for given in self.baselines.values() if "device" in given)]
+
 
 STAGES = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "blend", "evaluation")
 WITH_DEVICE = ("backbone", "stage1", "stage2")

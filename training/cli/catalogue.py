@@ -140,15 +140,21 @@ def evaluate_pipeline(pipeline: Pipeline) -> None:
 def make_pipeline(
     dataset: Path, recipe: str, settings: list[str] | None, out: Path | None, *, by_time: bool = False
 ) -> Pipeline:
-    """The stages of a recipe on a dataset, in the folder `out`."""
+    """The stages of a recipe on a dataset, in the folder `out`.
+
+    Raises:
+        ConfigError: the recipe is wrong, or names a device that is not there.
+    """
     # Seconds of imports that neither help nor importing data needs.
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
+    from models.devices import check_devices  # noqa: PLC0415
     from training.allmrec.pipeline import Pipeline  # noqa: PLC0415
     from training.allmrec.recipe import load_recipe  # noqa: PLC0415
 
     transformers_logging.disable_progress_bar()
     chosen = load_recipe(recipe, settings or ())
+    check_devices(chosen.devices)
     return Pipeline(dataset, chosen, out or Path("runs") / run_name(dataset), console, by_time=by_time)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from models.devices import check_devices
 from models.domain import DOMAINS
 from models.engines.transformers import in_process
 from models.errors import ConfigError
@@ -64,7 +65,9 @@ class Ground:
 
     def recipe_of(self, row: Row, seed: int) -> Recipe:
         """With what makes the row what it is."""
-        return load_recipe(self.recipe, [*self.settings, f"seed={seed}", *system_of(row).settings, *row.settings])
+        recipe = load_recipe(self.recipe, [*self.settings, f"seed={seed}", *system_of(row).settings, *row.settings])
+        check_devices(recipe.devices)
+        return recipe
 
     def bench(self, row: Row, scenario: Scenario, seed: int) -> Bench:
         """What the row is fitted with; the same as long as neither it nor what is learned from changes."""

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from models.devices import check_devices
 from models.llm.checkpoint import fingerprint_checkpoint
 from models.llm.loading import load_tokenizer, resolve
 from training.llm2rec.config import (
@@ -62,6 +63,7 @@ class LLM2Rec:
     def __init__(
         self, domains: Sequence[Domain], config: LLM2RecConfig, directory: Path, console: Console | None = None
     ) -> None:
+        check_devices([config.device])
         self.config, self.directory, self._console = config, directory, console
         self.tokenizer = with_start_token(load_tokenizer(config.llm))
         self.corpus = Corpus(domains, self.tokenizer, config)

@@ -23,6 +23,7 @@ from models.backbones import BACKBONES, Backbone, create_backbone
 from models.backbones.hybrid import Hybrid, HybridConfig
 from models.catalogue import Catalogue
 from models.config import Config
+from models.devices import check_devices
 from models.files import written_atomically
 from training.backbones.config import BackboneTrainingConfig, Preset
 from training.backbones.full_ranking import FullRanking
@@ -153,6 +154,7 @@ class Trials:
     def __init__(
         self, domain: Domain, fingerprint: str, config: TrialConfig, directory: Path, console: Console | None = None
     ) -> None:
+        check_devices([config.device])
         self._domain, self._config, self._directory, self._console = domain, config, directory, console
         self._fingerprint = fingerprint
 

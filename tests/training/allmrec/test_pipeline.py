@@ -145,6 +145,15 @@ def test_every_stage_leaves_its_config_and_metrics(fitted: Path) -> None:
     assert (run / "evaluation" / "report.md").read_text().startswith("# Evaluation on shop")
 
 
+@pytest.mark.parametrize("place", ["device", "stage2.device", "baselines.ctrl.device"])
+def test_a_device_that_is_not_there_is_one_line_before_anything_runs(ground: Path, tmp_path: Path, place: str) -> None:
+    """Wherever a recipe names it."""
+    result = run_fit(ground, tmp_path, f"{place}=cuda:99")
+    assert result.exit_code == 2
+    assert "error: device 'cuda:99' cannot be used: " in result.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_runs_again_when_nothing_changed(ground: Path, fitted: Path) -> None:
     """No stage is touched, no second version is published."""
     before, versions = done(fitted), sorted(os.listdir(fitted / "bundle"))

@@ -154,6 +154,15 @@ class TestOverrides:
         assert load_recipe("default", ["second.seed=9"]).second.seed == 9
         assert load_recipe("demo").second is None
 
+    def test_one_device_is_that_of_all_that_have_no_other(self) -> None:
+        """Stages, the second backbone and baselines; what is not said runs on the processor."""
+        recipe = load_recipe("papers", ["device=cuda", "stage1.device=cpu", "second.kind=sasrec"])
+        assert (recipe.backbone.device, recipe.stage1.device, recipe.stage2.device) == ("cuda", "cpu", "cuda")
+        assert (recipe.second.device, recipe.baselines["every"]["device"]) == ("cuda", "cuda")
+        assert set(recipe.devices) == {"cuda", "cpu"}
+        assert set(load_recipe("papers").devices) == {"cpu"}
+        assert set(load_recipe("paper").devices) == {"cuda"}
+
     def test_a_second_backbone_can_be_another_or_none(self) -> None:
         """By the same settings as the first, on its device; beside an imported one there is none unless it is said."""
         other = load_recipe("default", ["second.kind=sasrec", "backbone.device=cuda"]).second
