@@ -29,11 +29,12 @@ from benchmarks import service as service_benchmark
 from benchmarks import stage2 as stage2_benchmark
 from benchmarks.questions import Asked, Questionnaire, sample_users
 from benchmarks.ranking import UNTIMED_ROUNDS
-from benchmarks.results import RELIABILITY, markdown, save
+from benchmarks.results import PERFORMANCE, RELIABILITY, markdown, save
 from benchmarks.shapes import SHAPES, random_llm
 from models.bundle.index import IndexKind
 from models.bundle.store import load_bundle
 from models.engines.transformers import TransformersEngineConfig
+from models.errors import ConfigError
 from models.llm.loading import EMBEDDED
 from service.settings import Settings
 from training.backbones.config import PRESETS
@@ -84,7 +85,13 @@ def ranking(  # noqa: PLR0917 - typer reads the options off the signature
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Published way against our engines."""
+    """Published way against our engines.
+
+    Raises:
+        ConfigError: an LLM and a shape are named, or an unknown shape.
+    """
+    if shape is not None and (shape not in SHAPES or llm != EMBEDDED):
+        raise ConfigError(f"--shape {shape}: name one of {', '.join(SHAPES)}, and no --llm beside it")
     if threads is not None:
         torch.set_num_threads(threads)
     rows, sample = [], []
@@ -112,8 +119,8 @@ def ranking(  # noqa: PLR0917 - typer reads the options off the signature
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    name = "-".join(["ranking", *([shape] if shape else []), *([device] if device != "cpu" else [])])
-    save(name, settings, rows)
+    special = [*([shape] if shape else []), *([device] if device != "cpu" else [])]
+    save("-".join(["ranking", *special]), settings, rows, document=None if special else PERFORMANCE)
     typer.echo(markdown(rows))
 
 
@@ -148,7 +155,10 @@ def service(
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    save("service" if device == "cpu" else f"service-{engine}-{device}", settings, rows)
+    if device == "cpu":
+        save("service", settings, rows)
+    else:
+        save(f"service-{engine}-{device}", settings, rows, document=None)
     typer.echo(markdown(rows))
 
 

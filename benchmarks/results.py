@@ -24,10 +24,10 @@ def save(
     settings: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     summary: Sequence[Mapping[str, Any]] | None = None,
-    document: Path = PERFORMANCE,
+    document: Path | None = PERFORMANCE,
     **more: Any,
 ) -> Path:
-    """Write `results/<name>.json`, and `summary`, or else its rows, as a table into the document."""
+    """Write `results/<name>.json`, and `summary`, or else its rows, as a table into the document, if any."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     result = {
@@ -39,7 +39,8 @@ def save(
         **more,
     }
     path.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
-    write_table(name, summary or rows, document)
+    if document is not None:
+        write_table(name, summary or rows, document)
     return path
 
 
@@ -71,11 +72,9 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_table(name: str, rows: Sequence[Mapping[str, Any]], document: Path) -> None:
-    """Replace the table between the document's markers for `name`, if it has any."""
+    """Replace the table between the document's markers for `name`."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     text = document.read_text(encoding="utf-8")
-    if start not in text:
-        return
     before, rest = text.split(start)
     document.write_text(f"{before}{start}\n{markdown(rows)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 

@@ -112,7 +112,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         section = content.setdefault(stage, {})
         if isinstance(section, dict):
             section.setdefault("seed", seed)
-    if "device" in content:
+    if isinstance(content.get("device"), str):
         _place(content, content["device"])
     _complete_second(content, seed)
     try:
@@ -157,7 +157,7 @@ def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
         content.pop("second", None)
 
 
-def _place(content: dict[str, Any], device: Any) -> None:
+def _place(content: dict[str, Any], device: str) -> None:
     """Let what has no device of its own run on `device`."""
     baselines = content.setdefault("baselines", {})
     for section in (*map(content.get, WITH_DEVICE), baselines.setdefault("every", {})):

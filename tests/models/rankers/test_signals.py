@@ -81,8 +81,14 @@ class TestSeries:
         assert series.rarest(np.array([4, 1]), np.array([5, 2])) == pytest.approx([np.log(6 / 2)] * 2)
         assert series.rarest(np.zeros(0, dtype=np.int64), np.array([1, 2])).tolist() == [0, 0]
 
-    def test_titles_of_others_make_other_series(self) -> None:
-        """A title that nobody shares says nothing, whatever stands in the history."""
+    def test_other_titles_make_other_series(self) -> None:
+        """As when titles are permuted among items: who was of a series with the history no more is."""
+        titles, asked = ["", "a b", "a c", "d e", "f g"], (np.array([1]), np.array([2, 3]))
+        assert (TitleSeries(titles).rarest(*asked) > 0).tolist() == [True, False]
+        assert (TitleSeries([titles[item] for item in (0, 1, 3, 2, 4)]).rarest(*asked) > 0).tolist() == [False, True]
+
+    def test_a_title_that_nobody_shares_says_nothing(self) -> None:
+        """Whatever stands in the history."""
         assert TitleSeries(["", "a b", "c d"]).rarest(np.array([1]), np.array([1, 2])).tolist() == [0, 0]
 
 
