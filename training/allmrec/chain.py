@@ -4,13 +4,13 @@ The class of a chain is its table. A stage is one entry there, and an attribute:
 left, trained now or loaded.
 
     @stage("stage1", rests_on=("backbone",))
-    def aligned(self, run: StageRun) -> Making[Aligned]:
-        return lambda: train_stage1(self.split, self.backbone, self.recipe.stage1, run)
+    def aligned(self, config: Stage1Config, run: StageRun) -> Making[Aligned]:
+        return lambda: train_stage1(self.split, self.backbone, config, run)
 
-Its settings are the recipe's section of its name. What it rests on are stages before it, which are made first, and what
-`Chain.given` knows. These, by their fingerprints, and the settings are what the stage is known by: while they are
-unchanged it is not trained again. The entry gets ready what it needs and returns what trains or loads: only that is
-announced as the stage, and timed.
+It is given the recipe's section of its name, and its folder. What it rests on are stages before it, which are made
+first, and what `Chain.given` knows. These, by their fingerprints, and the settings are what the stage is known by:
+while they are unchanged it is not trained again. The entry gets ready what it needs and returns what trains or loads:
+only that is announced as the stage, and timed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from training.runs.stage_run import StageRun
 T = TypeVar("T")
 Making = Callable[[], T]
 """Trains a stage, or loads it if it is done."""
-Prepare = Callable[[Any, StageRun], Making[T]]
-"""Given the chain and the stage's folder."""
+Prepare = Callable[[Any, Any, StageRun], Making[T]]
+"""Given the chain, the stage's section of the recipe and its folder."""
 Fingerprints = Mapping[str, str]
 
 
@@ -93,7 +93,7 @@ class Stage(Generic[T]):
 
     def _make(self, chain: Chain) -> T:
         run = chain.run(self.name)
-        make = self.prepare(chain, run)
+        make = self.prepare(chain, getattr(chain.recipe, self.name), run)
         with chain.step(self.name, run.is_done):
             return make()
 

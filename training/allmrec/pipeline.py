@@ -31,7 +31,7 @@ from models.errors import DataError
 from models.llm.law import TokenLaw
 from models.rankers.base import Ranker
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
-from training.allmrec.blend import worth
+from training.allmrec.blend import BlendConfig, worth
 from training.allmrec.chain import Making, optional_stage, stage
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
@@ -39,14 +39,18 @@ from training.allmrec.foundation import Foundation
 from training.allmrec.recipe import Recipe
 from training.allmrec.refit import as_chosen, refitted
 from training.allmrec.stage1.aligned import Aligned
+from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage1.stage import train_stage1
+from training.allmrec.stage2.config import Stage2Config
 from training.allmrec.stage2.examples import predicted
 from training.allmrec.stage2.held_back import HeldBack
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.title_tokens.stage import train_title_tokens
-from training.allmrec.user_encoder import train_user_encoder
+from training.allmrec.user_encoder import UserEncoderConfig, train_user_encoder
 from training.allmrec.weighed import BLENDS_FILE, TITLES_FILE, Weighed, load_titles
+from training.backbones.config import BackboneTrainingConfig
 from training.backbones.texts import backbone_inputs, encoder_inputs, item_words
 from training.backbones.train import train_backbone
 from training.data.splits import Holdout
@@ -75,15 +79,15 @@ class Pipeline(Foundation):
     afterwards = ("export", "evaluation")
 
     @stage("backbone", rests_on=("data",), files=backbone_inputs)
-    def backbone(self, run: StageRun) -> Making[Backbone]:
+    def backbone(self, config: BackboneTrainingConfig, run: StageRun) -> Making[Backbone]:
         """The frozen CF backbone."""
-        return lambda: train_backbone(self.split, self.recipe.backbone, run)
+        return lambda: train_backbone(self.split, config, run)
 
     @stage("stage1", rests_on=("backbone",), files=lambda config: encoder_inputs(config.text_encoder))
-    def aligned(self, run: StageRun) -> Making[Aligned]:
+    def aligned(self, config: Stage1Config, run: StageRun) -> Making[Aligned]:
         """Items aligned with their text."""
         kept = self.run("backbone").directory
-        return lambda: train_stage1(self.split, self.backbone, self.recipe.stage1, run, kept)
+        return lambda: train_stage1(self.split, self.backbone, config, run, kept)
 
     @optional_stage(
         "stage2",
@@ -92,37 +96,37 @@ class Pipeline(Foundation):
         instead=("stage1", "llm"),
         skipped="the LLM is not asked to choose",
     )
-    def projected(self, run: StageRun) -> Making[CatalogueModel]:
+    def projected(self, config: Stage2Config, run: StageRun) -> Making[CatalogueModel]:
         """Users and items aligned with the LLM, for prompts that let it choose among candidates."""
         inputs = self.inputs if run.is_done else replace(self.inputs, held_back=self._stage2_held_back())
-        return lambda: train_stage2(inputs, self.recipe.stage2, run)
+        return lambda: train_stage2(inputs, config, run)
 
     @optional_stage("title_tokens", rests_on=("stage1", "title_list", "llm"), wanted=asks(INJECTED))
-    def title_projector(self, run: StageRun) -> Making[TitleProjector]:
+    def title_projector(self, config: TitleTokensConfig, run: StageRun) -> Making[TitleProjector]:
         """Users and items injected into lists of titles."""
-        config, inputs = self.recipe.title_tokens, replace(self.inputs, model=self._base)
+        inputs = replace(self.inputs, model=self._base)
         if not run.is_done and (config.chosen is None or config.chosen.steps):
             told = replace(inputs.model, title_log_probs=self._title_log_probs)
             inputs = replace(inputs, model=told, held_back=self._held_back(config.examples.held_back, config.seed))
         return lambda: train_title_tokens(inputs, config, run, self.directory / ANSWERS_FILE)
 
     @optional_stage("user_encoder", rests_on=("stage1", "title_list", "llm"), wanted=asks(ENCODER))
-    def user_head(self, run: StageRun) -> Making[UserHead]:
+    def user_head(self, config: UserEncoderConfig, run: StageRun) -> Making[UserHead]:
         """User vectors made of the LLM's states."""
         inputs = replace(self.inputs, model=replace(self._base, title_projector=self.title_projector))
-        return lambda: train_user_encoder(inputs, self.recipe.user_encoder, run, self.directory / ANSWERS_FILE)
+        return lambda: train_user_encoder(inputs, config, run, self.directory / ANSWERS_FILE)
 
     @optional_stage("second", rests_on=("data",), files=backbone_inputs, wanted=lambda recipe: bool(recipe.second))
-    def second(self, run: StageRun) -> Making[Backbone]:
+    def second(self, config: BackboneTrainingConfig, run: StageRun) -> Making[Backbone]:
         """Another CF backbone, for the blend."""
-        config, kept = self.recipe.second or self.recipe.backbone, self.run("backbone").directory
+        kept = self.run("backbone").directory
         return lambda: train_backbone(self.split, config, run, kept)
 
     @stage("blend", rests_on=("signals", "retrieval", *TRAINED))
-    def weighed(self, run: StageRun) -> Making[Weighed]:
+    def weighed(self, config: BlendConfig, run: StageRun) -> Making[Weighed]:
         """What signals and the LLM are worth, and how they are weighed; from here on nothing is trained together."""
         processes().go_on_alone()
-        return lambda: self._weigh(run)
+        return lambda: self._weigh(config, run)
 
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
@@ -247,14 +251,14 @@ class Pipeline(Foundation):
             metrics=self._metrics,
         )
 
-    def _weigh(self, run: StageRun) -> Weighed:
+    def _weigh(self, config: BlendConfig, run: StageRun) -> Weighed:
         if run.is_done:
             return Weighed.load(run.directory)
         run.start()
-        if {TITLES, INJECTED} & {*self.recipe.blend.ways}:
+        if {TITLES, INJECTED} & {*config.ways}:
             np.save(run.directory / TITLES_FILE, self._title_log_probs)
         contenders = self._contenders(self.completed(load_titles(run.directory)))
-        fitted = contenders.fit_blends(self.recipe.blend, self.recipe.retrieval)
+        fitted = contenders.fit_blends(config, self.recipe.retrieval)
         run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
         run.finish(worth(fitted))
         run.say(fitted.llm_in_words)

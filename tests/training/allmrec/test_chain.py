@@ -14,9 +14,11 @@ from training.allmrec.blend import BlendConfig
 from training.allmrec.chain import Chain, Fingerprints, Making, optional_stage, stage
 from training.allmrec.recipe import Recipe
 from training.allmrec.stage1.config import Stage1Config
+from training.backbones.config import BackboneTrainingConfig
 from training.runs.stage_run import StageRun
 
 CHOOSING = Recipe(blend=BlendConfig(ways=(CHOICES,)))
+LEFT = f"vectors by {CHOOSING.backbone.kind}, aligned in {CHOOSING.stage1.joint_size}, weighed for {CHOICES}"
 READING = Recipe(blend=BlendConfig(ways=(TITLES,)))
 
 
@@ -34,9 +36,9 @@ class Three(Chain):
     afterwards = ("evaluation",)
 
     @stage("backbone", rests_on=("data",), files=lambda config: {"file": config.kind})
-    def vectors(self, run: StageRun) -> Making[str]:
+    def vectors(self, config: BackboneTrainingConfig, run: StageRun) -> Making[str]:
         """The first."""
-        return lambda: finish(run, "vectors")
+        return lambda: finish(run, f"vectors by {config.kind}")
 
     @optional_stage(
         "stage1",
@@ -45,15 +47,15 @@ class Three(Chain):
         instead=("backbone", "data"),
         skipped="nobody asks",
     )
-    def aligned(self, run: StageRun) -> Making[str]:
+    def aligned(self, config: Stage1Config, run: StageRun) -> Making[str]:
         """The second."""
         self.say("getting ready")
-        return lambda: finish(run, f"aligned {self.vectors}")
+        return lambda: finish(run, f"{self.vectors}, aligned in {config.joint_size}")
 
     @stage("blend", rests_on=("stage1",))
-    def weighed(self, run: StageRun) -> Making[str]:
+    def weighed(self, config: BlendConfig, run: StageRun) -> Making[str]:
         """The third."""
-        return lambda: finish(run, f"weighed {self.aligned}")
+        return lambda: finish(run, f"{self.aligned}, weighed for {config.ways[0]}")
 
     def given(self, name: str) -> Fingerprints:
         """The data alone."""
@@ -75,14 +77,14 @@ def inputs_of(directory: Path, name: str) -> dict[str, str]:
 def test_who_asks_for_the_last_gets_all_before_it_once(tmp_path: Path) -> None:
     """In order, announced by number; what an entry gets ready is said before its stage is."""
     three, said = chain(tmp_path)
-    assert three.weighed == "weighed aligned vectors"
+    assert three.weighed == LEFT
     lines = [line.split(" took ")[0] for line in said.getvalue().splitlines()]
     first, second, third = (["[1/4] backbone", "backbone"], ["[2/4] stage1", "stage1"], ["[3/4] blend", "blend"])
     assert lines == [*first, "getting ready", *second, *third]
-    assert three.weighed == "weighed aligned vectors"
+    assert three.weighed == LEFT
     assert len(said.getvalue().splitlines()) == 7
     again, said = chain(tmp_path)
-    assert again.weighed == "weighed aligned vectors"
+    assert again.weighed == LEFT
     assert said.getvalue().count("done before, unchanged") == 3
 
 
@@ -107,7 +109,7 @@ def test_a_changed_section_makes_its_stage_and_those_after_it_again(tmp_path: Pa
 def test_what_is_not_wanted_is_none_and_says_so(tmp_path: Path) -> None:
     """It has a number and no folder, and those after it rest on what stands in its place."""
     three, said = chain(tmp_path, READING)
-    assert three.weighed == "weighed None"
+    assert three.weighed == f"None, weighed for {TITLES}"
     assert "stage1: skipped, nobody asks" in said.getvalue().splitlines()
     assert "[3/4] blend" in said.getvalue().splitlines()
     assert not (tmp_path / "stage1").exists()
