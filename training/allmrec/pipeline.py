@@ -1,19 +1,16 @@
-"""The chain of stages: backbone, stage 1, stage 2, blend, export, evaluation. Each runs if what it depends on changed.
+"""The whole chain: data, backbone, stages 1 and 2, title tokens, user encoder, second, blend, export, evaluation.
 
-What is exported was fitted again on all interactions, unless the recipe keeps the model that is evaluated.
-
-A stage asks for those before it, so that `Pipeline.export` alone makes everything that a bundle needs; finished stages
-are loaded. The bundle is published before anything is evaluated: who wants to serve need not wait.
+Each runs if what it rests on changed (`training.allmrec.chain`). A stage asks for those before it, so that
+`Pipeline.export` alone makes everything that a bundle needs; finished stages are loaded. The bundle is published before
+anything is evaluated: who wants to serve need not wait. What is exported was fitted again on all interactions, unless
+the recipe keeps the model that is evaluated.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,44 +18,42 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
+from models.alignment.projection import TitleProjector
+from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
 from models.backbones import Backbone
 from models.backbones.hybrid import HybridConfig
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.manifest import LLMRecord, Origin
-from models.bundle.signal_tables import SignalTables
-from models.domain import DOMAINS
 from models.errors import DataError
 from models.llm.law import TokenLaw
-from models.llm.loading import LanguageModel, load_llm
-from models.prompts.layout import Injection
-from models.prompts.template import PromptConfig
 from models.rankers.base import Ranker
-from models.rankers.of_model import CHOICES, ENCODER, INJECTED, SECOND, TITLES
-from training.allmrec.blend import worth
+from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
+from training.allmrec.blend import BlendConfig, worth
+from training.allmrec.chain import Making, optional_stage, stage
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export
+from training.allmrec.foundation import Foundation
 from training.allmrec.recipe import Recipe
-from training.allmrec.refit import Refit, as_chosen
-from training.allmrec.signals import build_signals
+from training.allmrec.refit import as_chosen, refitted
 from training.allmrec.stage1.aligned import Aligned
+from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage1.stage import train_stage1
+from training.allmrec.stage2.config import Stage2Config
 from training.allmrec.stage2.examples import predicted
 from training.allmrec.stage2.held_back import HeldBack
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
+from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.title_tokens.stage import train_title_tokens
-from training.allmrec.user_encoder import train_user_encoder
-from training.backbones.texts import backbone_inputs, encoder_inputs, item_text_vectors, item_words
+from training.allmrec.user_encoder import UserEncoderConfig, train_user_encoder
+from training.allmrec.weighed import BLENDS_FILE, TITLES_FILE, Weighed, load_titles
+from training.backbones.config import BackboneTrainingConfig
+from training.backbones.texts import backbone_inputs, encoder_inputs, item_words
 from training.backbones.train import train_backbone
-from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
-from training.data.fitness import check_fitness, evaluated_users
-from training.data.importing.importer import Import, ImportConfig, prepare
-from training.data.importing.report import run_import
-from training.data.splits import Holdout, SequenceSplit
+from training.data.splits import Holdout
 from training.evaluation.evaluate import EvaluationReport, Occasion, evaluate
 from training.evaluation.held_out import HeldOut
 from training.evaluation.methods import Method
@@ -67,277 +62,84 @@ from training.runs.context import RunContext
 from training.runs.distributed import processes
 from training.runs.stage_run import StageRun
 
-STEPS = ("backbone", "stage1", "stage2", "title_tokens", "user_encoder", "second", "blend", "export", "evaluation")
-BLENDS_FILE = "blends.json"
-TITLES_FILE = "title_log_probs.npy"
 ANSWERS_FILE = "answers.sqlite"
 PUBLISHED_FILE = "published.json"
+TRAINED = ("stage2", "title_tokens", "user_encoder", "second")
+"""The last stages that train."""
 
 
-class Pipeline:
-    """One run of a recipe on a dataset.
+def asks(way: str) -> Callable[[Recipe], bool]:
+    """Whether a recipe's LLM is asked in that way."""
+    return lambda recipe: way in recipe.blend.ways
 
-    Args:
-        source: a dataset's folder, or raw files that are imported first, found out by their names and columns.
-        recipe: how.
-        directory: of the run; every stage has a folder in it.
-        console: where progress is shown.
-        by_time: split the data at one moment for all, in place of each user's last items.
-        fitted: another run that has chosen all that is to be chosen; this one holds nothing out.
-    """
 
-    def __init__(
-        self,
-        source: Path,
-        recipe: Recipe,
-        directory: Path,
-        console: Console,
-        *,
-        by_time: bool = False,
-        fitted: Pipeline | None = None,
-    ) -> None:
-        self.recipe, self.directory, self._by_time, self._fitted = recipe, directory, by_time, fitted
-        self._source, self._console = source, console if processes().is_first else Console(quiet=True)
+class Pipeline(Foundation):
+    """One run of a recipe on a dataset; for the arguments see `Foundation`."""
 
-    @cached_property
-    def dataset_path(self) -> Path:
-        """The dataset's folder, imported if need be.
+    afterwards = ("export", "evaluation")
 
-        Raises:
-            DataError: the source cannot be used.
-        """
-        if (self._source / INFO_FILE).is_file():
-            return self._source
-        config = ImportConfig(sources=(self._source,), **self.recipe.data.model_dump())
-        planned = prepare(config)
-        changes = {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in planned.files}
-        run = StageRun(self.directory / "data", config, 0, changes, self._console)
-        with self._step("import", run.is_done):
-            if not run.is_done:
-                run.alone(lambda: self._import(planned, run))
-        return run.directory / "dataset"
-
-    def _import(self, planned: Import, run: StageRun) -> None:
-        run.start()
-        dataset = run_import(planned, self._console)
-        dataset.save(run.directory / "dataset")
-        run.finish(dataset.info.model_dump(mode="json"))
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The data."""
-        return Dataset.load(self.dataset_path)
-
-    @cached_property
-    def split(self) -> SequenceSplit:
-        """The data, split. What it cannot support is said before anything is trained.
-
-        Raises:
-            DataError: nothing can be trained on it.
-        """
-        if self._fitted is not None:
-            return self._fitted.split.whole()
-        split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
-        for warning in check_fitness(self.dataset, split):
-            self._console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
-        return split
-
-    @cached_property
-    def prompt(self) -> PromptConfig:
-        """The prompts of stage 2 and ever after."""
-        examples = self.recipe.stage2.examples
-        return PromptConfig(
-            domain=DOMAINS[self.dataset.info.domain],
-            history_items=examples.history_items,
-            max_title_tokens=examples.max_title_tokens,
-            injection=self.recipe.stage2.injection if self._chooses else Injection.NONE,
-            title_list=self.recipe.blend.title_list,
-        )
-
-    @cached_property
-    def llm(self) -> LanguageModel:
-        """The frozen LLM."""
-        if self._fitted is not None:
-            return self._fitted.llm
-        config = self.recipe.stage2
-        return load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
-
-    @cached_property
-    def backbone(self) -> Backbone:
+    @stage("backbone", rests_on=("data",), files=backbone_inputs)
+    def backbone(self, config: BackboneTrainingConfig, run: StageRun) -> Making[Backbone]:
         """The frozen CF backbone."""
-        with self._step("backbone", self._backbone_run.is_done):
-            return train_backbone(self.split, self.recipe.backbone, self._backbone_run)
+        return lambda: train_backbone(self.split, config, run)
 
-    @cached_property
-    def second(self) -> Backbone | None:
-        """Another CF backbone, for the blend; None if the recipe has none."""
-        config, run = self.recipe.second, self._second_run
-        if config is None:
-            return None
-        with self._step("second", run.is_done):
-            return train_backbone(self.split, config, run, self._backbone_run.directory)
+    @stage("stage1", rests_on=("backbone",), files=lambda config: encoder_inputs(config.text_encoder))
+    def aligned(self, config: Stage1Config, run: StageRun) -> Making[Aligned]:
+        """Items aligned with their text."""
+        kept = self.run("backbone").directory
+        return lambda: train_stage1(self.split, self.backbone, config, run, kept)
 
-    @cached_property
-    def aligned(self) -> Aligned:
-        """What stage 1 leaves."""
-        backbone = self.backbone
-        with self._step("stage1", self._stage1_run.is_done):
-            kept = self._backbone_run.directory
-            return train_stage1(self.split, backbone, self.recipe.stage1, self._stage1_run, kept)
+    @optional_stage(
+        "stage2",
+        rests_on=("stage1", "llm"),
+        wanted=asks(CHOICES),
+        instead=("stage1", "llm"),
+        skipped="the LLM is not asked to choose",
+    )
+    def projected(self, config: Stage2Config, run: StageRun) -> Making[CatalogueModel]:
+        """Users and items aligned with the LLM, for prompts that let it choose among candidates."""
+        inputs = self.inputs if run.is_done else replace(self.inputs, held_back=self._stage2_held_back())
+        return lambda: train_stage2(inputs, config, run)
 
-    @cached_property
-    def model(self) -> CatalogueModel:
-        """All that is trained: of the LLM's part, what the ways to ask it need."""
-        model = self._with_title_tokens(self._projected)
-        if not self._encodes:
-            return model
-        inputs = replace(self._stage2_inputs, model=model)
-        with self._step("user_encoder", self._encoder_run.is_done):
-            answers = self.directory / ANSWERS_FILE
-            head = train_user_encoder(inputs, self.recipe.user_encoder, self._encoder_run, answers)
-        return replace(model, user_head=head)
-
-    def _with_title_tokens(self, model: CatalogueModel) -> CatalogueModel:
-        """The model with projections into lists of titles, if the LLM is asked in that way."""
-        config, run = self.recipe.title_tokens, self._titles_run
-        if INJECTED not in self.recipe.blend.ways:
-            return model
-        inputs = replace(self._stage2_inputs, model=model)
+    @optional_stage("title_tokens", rests_on=("stage1", "title_list", "llm"), wanted=asks(INJECTED))
+    def title_projector(self, config: TitleTokensConfig, run: StageRun) -> Making[TitleProjector]:
+        """Users and items injected into lists of titles."""
+        inputs = replace(self.inputs, model=self._base)
         if not run.is_done and (config.chosen is None or config.chosen.steps):
-            inputs = replace(inputs, model=replace(model, title_log_probs=self._title_log_probs))
-            inputs = replace(inputs, held_back=self._held_back(config.examples.held_back, config.seed))
-        with self._step("title_tokens", run.is_done):
-            projector = train_title_tokens(inputs, config, run, self.directory / ANSWERS_FILE)
-        return replace(model, title_projector=projector)
+            told = replace(inputs.model, title_log_probs=self._title_log_probs)
+            inputs = replace(inputs, model=told, held_back=self._held_back(config.examples.held_back, config.seed))
+        return lambda: train_title_tokens(inputs, config, run, self.directory / ANSWERS_FILE)
 
-    @cached_property
-    def _title_log_probs(self) -> np.ndarray:
-        """(N+1,) what the LLM says of each title alone."""
-        if self._fitted is not None:
-            return self._fitted._title_log_probs
-        self._console.print("the LLM says how likely each title is", markup=False, highlight=False)
-        return processes().alone(lambda: self._contenders(self._projected).title_priors())
+    @optional_stage("user_encoder", rests_on=("stage1", "title_list", "llm"), wanted=asks(ENCODER))
+    def user_head(self, config: UserEncoderConfig, run: StageRun) -> Making[UserHead]:
+        """User vectors made of the LLM's states."""
+        inputs = replace(self.inputs, model=replace(self._base, title_projector=self.title_projector))
+        return lambda: train_user_encoder(inputs, config, run, self.directory / ANSWERS_FILE)
 
-    @cached_property
-    def _projected(self) -> CatalogueModel:
-        """What stages 1 and 2 leave: projections are trained if the LLM chooses among candidates that it reads."""
-        inputs = self._stage2_inputs
-        if not self._chooses:
-            self._console.print("stage2: skipped, the LLM is not asked to choose", markup=False, highlight=False)
-            return replace(inputs.model, projector=inputs.model.projector.eval().requires_grad_(False))
-        if not self._stage2_run.is_done:
-            inputs = replace(inputs, held_back=self._stage2_held_back())
-        with self._step("stage2", self._stage2_run.is_done):
-            model = train_stage2(inputs, self.recipe.stage2, self._stage2_run)
-        return replace(model, law=self._law(model))
+    @optional_stage("second", rests_on=("data",), files=backbone_inputs, wanted=lambda recipe: bool(recipe.second))
+    def second(self, config: BackboneTrainingConfig, run: StageRun) -> Making[Backbone]:
+        """Another CF backbone, for the blend."""
+        kept = self.run("backbone").directory
+        return lambda: train_backbone(self.split, config, run, kept)
 
-    def _law(self, model: CatalogueModel) -> TokenLaw | None:
-        """How the tokens can be read without the LLM, if it was taught to read them."""
-        interface = self.llm.interface
-        if interface is None:
-            return None
-        return TokenLaw.of(interface, self._stage2_inputs.composer(model).titles, self.prompt.history_items)
-
-    @property
-    def stage2_metrics(self) -> dict[str, Any]:
-        """How stage 2 went; empty before."""
-        return self._stage2_run.metrics
-
-    @cached_property
-    def blends(self) -> Blends:
+    @stage("blend", rests_on=("signals", "retrieval", *TRAINED))
+    def weighed(self, config: BlendConfig, run: StageRun) -> Making[Weighed]:
         """What signals and the LLM are worth, and how they are weighed; from here on nothing is trained together."""
-        _, _, run = self.model, self.second, self._blend_run
         processes().go_on_alone()
-        with self._step("blend", run.is_done):
-            if not run.is_done:
-                run.start()
-                contenders = self._contenders(self._asked_model(run))
-                fitted = contenders.fit_blends(self.recipe.blend, self.recipe.retrieval)
-                run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
-                run.finish(worth(fitted))
-                run.say(fitted.llm_in_words)
-                run.say(fitted.retrieval.in_words)
-            return Blends.model_validate_json((run.directory / BLENDS_FILE).read_text(encoding="utf-8"))
-
-    @cached_property
-    def evaluated_model(self) -> CatalogueModel:
-        """The model with what the LLM once said of each title, if the blend wants to know."""
-        _ = self.blends
-        return self._complete(self.model, self.second, self._blend_run)
-
-    def _asked_model(self, run: StageRun) -> CatalogueModel:
-        """The model, once the LLM has been asked how likely each title is; keeps that with the blend."""
-        model = self.model
-        if {TITLES, INJECTED} & {*self.recipe.blend.ways}:
-            np.save(run.directory / TITLES_FILE, self._title_log_probs)
-        return self._complete(model, self.second, run)
-
-    @staticmethod
-    def _complete(model: CatalogueModel, second: Backbone | None, run: StageRun) -> CatalogueModel:
-        """The model with what blends alone read: another backbone, and what the LLM said of each title."""
-        path = run.directory / TITLES_FILE
-        model = replace(model, second=None if second is None else second.to(model.cf_vectors.device))
-        return replace(model, title_log_probs=np.load(path)) if path.is_file() else model
-
-    def _contenders(self, model: CatalogueModel, blends: Blends | None = None) -> Contenders:
-        ways, answers = self.recipe.blend.ways, self.directory / ANSWERS_FILE
-        return Contenders(self._stage2_inputs, self.aligned, model, ways, blends, answers, self._backbone_texts)
-
-    @property
-    def _chooses(self) -> bool:
-        """Whether the LLM is asked in the way that needs stage 2."""
-        return CHOICES in self.recipe.blend.ways
-
-    @property
-    def _encodes(self) -> bool:
-        """Whether the LLM encodes users."""
-        return ENCODER in self.recipe.blend.ways
-
-    @cached_property
-    def signals(self) -> SignalTables:
-        """What signals without an LLM are computed from."""
-        config = self.recipe.signals
-        read = HybridConfig(
-            num_items=len(self.split.catalogue),
-            text_encoder=config.text_encoder,
-            max_text_tokens=config.max_text_tokens,
-            word_directions=config.word_directions,
-        )
-        return build_signals(self.split, self._texts_of(read).numpy(), config)
-
-    @cached_property
-    def served(self) -> Pipeline:
-        """The run whose model is exported: this one, or, where the recipe says so, one on all interactions."""
-        _ = self.model, self.blends
-        if not self.recipe.refit or not self.evaluated_users:
-            return self
-        recipe = self.recipe
-        refit = Refit.of(
-            (recipe.backbone, self._backbone_run.metrics),
-            (recipe.second, self._second_run.metrics) if recipe.second and SECOND in self._weighed else None,
-            (recipe.stage1, self._stage1_run.metrics),
-            (recipe.stage2, self._stage2_run.metrics),
-            (recipe.title_tokens, self._titles_run.metrics if INJECTED in recipe.blend.ways else {}),
-            (recipe.user_encoder, self._encoder_run.metrics if self._encodes else {}),
-            self._stage1_run.directory,
-        )
-        ways = tuple(way for way in recipe.blend.ways if way not in (ENCODER, INJECTED) or way in self._weighed)
-        changes = {name: getattr(refit, name) for name in Refit.model_fields}
-        changed = recipe.model_copy(update={**changes, "blend": recipe.blend.model_copy(update={"ways": ways})})
-        return Pipeline(self.dataset_path, changed, self.directory / "refit", self._console, fitted=self)
-
-    @property
-    def _weighed(self) -> set[str]:
-        """Ids of the signals that either blend has."""
-        return {signal.id for blend in (self.blends.llm, self.blends.blend) for signal in blend.signals}
+        return lambda: self._weigh(config, run)
 
     def export(self, home: Path) -> Path:
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
-        model = self._complete(self.served.model, self.served.second, self._blend_run)
-        run = self._export_run(home)
+        model = self.served.completed(self.weighed.title_log_probs)
+        inputs = {
+            **self.fingerprints(("blend",)),
+            "home": str(home.resolve()),
+            **{f"served {name}": output for name, output in self.served.fingerprints(TRAINED).items()},
+        }
+        run = StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
         published = run.directory / PUBLISHED_FILE
         done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
-        with self._step("export", done):
+        with self.step("export", done):
             if done:
                 return path
             run.start()
@@ -345,11 +147,6 @@ class Pipeline:
             run.write_json(PUBLISHED_FILE, {"home": str(home), "version": path.name})
             run.finish({})
         return path
-
-    @cached_property
-    def evaluated_users(self) -> int:
-        """How many users there are to evaluate with."""
-        return evaluated_users(self.split)
 
     def evaluate(self, methods: Mapping[str, Method]) -> EvaluationReport:
         """How good all of it is, beside the rankers of `methods`. Shows the table.
@@ -359,8 +156,9 @@ class Pipeline:
         """
         if not self.evaluated_users:
             raise DataError(f"nobody in dataset {self.dataset.info.name} can be evaluated: more history a user helps")
-        run = self._evaluation_run(methods)
-        with self._step("evaluation", run.is_done):
+        inputs = {**self.fingerprints(("blend",)), "methods": " ".join(sorted(methods))}
+        run = self.folder("evaluation", self.recipe.evaluation, inputs)
+        with self.step("evaluation", run.is_done):
             if run.is_done:
                 report = EvaluationReport.model_validate_json((run.directory / JSON_FILE).read_text(encoding="utf-8"))
             else:
@@ -371,6 +169,114 @@ class Pipeline:
         self._console.print(table(report))
         self._console.print(f"full report: {run.directory / MARKDOWN_FILE}", highlight=False, soft_wrap=True)
         return report
+
+    def label(self, name: str) -> str:
+        """See `Chain.label`."""
+        return super().label(name) if self._fitted is None else "on all interactions: "
+
+    @cached_property
+    def inputs(self) -> Stage2Inputs:
+        """What stage 2 and those after it start from."""
+        aligned, device = self.aligned, self.recipe.stage2.device
+        texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
+        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
+        return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
+
+    @cached_property
+    def _base(self) -> CatalogueModel:
+        """What stages 1 and 2 leave, where there is a stage 2; others add to it."""
+        model = self.projected
+        if model is None:
+            model = self.inputs.model
+            return replace(model, projector=model.projector.eval().requires_grad_(False))
+        return replace(model, law=self._law(model))
+
+    def _law(self, model: CatalogueModel) -> TokenLaw | None:
+        """How the tokens can be read without the LLM, if it was taught to read them."""
+        interface = self.llm.interface
+        if interface is None:
+            return None
+        return TokenLaw.of(interface, self.inputs.composer(model).titles, self.prompt.history_items)
+
+    @cached_property
+    def model(self) -> CatalogueModel:
+        """All that is trained: of the LLM's part, what the ways to ask it need."""
+        return replace(self._base, title_projector=self.title_projector, user_head=self.user_head)
+
+    def completed(self, title_log_probs: np.ndarray) -> CatalogueModel:
+        """The model with what blends alone read: another backbone, and (N+1,) what the LLM said of each title."""
+        device = self.model.cf_vectors.device
+        second = None if self.second is None else self.second.to(device)
+        return replace(self.model, second=second, title_log_probs=title_log_probs)
+
+    @cached_property
+    def evaluated_model(self) -> CatalogueModel:
+        """The model that is evaluated, with all that its blends read."""
+        return self.completed(self.weighed.title_log_probs)
+
+    @property
+    def blends(self) -> Blends:
+        """How signals are weighed, with the LLM and without."""
+        return self.weighed.blends
+
+    @property
+    def stage2_metrics(self) -> dict[str, Any]:
+        """How stage 2 went; empty before."""
+        return self.run("stage2").metrics
+
+    @cached_property
+    def served(self) -> Pipeline:
+        """The run whose model is exported: this one, or, where the recipe says so, one on all interactions."""
+        blends = self.blends
+        if not self.recipe.refit or not self.evaluated_users:
+            return self
+        weighed = {signal.id for blend in (blends.llm, blends.blend) for signal in blend.signals}
+        recipe = refitted(self.recipe, self._metrics, weighed, self.run("stage1").directory)
+        return Pipeline(self.dataset_path, recipe, self.directory / "refit", self._console, fitted=self)
+
+    @property
+    def _metrics(self) -> dict[str, dict[str, Any]]:
+        """How each stage went, by name."""
+        return {name: self.run(name).metrics for name in self.wanted}
+
+    @property
+    def _origin(self) -> Origin:
+        return Origin(
+            name=self.dataset.info.name,
+            prompt=self.prompt,
+            llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint),
+            text_encoder=self.aligned.text_encoder.name,
+            blends=self.blends,
+            refitted=self.served is not self,
+            metrics=self._metrics,
+        )
+
+    def _weigh(self, config: BlendConfig, run: StageRun) -> Weighed:
+        if run.is_done:
+            return Weighed.load(run.directory)
+        run.start()
+        if {TITLES, INJECTED} & {*config.ways}:
+            np.save(run.directory / TITLES_FILE, self._title_log_probs)
+        contenders = self._contenders(self.completed(load_titles(run.directory)))
+        fitted = contenders.fit_blends(config, self.recipe.retrieval)
+        run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
+        run.finish(worth(fitted))
+        run.say(fitted.llm_in_words)
+        run.say(fitted.retrieval.in_words)
+        return Weighed.load(run.directory)
+
+    @cached_property
+    def _title_log_probs(self) -> np.ndarray:
+        """(N+1,) what the LLM says of each title alone."""
+        if isinstance(self._fitted, Pipeline):
+            return self._fitted._title_log_probs
+        self.say("the LLM says how likely each title is")
+        base = self._base
+        return processes().alone(lambda: self._contenders(base).title_priors())
+
+    def _contenders(self, model: CatalogueModel, blends: Blends | None = None) -> Contenders:
+        ways, answers = self.recipe.blend.ways, self.directory / ANSWERS_FILE
+        return Contenders(self.inputs, self.aligned, model, ways, blends, answers, self._backbone_texts)
 
     def _evaluate(self, methods: Mapping[str, Method], run: StageRun) -> EvaluationReport:
         config = self.recipe.evaluation
@@ -388,7 +294,7 @@ class Pipeline:
     def _backbone_texts(self, backbone: Backbone) -> torch.Tensor:
         """(N+1, d_T) the text vectors of a backbone that reads texts."""
         config = backbone.config
-        return self._texts_of(config) if isinstance(config, HybridConfig) else torch.zeros(0)
+        return self.texts_of(config) if isinstance(config, HybridConfig) else torch.zeros(0)
 
     @property
     def _backbone_words(self) -> WordEncoder | None:
@@ -396,18 +302,7 @@ class Pipeline:
         config = self.backbone.config
         if not isinstance(config, HybridConfig):
             return None
-        return item_words(self.split.catalogue, config, self._backbone_run.directory)
-
-    def _texts_of(self, config: HybridConfig) -> torch.Tensor:
-        device = self.recipe.backbone.device
-        return item_text_vectors(self.split.catalogue, config, self._backbone_run.directory, device)
-
-    @cached_property
-    def _stage2_inputs(self) -> Stage2Inputs:
-        aligned, device = self.aligned, self.recipe.stage2.device
-        texts = ItemTexts(aligned.text_vectors.to(device), aligned.placement.decoded_text.to(device))
-        model = assemble(self.split, aligned, self.signals, self.llm.token_size, device, self._backbone_words)
-        return Stage2Inputs(self.split, model, texts, self.llm, self.prompt)
+        return item_words(self.split.catalogue, config, self.run("backbone").directory)
 
     def _stage2_held_back(self) -> HeldBack | None:
         """By what stage 2's examples are told, if there will be any and the recipe holds any back."""
@@ -424,125 +319,11 @@ class Pipeline:
         if not share or config.is_external or not len(predicted(self.split, split).items):
             if share:
                 why = "the backbone is imported" if config.is_external else "there is too little"
-                self._console.print(f"examples: nothing is held back, {why}", markup=False, highlight=False)
+                self.say(f"examples: nothing is held back, {why}")
             return None
-        config = as_chosen(config, self._backbone_run.metrics)
-        inputs = {"backbone": self._backbone_run.output, "held back": f"{share} {seed}"}
+        config = as_chosen(config, self.run("backbone").metrics)
+        inputs = {**self.fingerprints(("backbone",)), "held back": f"{share} {seed}"}
         run = StageRun.keyed(self.directory / "examples", config, inputs, self._console)
-        with self._step("backbone of the examples", run.is_done):
-            backbone = train_backbone(split, config, run, self._backbone_run.directory)
+        with self.step("backbone of the examples", run.is_done):
+            backbone = train_backbone(split, config, run, self.run("backbone").directory)
         return HeldBack.of(split, backbone, self.aligned, seed)
-
-    @property
-    def _origin(self) -> Origin:
-        blends = self.blends
-        runs = {
-            "backbone": self._backbone_run,
-            **({"second": self._second_run} if self.recipe.second else {}),
-            "stage1": self._stage1_run,
-            **({"stage2": self._stage2_run} if self._chooses else {}),
-            **({"title_tokens": self._titles_run} if INJECTED in self.recipe.blend.ways else {}),
-            **({"user_encoder": self._encoder_run} if self._encodes else {}),
-            "blend": self._blend_run,
-        }
-        return Origin(
-            name=self.dataset.info.name,
-            prompt=self.prompt,
-            llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint),
-            text_encoder=self.aligned.text_encoder.name,
-            blends=blends,
-            refitted=self.served is not self,
-            metrics={stage: run.metrics for stage, run in runs.items()},
-        )
-
-    @cached_property
-    def _data_fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
-            digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
-        digest.update(b"split by time" if self._by_time else b"")
-        digest.update(b"nothing held out" if self._fitted is not None else b"")
-        return digest.hexdigest()
-
-    @cached_property
-    def _backbone_run(self) -> StageRun:
-        inputs = {"data": self._data_fingerprint, **backbone_inputs(self.recipe.backbone)}
-        return self._stage_run("backbone", self.recipe.backbone, inputs)
-
-    @cached_property
-    def _second_run(self) -> StageRun:
-        config = self.recipe.second or self.recipe.backbone
-        return self._stage_run("second", config, {"data": self._data_fingerprint, **backbone_inputs(config)})
-
-    @cached_property
-    def _stage1_run(self) -> StageRun:
-        config = self.recipe.stage1
-        inputs = {"backbone": self._backbone_run.output, **encoder_inputs(config.text_encoder)}
-        return self._stage_run("stage1", config, inputs)
-
-    @cached_property
-    def _stage2_run(self) -> StageRun:
-        inputs = {"stage1": self._stage1_run.output, **self.llm.identity}
-        return self._stage_run("stage2", self.recipe.stage2, inputs)
-
-    @cached_property
-    def _titles_run(self) -> StageRun:
-        shown = self.recipe.blend.title_list.model_dump_json()
-        inputs = {"stage1": self._stage1_run.output, "title_list": shown, **self.llm.identity}
-        return self._stage_run("title_tokens", self.recipe.title_tokens, inputs)
-
-    @cached_property
-    def _encoder_run(self) -> StageRun:
-        shown = self.recipe.blend.title_list.model_dump_json()
-        inputs = {"stage1": self._stage1_run.output, "title_list": shown, **self.llm.identity}
-        return self._stage_run("user_encoder", self.recipe.user_encoder, inputs)
-
-    @property
-    def _trained(self) -> dict[str, str]:
-        """Fingerprints of the last stages that train, and of the LLM."""
-        others = {"user_encoder": self._encoder_run.output} if self._encodes else {}
-        if self.recipe.second:
-            others["second"] = self._second_run.output
-        if INJECTED in self.recipe.blend.ways:
-            others["title_tokens"] = self._titles_run.output
-        if self._chooses:
-            return {"stage2": self._stage2_run.output, **others}
-        return {"stage1": self._stage1_run.output, **self.llm.identity, **others}
-
-    @cached_property
-    def _blend_run(self) -> StageRun:
-        others = {"signals": self.recipe.signals, "retrieval": self.recipe.retrieval}
-        inputs = {name: config.model_dump_json() for name, config in others.items()}
-        inputs |= encoder_inputs(self.recipe.signals.text_encoder)
-        return self._stage_run("blend", self.recipe.blend, {**inputs, **self._trained})
-
-    def _export_run(self, home: Path) -> StageRun:
-        served = {f"served {name}": output for name, output in self.served._trained.items()}
-        inputs = {"blend": self._blend_run.output, "home": str(home.resolve()), **served}
-        return StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
-
-    def _evaluation_run(self, methods: Sequence[str] | Mapping[str, Method]) -> StageRun:
-        _ = self.blends
-        inputs = {"blend": self._blend_run.output, "methods": " ".join(sorted(methods))}
-        return self._stage_run("evaluation", self.recipe.evaluation, inputs)
-
-    def _stage_run(self, stage: str, config: Any, inputs: Mapping[str, str]) -> StageRun:
-        return StageRun(self.directory / stage, config, config.seed, inputs, self._console)
-
-    @contextmanager
-    def _step(self, name: str, done: bool) -> Iterator[None]:
-        """Announce a stage and say how long it took."""
-        optional = {"user_encoder": ENCODER, "title_tokens": INJECTED}
-        steps = [step for step in STEPS if optional.get(step, CHOICES) in (CHOICES, *self.recipe.blend.ways)]
-        steps = [step for step in steps if step != "second" or self.recipe.second]
-        number = f"[{steps.index(name) + 1}/{len(steps)}] " if name in steps else ""
-        if self._fitted is not None:
-            number = "on all interactions: "
-        if done:
-            self._console.print(f"{number}{name}: done before, unchanged", markup=False, highlight=False)
-            yield
-            return
-        self._console.print(f"{number}{name}", markup=False, style="bold")
-        started = time.monotonic()
-        yield
-        self._console.print(f"{name} took {time.monotonic() - started:.0f} s", markup=False, highlight=False)

@@ -6,11 +6,13 @@ fit before has chosen on validation items; the text encoder is the one that it f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from models.config import Config
+from models.rankers.of_model import ENCODER, INJECTED, SECOND
+from training.allmrec.recipe import Recipe
 from training.allmrec.stage1.aligned import TEXT_ENCODER_FOLDER
 from training.allmrec.stage1.config import Stage1Config
 from training.allmrec.stage2.config import Chosen, Stage2Config
@@ -24,55 +26,31 @@ Metrics = Mapping[str, Any]
 """A stage's `metrics.json`."""
 
 
-class Refit(Config):
-    """The stages' configs for all interactions.
+def refitted(recipe: Recipe, metrics: Mapping[str, Metrics], weighed: Collection[str], stage1_folder: Path) -> Recipe:
+    """The recipe for all interactions, which leaves nothing to be chosen.
 
-    Attributes:
-        backbone: the chosen preset, for as many epochs as gave the best weights.
-        second: likewise, if the blend has it.
-        stage1: heads alone, for as many steps as both of their phases had.
-        stage2: from the same start, for as many steps as gave the best weights.
-        title_tokens: likewise.
-        user_encoder: likewise.
+    Backbones are the chosen presets, for as many epochs as gave the best weights, the second only if a blend has it.
+    Stage 1 trains heads alone, for as many steps as both of their phases had. What follows goes from the same start for
+    as many steps as gave the best weights. The ways to ask that train are those that are weighed.
+
+    Args:
+        recipe: of the fit before.
+        metrics: of its stages, by name: those that it wanted.
+        weighed: ids of the signals that either of its blends has.
+        stage1_folder: has the fine-tuned text encoder.
     """
-
-    backbone: BackboneTrainingConfig
-    second: BackboneTrainingConfig | None
-    stage1: Stage1Config
-    stage2: Stage2Config
-    title_tokens: TitleTokensConfig
-    user_encoder: UserEncoderConfig
-
-    @classmethod
-    def of(
-        cls,
-        backbone: tuple[BackboneTrainingConfig, Metrics],
-        second: tuple[BackboneTrainingConfig, Metrics] | None,
-        stage1: tuple[Stage1Config, Metrics],
-        stage2: tuple[Stage2Config, Metrics],
-        title_tokens: tuple[TitleTokensConfig, Metrics],
-        user_encoder: tuple[UserEncoderConfig, Metrics],
-        stage1_folder: Path,
-    ) -> Refit:
-        """What follows from how each stage was configured and how it went.
-
-        Args:
-            backbone: the stage's config and metrics.
-            second: likewise; None if there is none, or none is wanted.
-            stage1: likewise.
-            stage2: likewise.
-            title_tokens: likewise.
-            user_encoder: likewise.
-            stage1_folder: has the fine-tuned text encoder.
-        """
-        return cls(
-            backbone=as_chosen(*backbone),
-            second=second and as_chosen(*second),
-            stage1=_stage1(*stage1, stage1_folder),
-            stage2=_stage2(*stage2),
-            title_tokens=_title_tokens(*title_tokens),
-            user_encoder=_user_encoder(*user_encoder),
-        )
+    second = recipe.second if SECOND in weighed else None
+    ways = tuple(way for way in recipe.blend.ways if way not in (ENCODER, INJECTED) or way in weighed)
+    changes: dict[str, Config | None] = {
+        "backbone": as_chosen(recipe.backbone, metrics["backbone"]),
+        "second": second and as_chosen(second, metrics["second"]),
+        "stage1": _stage1(recipe.stage1, metrics["stage1"], stage1_folder),
+        "stage2": _stage2(recipe.stage2, metrics.get("stage2", {})),
+        "title_tokens": _title_tokens(recipe.title_tokens, metrics.get("title_tokens", {})),
+        "user_encoder": _user_encoder(recipe.user_encoder, metrics.get("user_encoder", {})),
+        "blend": recipe.blend.model_copy(update={"ways": ways}),
+    }
+    return recipe.model_copy(update=changes)
 
 
 def as_chosen(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrainingConfig:

@@ -25,7 +25,6 @@ from models.errors import ConfigError
 from models.llm.loading import LanguageModel, identity_of
 from training.allmrec.pipeline import Pipeline
 from training.allmrec.recipe import Recipe
-from training.allmrec.stage2.inputs import Stage2Inputs
 from training.backbones.texts import backbone_inputs, encoder_inputs, item_text_vectors
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness
@@ -99,7 +98,6 @@ class Bench(Pipeline):
         self.console = console
         self._teach_name, self._teach = teach
         self._memory = {} if memory is None else memory
-        self._runs: dict[str, StageRun] = {}
         self._costs: dict[str, Cost] = {}
 
     @cached_property
@@ -136,11 +134,6 @@ class Bench(Pipeline):
         return self._remembered(key, lambda: super(Bench, self).signals)
 
     @property
-    def inputs(self) -> Stage2Inputs:
-        """What stage 2 starts from."""
-        return self._stage2_inputs
-
-    @property
     def cost(self) -> Cost:
         """See above."""
         return sum(self._costs.values(), Cost())
@@ -148,7 +141,9 @@ class Bench(Pipeline):
     @cached_property
     def fingerprint(self) -> str:
         """Of the data, and of what is learned from it."""
-        return self._data_fingerprint
+        files = (self.dataset_path / name for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE))
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        return hashlib.sha256(json.dumps([*digests, self._teach_name]).encode()).hexdigest()
 
     def identities(self, name: str, rests_on_llm: bool) -> dict[str, str]:
         """Fingerprints of all files that a baseline is made from, beside the data.
@@ -174,7 +169,7 @@ class Bench(Pipeline):
         """
         stage1 = self.recipe.stage1
         of_stage1 = {name: getattr(stage1, name) for name in ("text_encoder", "max_text_tokens", "text_categories")}
-        return self._texts_of(HybridConfig(num_items=len(self.split.catalogue), **{**of_stage1, **fields}))
+        return self.texts_of(HybridConfig(num_items=len(self.split.catalogue), **{**of_stage1, **fields}))
 
     def config(self, name: str, kind: type[C]) -> C:
         """The recipe's settings of a baseline: its defaults, what is said for all, what is said for it.
@@ -213,31 +208,28 @@ class Bench(Pipeline):
 
     def stage(self, name: str, config: Config, inputs: Mapping[str, str], work: Callable[[StageRun], T]) -> T:
         """What `work` makes of a stage's run, which it starts and finishes unless that was done; else as `trained`."""
-        run = self._stage_run(name, config, {"data": self.fingerprint, **inputs})
-        with self._step(name, run.is_done):
+        run = self.folder(name, config, {"data": self.fingerprint, **inputs})
+        with self.step(name, run.is_done):
             return work(run)
 
     def output(self, stage: str) -> str:
         """Fingerprint of what a stage of A-LLMRec left, once it was asked for."""
         return self._runs[stage].output
 
-    def _stage_run(self, stage: str, config: Any, inputs: Mapping[str, str]) -> StageRun:
-        run = StageRun.keyed(self.directory / stage, config, inputs, self.console)
-        self._runs[stage] = run
+    def folder(self, name: str, config: Config, inputs: Mapping[str, str]) -> StageRun:
+        """See `Chain.folder`: one that is named by the fingerprint too."""
+        run = StageRun.keyed(self.directory / name, config, inputs, self.console)
+        self._runs[name] = run
         return run
 
-    @cached_property
-    def _data_fingerprint(self) -> str:
-        files = (self.dataset_path / name for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE))
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-        return hashlib.sha256(json.dumps([*digests, self._teach_name]).encode()).hexdigest()
-
-    def _texts_of(self, config: HybridConfig) -> torch.Tensor:
+    def texts_of(self, config: HybridConfig) -> torch.Tensor:
+        """See `Foundation.texts_of`: kept once for all backbones."""
         device = self.recipe.backbone.device
         return item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
 
     @contextmanager
-    def _step(self, name: str, done: bool) -> Iterator[None]:
+    def step(self, name: str, done: bool) -> Iterator[None]:
+        """See `Chain.step`: what is done is not announced, and what every stage costs is kept."""
         run = self._runs.get(name)
         if run is None:
             yield

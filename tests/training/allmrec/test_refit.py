@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 
+from models.rankers.of_model import CHOICES, ENCODER, INJECTED, SECOND
 from tests.tiny import tiny_split
-from training.allmrec.refit import Refit, as_chosen
-from training.allmrec.stage1.config import Stage1Config
+from training.allmrec.blend import BlendConfig
+from training.allmrec.recipe import Recipe
+from training.allmrec.refit import Metrics, as_chosen, refitted
 from training.allmrec.stage2.config import Chosen, Stage2Config
 from training.allmrec.title_tokens.config import Chosen as ChosenTitles
 from training.allmrec.title_tokens.config import TitleTokensConfig
-from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
 from training.data.splits import Holdout
 from training.runs.loop import LoopConfig
@@ -27,24 +28,31 @@ STAGE2 = {"start": START, "steps": 90, "best_step": 40}
 
 
 def refit(
-    title_steps: int = 20, validation: Mapping[str, float] = FOUND, *, second: bool = True, **stage2: object
-) -> Refit:
+    title_steps: int = 20,
+    validation: Mapping[str, float] = FOUND,
+    weighed: Collection[str] = (SECOND,),
+    **stage2: object,
+) -> Recipe:
     """Of a fit with presets and a time budget."""
     loop = LoopConfig(epochs=200, minutes=8, patience=8, validate_every=2)
     backbone = BackboneTrainingConfig(presets=("sasrec_bce", "hybrid_softmax"), loop=loop)
-    fast = Stage2Config(loop=LoopConfig(epochs=5, minutes=12, validate_first=True, clip_norm=1.0, warmup=0.02))
-    return Refit.of(
-        (backbone, BACKBONE),
-        (backbone, {**BACKBONE, "chosen": "sasrec_bce", "best_step": 60}) if second else None,
-        (Stage1Config(), STAGE1),
-        (fast, {**STAGE2, **stage2}),
-        (
-            TitleTokensConfig(loop=fast.loop),
-            {"start": READ, "steps": 60, "best_step": title_steps, "validation": validation},
-        ),
-        (UserEncoderConfig(), {"steps": 90, "best_step": 25}),
-        stage1_folder=Path("stage1"),
+    fast = LoopConfig(epochs=5, minutes=12, validate_first=True, clip_norm=1.0, warmup=0.02)
+    recipe = Recipe(
+        backbone=backbone,
+        second=backbone,
+        stage2=Stage2Config(loop=fast),
+        title_tokens=TitleTokensConfig(loop=fast),
+        blend=BlendConfig(ways=(CHOICES, INJECTED, ENCODER)),
     )
+    metrics: dict[str, Metrics] = {
+        "backbone": BACKBONE,
+        "second": {**BACKBONE, "chosen": "sasrec_bce", "best_step": 60},
+        "stage1": STAGE1,
+        "stage2": {**STAGE2, **stage2},
+        "title_tokens": {"start": READ, "steps": 60, "best_step": title_steps, "validation": validation},
+        "user_encoder": {"steps": 90, "best_step": 25},
+    }
+    return refitted(recipe, metrics, weighed, Path("stage1"))
 
 
 def test_the_backbone_is_the_chosen_one_for_its_best_epochs() -> None:
@@ -55,10 +63,11 @@ def test_the_backbone_is_the_chosen_one_for_its_best_epochs() -> None:
 
 
 def test_the_second_backbone_is_chosen_likewise() -> None:
-    """60 of 240 steps of 12 epochs are three. There is none where none is wanted."""
+    """60 of 240 steps of 12 epochs are three. There is none where no blend has it."""
     second = refit().second
+    assert second is not None
     assert (second.presets, second.loop.epochs) == (("sasrec_bce",), 3.0)
-    assert refit(second=False).second is None
+    assert refit(weighed=()).second is None
 
 
 def test_what_is_imported_is_imported_again() -> None:
@@ -107,6 +116,20 @@ def test_title_tokens_that_nobody_validated_keep_their_last_step() -> None:
 def test_a_head_is_trained_for_its_best_steps() -> None:
     loop = refit().user_encoder.loop
     assert (loop.max_steps, loop.epochs, loop.patience) == (25, None, None)
+
+
+def test_only_what_is_weighed_is_trained_again() -> None:
+    """Ways to ask that train nothing stay, and so does stage 2's."""
+    assert refit().blend.ways == (CHOICES,)
+    assert refit(weighed=(ENCODER, SECOND)).blend.ways == (CHOICES, ENCODER)
+
+
+def test_a_skipped_stage_is_left_as_it_was() -> None:
+    """One that was not wanted has no metrics."""
+    recipe = Recipe()
+    again = refitted(recipe, {"backbone": BACKBONE, "stage1": STAGE1}, (), Path("stage1"))
+    skipped = ("stage2", "title_tokens", "user_encoder")
+    assert all(getattr(again, name) == getattr(recipe, name) for name in skipped)
 
 
 def test_nothing_is_held_out_of_the_whole() -> None:

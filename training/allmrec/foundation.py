@@ -1,0 +1,152 @@
+"""What the stages rest on that is no stage: the data, the LLM and its prompts, signals."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from models.backbones.hybrid import HybridConfig
+from models.bundle.signal_tables import SignalTables
+from models.domain import DOMAINS
+from models.llm.loading import LanguageModel, load_llm
+from models.prompts.layout import Injection
+from models.prompts.template import PromptConfig
+from models.rankers.of_model import CHOICES
+from training.allmrec.chain import Chain, Fingerprints
+from training.allmrec.recipe import Recipe
+from training.allmrec.signals import build_signals
+from training.allmrec.source import RawFiles
+from training.backbones.texts import encoder_inputs, item_text_vectors
+from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
+from training.data.fitness import check_fitness, evaluated_users
+from training.data.splits import SequenceSplit
+
+
+class Foundation(Chain):
+    """A chain whose stages rest on a dataset and an LLM.
+
+    Args:
+        source: a dataset's folder, or raw files that are imported first, found out by their names and columns.
+        recipe: how.
+        directory: of the run; every stage has a folder in it.
+        console: where progress is shown.
+        by_time: split the data at one moment for all, in place of each user's last items.
+        fitted: another run that has chosen all that is to be chosen; this one holds nothing out.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        recipe: Recipe,
+        directory: Path,
+        console: Console,
+        *,
+        by_time: bool = False,
+        fitted: Foundation | None = None,
+    ) -> None:
+        super().__init__(recipe, directory, console)
+        self._source, self._by_time, self._fitted = source, by_time, fitted
+
+    def given(self, name: str) -> Fingerprints:
+        """See `Chain.given`: `data`, `llm`, `title_list`, and the settings of `signals` and `retrieval`."""
+        recipe = self.recipe
+        match name:
+            case "data":
+                return {name: self.fingerprint}
+            case "llm":
+                return self.llm.identity
+            case "title_list":
+                return {name: recipe.blend.title_list.model_dump_json()}
+            case "signals":
+                return {name: recipe.signals.model_dump_json(), **encoder_inputs(recipe.signals.text_encoder)}
+            case "retrieval":
+                return {name: recipe.retrieval.model_dump_json()}
+        return super().given(name)
+
+    @cached_property
+    def dataset_path(self) -> Path:
+        """The dataset's folder, imported if need be.
+
+        Raises:
+            DataError: the source cannot be used.
+        """
+        if (self._source / INFO_FILE).is_file():
+            return self._source
+        raw = RawFiles(self._source, self.recipe.data, self.directory / "data", self._console)
+        with self.step("import", raw.run.is_done):
+            return raw.dataset_path()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data."""
+        return Dataset.load(self.dataset_path)
+
+    @cached_property
+    def split(self) -> SequenceSplit:
+        """The data, split. What it cannot support is said before anything is trained.
+
+        Raises:
+            DataError: nothing can be trained on it.
+        """
+        if self._fitted is not None:
+            return self._fitted.split.whole()
+        split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
+        for warning in check_fitness(self.dataset, split):
+            self.say(f"warning: {warning}", style="yellow")
+        return split
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the data, and of what is held out."""
+        digest = hashlib.sha256()
+        for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
+            digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
+        digest.update(b"split by time" if self._by_time else b"")
+        digest.update(b"nothing held out" if self._fitted is not None else b"")
+        return digest.hexdigest()
+
+    @cached_property
+    def evaluated_users(self) -> int:
+        """How many users there are to evaluate with."""
+        return evaluated_users(self.split)
+
+    @cached_property
+    def llm(self) -> LanguageModel:
+        """The frozen LLM."""
+        if self._fitted is not None:
+            return self._fitted.llm
+        config = self.recipe.stage2
+        return load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
+
+    @cached_property
+    def prompt(self) -> PromptConfig:
+        """The prompts of stage 2 and ever after."""
+        examples = self.recipe.stage2.examples
+        return PromptConfig(
+            domain=DOMAINS[self.dataset.info.domain],
+            history_items=examples.history_items,
+            max_title_tokens=examples.max_title_tokens,
+            injection=self.recipe.stage2.injection if CHOICES in self.recipe.blend.ways else Injection.NONE,
+            title_list=self.recipe.blend.title_list,
+        )
+
+    @cached_property
+    def signals(self) -> SignalTables:
+        """What signals without an LLM are computed from."""
+        config = self.recipe.signals
+        read = HybridConfig(
+            num_items=len(self.split.catalogue),
+            text_encoder=config.text_encoder,
+            max_text_tokens=config.max_text_tokens,
+            word_directions=config.word_directions,
+        )
+        return build_signals(self.split, self.texts_of(read).numpy(), config)
+
+    def texts_of(self, config: HybridConfig) -> torch.Tensor:
+        """(N+1, d_T) text vectors of all items, as the config reads them; kept with the backbone."""
+        kept = self.run("backbone").directory
+        return item_text_vectors(self.split.catalogue, config, kept, self.recipe.backbone.device)
