@@ -31,6 +31,8 @@ from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, posi
 RESAMPLES = 2000
 UNFITTED = {TITLES: 0.1, INJECTED: 0.1, TITLE_PRIOR: -0.1}
 """Weights of what is no choice among candidates, where nobody says what it is worth."""
+WHOLLY = 1e6
+"""The trust by which what is known is taken over as it is."""
 
 
 class BlendConfig(Config):
@@ -49,6 +51,7 @@ class BlendConfig(Config):
         cold_cost: share of all users' NDCG@10 that may be given up for cold items.
         trust: what share of the users of the blend without the LLM may count in the weights of the one with it, beside
             those who are asked about; the largest is taken whose likelihood is the best, but for a standard error.
+            Before all of them that blend is tried as it is, with the LLM's signals added.
         doubt: penalties of the LLM's weights, the largest first, by the same rule: what it says is to be worth being
             listened to.
         seed: of negatives and folds.
@@ -164,7 +167,7 @@ class BlendFit:
         trust: float = 1.0,
         doubt: float = 0.0,
     ) -> None:
-        self._scored, self._config = scored, config
+        self._scored, self._config, self.trust = scored, config, trust
         self._real = scored.real
         self._scarcity = scarcity(scored.interactions, scored.cold_below)
         self._signals = [self._measured(ranker) for ranker in scored.rankers]
@@ -404,6 +407,8 @@ async def fit_blends(
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
     prior = _prior(scored.without(asked.users).only(kept), blend, config)
     with_llm, held, free = _with_llm(asked, config, prior, [ranker.id for ranker in llm if ranker.needs_llm])
+    if held.trust == WHOLLY:
+        with_llm = beside(blend, with_llm)
     ids = [ranker.id for ranker in llm]
     first = await score_signals(split, signals[:1], config.llm_users, 1, config.seed)
     scores = {**first.scores, **{name: asked.scores[name] for name in ids}}
@@ -451,7 +456,7 @@ def _with_llm(
         ways: ids of the LLM's rankers, one of which is kept.
     """
     known, cold_weight = [signal.id for signal in prior.blend.signals], prior.blend.validation["cold_weight"]
-    trusts = sorted(config.trust, reverse=True)
+    trusts = [*([WHOLLY] if prior.precision.any() else []), *sorted(config.trust, reverse=True)]
     free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
     found = free.fit(always=known, one_of=ways, together=[(TITLES, TITLE_PRIOR)], cold_weight=cold_weight)
     kept = [signal.id for signal in found.signals]
@@ -461,6 +466,13 @@ def _with_llm(
     free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
     blend = held.fit(always=kept, cold_weight=cold_weight)
     return blend.model_copy(update={"left_out": found.left_out}), held, free
+
+
+def beside(blend: Blend, with_llm: Blend) -> Blend:
+    """`blend` as it is, of all users, with what `with_llm` has beside: an LLM without weight changes nothing."""
+    own = {signal.id: signal for signal in blend.signals}
+    signals = tuple(own.get(signal.id, signal) for signal in with_llm.signals)
+    return with_llm.model_copy(update={"signals": signals, "scarcity_bias": blend.scarcity_bias})
 
 
 def simplest(fits: Sequence[BlendFit]) -> BlendFit:

@@ -13,7 +13,18 @@ from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.blend import BlendConfig, BlendFit, Scored, _prior, _with_llm, fit_blends, score_signals, simplest
+from training.allmrec.blend import (
+    WHOLLY,
+    BlendConfig,
+    BlendFit,
+    Scored,
+    _prior,
+    _with_llm,
+    beside,
+    fit_blends,
+    score_signals,
+    simplest,
+)
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.evaluation.metrics import hit_at, positive_ranks
 
@@ -181,6 +192,22 @@ def test_an_llm_is_heard_as_far_as_it_is_worth_it(worth: float, least: float, mo
     assert least <= weights["llm"] <= most
     assert weights["cf"] == pytest.approx(2.0, abs=0.25)
     assert set(weights) | set(blend.left_out) == {"cf", "llm", "noise"}
+
+
+def test_beside_an_llm_that_says_nothing_the_blend_is_the_same() -> None:
+    """All weights but the LLM's are those of all users, so that no item ranks otherwise for its sake."""
+    scored = drawn({"cf": 2.0, "text": 0.3, "llm": 0.0}, users=2500)
+    alone = BlendFit(scored.only({"cf", "text"}), BlendConfig())
+    blend = alone.fit()
+    others = part(scored, slice(300, None)).only({"cf", "text"})
+    asked = part(scored, slice(0, 300))
+    found, held, _ = _with_llm(asked, BlendConfig(), _prior(others, blend, BlendConfig()), ["llm"])
+    assert held.trust == WHOLLY
+    whole = beside(blend, found)
+    kept = {signal.id: signal for signal in whole.signals}
+    assert [kept[signal.id] for signal in blend.signals] == list(blend.signals)
+    assert whole.scarcity_bias == blend.scarcity_bias
+    assert abs(kept["llm"].weight) < 0.05
 
 
 def test_nobody_counts_twice() -> None:
