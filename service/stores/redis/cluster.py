@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +18,18 @@ from service.stores.patience import answer
 AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
 """What is raised of a node, or of a cluster, that is not there."""
 
+LEARN_SECONDS = 1.0
+"""Which slots lie where is learnt no more often: all wait for it, and calls to a node that is away always fail."""
+
 
 class Cluster(RedisCluster):
     """redis-py's client, for which any node that is there speaks.
 
     Whenever a command fails for its node, redis-py learns anew which slots lie where: of one node after another,
     however long each takes. Then it asks the primary of the first slots where commands have their keys: while that one
-    is away, so is the whole cluster. Here a node is asked that has just answered, and every command has one key, which
-    is its first argument; scripts say how many they have.
+    is away, so is the whole cluster. Here a node is asked that has just answered, once in a while, and a slot that has
+    moved is learnt from who says so; every command has one key, which is its first argument; scripts say how many they
+    have.
 
     Args:
         nodes: to ask first.
@@ -33,20 +38,25 @@ class Cluster(RedisCluster):
     """
 
     def __init__(self, nodes: list[ClusterNode], patience: float, **options: Any) -> None:
-        super().__init__(startup_nodes=nodes, **options)
+        # After some moves redis-py would close all connections, and those in use with them, to learn everything anew.
+        super().__init__(startup_nodes=nodes, reinitialize_steps=0, **options)
         self._patience = patience
+        self._learnt = -LEARN_SECONDS
         self._learning = asyncio.Lock()
         self.commands_parser = _FirstKey()  # type: ignore[assignment]
 
     async def initialize(self, *_: Any, **__: Any) -> Cluster:
-        """Learn which slots lie where, if that is to be learnt.
+        """Learn which slots lie where, if that is to be learnt and was not just now.
 
         Raises:
             RedisError: no node is there.
         """
         async with self._learning:
-            if self._initialize:
+            unknown = self.get_default_node() is None
+            if self._initialize and (unknown or time.monotonic() >= self._learnt + LEARN_SECONDS):
                 await self._learn(await self.anybody())
+                self._learnt = time.monotonic()
+            self._initialize = False
         return self
 
     async def execute_command(self, *command: Any, **options: Any) -> Any:
@@ -99,7 +109,7 @@ class Cluster(RedisCluster):
         before = dict(manager.startup_nodes)
         manager.startup_nodes = {node.name: node}
         try:
-            await super().initialize()
+            await manager.initialize()
         except BaseException:
             manager.startup_nodes = before
             raise

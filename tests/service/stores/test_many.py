@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from redis.asyncio import Redis
@@ -19,10 +20,13 @@ from structlog.testing import capture_logs
 from service.stores.local import find_server
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import parse_address
+from service.stores.redis.cluster import LEARN_SECONDS
 from service.stores.redis.users import RedisConfig, RedisStore
 from service.stores.redis.vectors import RedisVectors
 
 pytestmark = pytest.mark.anyio
+
+Result = TypeVar("Result")
 
 CONFIG = RedisConfig(timeout_seconds=5, write_timeout_seconds=10, retry_seconds=0.1)
 IMPATIENT = CONFIG.model_copy(update={"timeout_seconds": 0.2, "write_timeout_seconds": 1.0, "connections": 40})
@@ -180,6 +184,44 @@ async def test_without_the_node_of_the_first_slots_the_others_serve(cluster: lis
     assert 0 < len(found) < 20
     await store.close()
     await cache.close()
+
+
+async def at_a_rate(rate: float, calls: Iterable[Awaitable[Result]]) -> list[Result | BaseException]:
+    """The answers to calls that begin so many a second, however late those before are."""
+    loop, tasks = asyncio.get_running_loop(), []
+    started = loop.time()
+    for number, call in enumerate(calls):
+        await asyncio.sleep(max(0.0, started + number / rate - loop.time()))
+        tasks.append(asyncio.ensure_future(call))
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def count(nodes: list[Redis], section: str, name: str) -> int:
+    """What servers have counted of something, all together."""
+    total = 0
+    for node in nodes:
+        value = (await node.info(section)).get(name, 0)
+        total += value["calls"] if isinstance(value, dict) else value
+    return total
+
+
+async def test_at_a_steady_rate_a_dead_node_makes_nobody_else_late(cluster: list[Redis]) -> None:
+    """Each call to it fails, and for all of these together the slots are learnt anew once a second."""
+    store = RedisStore(parse_address(url_of(cluster)), IMPATIENT, Bounds())
+    await store.connect()
+    await store.record({user: [Event("1", "a", 1)] for user in USERS})
+    await send(cluster[0], signal.SIGKILL)
+    asked, loop = 10 * USERS, asyncio.get_running_loop()
+    learnt, started = await count(cluster[1:], "commandstats", "cmdstat_cluster|slots"), loop.time()
+    answers = await at_a_rate(150, (store.read(user) for user in asked))
+    for user, said in zip(asked, answers, strict=True):
+        gone = key_slot(user.user_id.encode()) in SLOTS[0]
+        assert isinstance(said, StoreError if gone else LiveUser)
+    seconds = loop.time() - started
+    clients = 3
+    learnt = await count(cluster[1:], "commandstats", "cmdstat_cluster|slots") - learnt
+    assert 0 < learnt <= clients * (seconds / LEARN_SECONDS + 1)
+    await store.close()
 
 
 async def test_sentinels_know_where_the_service_is_and_where_it_went(tmp_path: Path) -> None:
