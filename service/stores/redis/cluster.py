@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.stores.patience import answer
+from service.stores.patience import SLICES, answer
 
 AWAY = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
 """What is raised of a node, or of a cluster, that is not there."""
@@ -42,6 +42,7 @@ class Cluster(RedisCluster):
         super().__init__(startup_nodes=nodes, reinitialize_steps=0, **options)
         self._patience = patience
         self._learnt = -LEARN_SECONDS
+        self._spoke = ""
         self._learning = asyncio.Lock()
         self.commands_parser = _FirstKey()  # type: ignore[assignment]
 
@@ -79,18 +80,22 @@ class Cluster(RedisCluster):
         return True
 
     async def anybody(self) -> ClusterNode:
-        """The first node to give a sign of life.
+        """The node that spoke last, or, if it takes a moment, the first of all to give a sign of life.
 
         Raises:
             RedisConnectionError: none does in time.
         """
-        why = "no node is known"
-        waiting = {asyncio.create_task(self._there(node)) for node in self._known()}
+        why, known = "no node is known", self._known()
+        for last in (node for node in known if node.name == self._spoke):
+            if await self._there(last, self._patience / SLICES) is last:
+                return last
+        waiting = {asyncio.create_task(self._there(node, self._patience)) for node in known}
         try:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for said in (task.result() for task in done):
                     if isinstance(said, ClusterNode):
+                        self._spoke = said.name
                         return said
                     why = str(said) or type(said).__name__
         finally:
@@ -120,10 +125,10 @@ class Cluster(RedisCluster):
         named = self.nodes_manager.nodes_cache
         return [*named.values(), *(node for node in self.startup_nodes if node.name not in named)]
 
-    async def _there(self, node: ClusterNode) -> ClusterNode | Exception:
+    async def _there(self, node: ClusterNode, patience: float) -> ClusterNode | Exception:
         """The node, or why it is not there."""
         try:
-            await answer(node.execute_command("PING"), self._patience)
+            await answer(node.execute_command("PING"), patience)
         except AWAY as error:
             return error
         return node

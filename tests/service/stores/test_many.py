@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 CONFIG = RedisConfig(timeout_seconds=5, write_timeout_seconds=10, retry_seconds=0.1)
 IMPATIENT = CONFIG.model_copy(update={"timeout_seconds": 0.2, "write_timeout_seconds": 1.0, "connections": 40})
 SLOTS = (range(5461), range(5461, 10923), range(10923, 16384))
+CONNECTIONS = "total_connections_received"
 USERS = [UserKey("films", f"u{number}") for number in range(50)]
 
 
@@ -117,6 +118,27 @@ async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Re
     assert await store.record(events) == again
     await store.close()
     await cache.close()
+
+
+async def test_one_node_is_looked_at_and_keeps_its_connections(cluster: list[Redis]) -> None:
+    """Again and again: that any is there is enough, and none is asked in vain."""
+    looks: list[bool] = []
+    store = RedisStore(parse_address(url_of(cluster)), CONFIG, Bounds(), on_state=looks.append)
+    await store.connect()
+    while len(looks) < 3:
+        await asyncio.sleep(0.05)
+    looked = len(looks)
+    pings, connections = (
+        await count(cluster, "commandstats", "cmdstat_ping"),
+        await count(cluster, "stats", CONNECTIONS),
+    )
+    while len(looks) < looked + 5:
+        await asyncio.sleep(0.05)
+    pings = await count(cluster, "commandstats", "cmdstat_ping") - pings
+    assert all(looks)
+    assert 4 <= pings <= len(looks) - looked + 1
+    assert await count(cluster, "stats", CONNECTIONS) == connections
+    await store.close()
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, ["redis_layout_not_marked"]), (2, [])])
