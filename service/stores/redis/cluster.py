@@ -40,6 +40,7 @@ class Cluster(RedisCluster):
     def __init__(self, nodes: list[ClusterNode], patience: float, **options: Any) -> None:
         # After some moves redis-py would close all connections, and those in use with them, to learn everything anew.
         super().__init__(startup_nodes=nodes, reinitialize_steps=0, **options)
+        self._given = list(self.nodes_manager.startup_nodes.values())
         self._patience = patience
         self._learnt = -LEARN_SECONDS
         self._spoke = ""
@@ -107,7 +108,7 @@ class Cluster(RedisCluster):
     async def aclose(self) -> None:
         """Close the connections, also those to nodes that were asked and are none of the cluster's any more."""
         await super().aclose()
-        await asyncio.gather(*(node.disconnect() for node in self.startup_nodes), return_exceptions=True)
+        await asyncio.gather(*(node.disconnect() for node in (*self._known(), *self._given)), return_exceptions=True)
 
     async def _learn(self, node: ClusterNode) -> None:
         manager = self.nodes_manager
@@ -123,7 +124,7 @@ class Cluster(RedisCluster):
     def _known(self) -> list[ClusterNode]:
         """Those that the cluster named, and, should they all have moved, those that were given."""
         named = self.nodes_manager.nodes_cache
-        return [*named.values(), *(node for node in self.startup_nodes if node.name not in named)]
+        return [*named.values(), *(node for node in self._given if node.name not in named)]
 
     async def _there(self, node: ClusterNode, patience: float) -> ClusterNode | Exception:
         """The node, or why it is not there."""

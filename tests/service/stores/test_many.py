@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -89,6 +90,17 @@ async def cluster(tmp_path: Path) -> AsyncIterator[list[Redis]]:
                 while b"cluster_state:ok" not in await node.execute_command("CLUSTER", "INFO"):
                     await asyncio.sleep(0.05)
         yield nodes
+
+
+def test_no_other_redis_py_is_allowed_than_was_tried() -> None:
+    """The client of a cluster goes by how that works inside."""
+    root = Path(__file__).parents[3]
+    said = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["serve"]
+    pins = dict(
+        line.split("==") for line in (root / "requirements" / "constraints.txt").read_text().split() if "==" in line
+    )
+    major, minor, _ = map(int, pins["redis"].split("."))
+    assert f"redis>={major}.{minor},<{major + 1}" in said
 
 
 async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Redis]) -> None:
