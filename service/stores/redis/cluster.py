@@ -71,6 +71,11 @@ class Cluster(RedisCluster):
             await self.initialize()
         return await super().execute_command(*command, **options)
 
+    def node_of(self, key: str) -> str:
+        """The name of the node where a key is, as far as is known; none while nothing is."""
+        nodes = self.nodes_manager.slots_cache.get(self.keyslot(key))
+        return nodes[0].name if nodes else ""
+
     async def ping(self, **_: Any) -> bool:
         """True, once a node gives a sign of life.
 

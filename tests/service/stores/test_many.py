@@ -258,6 +258,22 @@ async def test_at_a_steady_rate_a_dead_node_makes_nobody_else_late(cluster: list
     await store.close()
 
 
+async def test_a_frozen_node_takes_its_own_places_alone(cluster: list[Redis]) -> None:
+    """Of a batch all are kept whose nodes answer, and so are events at a rate at which its places are long gone."""
+    few = IMPATIENT.model_copy(update={"write_timeout_seconds": 0.5, "connections": 10})
+    store, gone = RedisStore(parse_address(url_of(cluster)), few, Bounds()), SLOTS[0]
+    await store.connect()
+    await send(cluster[0], signal.SIGSTOP)
+    batch = {user: [Event("1", "a", 1)] for user in USERS[:20]}
+    for user, change in (await store.record(batch)).items():
+        assert isinstance(change, StoreError if key_slot(user.user_id.encode()) in gone else Change)
+    asked = 4 * USERS
+    answers = await at_a_rate(100, (store.record({user: [Event("2", "b", 2)]}) for user in asked))
+    for user, said in zip(asked, answers, strict=True):
+        assert isinstance(said, StoreError if key_slot(user.user_id.encode()) in gone else dict)
+    await store.close()
+
+
 async def test_sentinels_know_where_the_service_is_and_where_it_went(tmp_path: Path) -> None:
     """Told by a sentinel to, the replica takes over; what was written is there, and writing goes on."""
     first, second, watcher = free_ports(3)
