@@ -161,6 +161,7 @@ class RedisStore:
             bounds.life_seconds,
             *sizes,
             bounds.id_seconds,
+            bounds.latest(now),
             *chain.from_iterable(_fields(event) for event in events),
         ]
 
