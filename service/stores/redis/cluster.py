@@ -56,8 +56,8 @@ class Cluster(RedisCluster):
         async with self._learning:
             unknown = self.get_default_node() is None
             if self._initialize and (unknown or time.monotonic() >= self._learnt + LEARN_SECONDS):
+                self._learnt = time.monotonic()  # or tried to: what is known already is as good as it was
                 await self._learn(await self.anybody())
-                self._learnt = time.monotonic()
             self._initialize = False
         return self
 
