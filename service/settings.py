@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         "always", description="When the local server has events on the disk: before they are acknowledged, or later."
     )
     redis_waitaof: bool = Field(False, description="Acknowledge events once a Redis given by URL has them on its disk.")
-    redis_connections: int = Field(64, gt=0, description="Connections of each kind; calls beyond wait for one.")
+    redis_connections: int = Field(64, gt=0, description="Connections of each kind, to each node; others wait.")
     redis_timeout_ms: int = Field(100, gt=0, description="Longest wait for a Redis connection, and for an answer.")
     redis_write_timeout_ms: int = Field(2000, gt=0, description="The same for events to be kept.")
     redis_retry_seconds: float = Field(1.0, gt=0, description="Redis is looked after as often as this.")

@@ -15,7 +15,7 @@ ALPHA, BETA = 0.125, 1.25
 LONG_SECONDS = 0.2
 """Longer waits count as this: at its end the share does not grow any more, and would fall all the deeper after it."""
 FULL_SECONDS = 0.1
-"""When the kernel holds so much work at two looks in a row, and it is no burst, all are refused until it is done."""
+"""When the kernel holds so much work, no less at the next look, and it is no burst, all are refused till it is gone."""
 TUNING = ((1e-3, 32), (1e-2, 8), (1e-1, 2))
 """Below these shares steps are so many times smaller."""
 DECAY = 0.98
@@ -31,7 +31,8 @@ SMOOTHING = 0.5
 MEASURED = 4
 """Over no fewer requests is it measured (RFC 8033: DQ_THRESHOLD, there 16 times MEAN_PKTSIZE)."""
 DEARER = 2
-"""A measurement counts at most as so many times what was known: the loop may have done something else as well."""
+"""A measurement counts at most as so many times what was known: the loop may have done something else as well. And of
+a burst no more time passes than so many times what the loop worked, or than an interval: it may have stood still."""
 MOST_MISSED = 50
 """More intervals bring the share to its end anyway."""
 
@@ -72,7 +73,7 @@ class Pressure:
         self._looked, self._spent_before = clock(), 0.0
         self._gone, self._cost, self._queued = 0, 0.0, 0
         self._measured, self._measured_seconds = 0, 0.0
-        self._delay = self._before = self._stood = 0.0
+        self._delay = self._before = self._stood = self._worked = 0.0
         self._burst = BURST_SECONDS
         self.waiting = 0
         self.backlog: Callable[[], int] = lambda: 0
@@ -116,8 +117,9 @@ class Pressure:
         if calm:
             self.share *= DECAY
         stood, self._stood = self._stood, self._queued * self._cost
-        if self._burst <= 0 and min(stood, self._stood) > FULL_SECONDS:
+        if self._burst <= 0 and FULL_SECONDS < stood <= self._stood:
             self.share = 1.0
+        passed = min(passed, max(INTERVAL_SECONDS, DEARER * self._worked))
         self._burst = BURST_SECONDS if calm and not self.share else self._burst - passed
 
     async def watch(self) -> None:
@@ -129,7 +131,8 @@ class Pressure:
     def _longest_wait(self) -> float:
         """Since the last look, or of who comes now."""
         spent, queued = self._spent(), self.backlog()
-        self._measure(spent - self._spent_before, stood=bool(self._spent_before and self._queued and queued))
+        self._worked = spent - self._spent_before
+        self._measure(self._worked, stood=bool(self._spent_before and self._queued and queued))
         self._gone, self._spent_before, self._queued = 0, spent, queued
         return max(self._delay, queued * self._cost)
 

@@ -33,6 +33,7 @@ def bounds_of(settings: Settings) -> Bounds:
         unknown_items=settings.live_unknown_items,
         events=settings.live_events,
         life_seconds=settings.live_history_ttl_seconds,
+        ahead_seconds=settings.clock_skew_seconds,
     )
 
 

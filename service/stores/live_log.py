@@ -33,7 +33,8 @@ class LiveLog:
 
     def add(self, events: Sequence[Event], now: int) -> Change:
         """Remember events, but those that are remembered already. `now` in microseconds."""
-        before, stored, forgotten = self._arrivals, [], []
+        before, stored, forgotten = self._arrivals, [], list[str]()
+        touched = {event.item_id for event in events}
         self._forget_ids(now)
         stamp = next(reversed(self._ids.values()), 0)
         for place, event in enumerate(events):
@@ -41,6 +42,7 @@ class LiveLog:
                 stamp = max(now, stamp + 1)
                 self._ids.pop(event.event_id, None)
                 self._ids[event.event_id] = stamp
+                touched |= self._settle(now)
                 self._add(event)
                 stored.append(place)
         for oldest in list(self._ids)[: max(0, len(self._ids) - self._bounds.ids)]:
@@ -51,8 +53,8 @@ class LiveLog:
             for met in in_order(items.values())[: _surplus(len(items), bound)]:
                 del items[met.item_id]
                 forgotten.append(met.item_id)
-        touched = (self._known.get(item) or self._unknown.get(item) for item in {event.item_id for event in events})
-        places = in_order(each for each in touched if each is not None)
+        found = (self._known.get(item) or self._unknown.get(item) for item in touched)
+        places = in_order(each for each in found if each is not None)
         return Change(self._born, before, self._arrivals, tuple(stored), places, tuple(forgotten))
 
     def user(self) -> LiveUser:
@@ -72,6 +74,23 @@ class LiveLog:
         before = self._events.get(event.event_id)
         moment = self._ids.get(event.event_id) if before is None else before.moment
         return moment is None or (event.repeats_after is not None and abs(event.moment - moment) > event.repeats_after)
+
+    def _settle(self, now: int) -> set[str]:
+        """What is later than can be happened now; its items."""
+        latest = self._bounds.latest(now)
+        if self._newest is None or self._newest <= latest:
+            return set()
+        for event in self._events.values():
+            if event.moment > latest:
+                self._events[event.event_id] = replace(event, moment=now)
+        settled = set()
+        for items in (self._known, self._unknown):
+            for met in items.values():
+                if met.moment > latest:
+                    items[met.item_id] = replace(met, moment=now)
+                    settled.add(met.item_id)
+        self._newest = now
+        return settled
 
     def _add(self, event: Event) -> None:
         moment = event.moment

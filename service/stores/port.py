@@ -114,6 +114,7 @@ class Bounds:
         ids: ids alone, of as many events as this,
         id_seconds: and for so long, so that an event sent again changes nothing.
         life_seconds: after so much silence, nothing.
+        ahead_seconds: how far clocks may differ. What stands further ahead was written when one was, and happened now.
     """
 
     items: int = 10_000
@@ -122,6 +123,11 @@ class Bounds:
     ids: int = 5_000
     id_seconds: int = 86_400
     life_seconds: int = 30 * 86_400
+    ahead_seconds: float = 300
+
+    def latest(self, now: int) -> int:
+        """The latest moment that can be, in microseconds."""
+        return now + round(self.ahead_seconds * 1_000_000)
 
 
 class UserStore(Protocol):

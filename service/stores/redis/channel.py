@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -49,7 +51,7 @@ class Channel:
     Args:
         operation: the kind.
         client: with connections of its own.
-        connections: how many commands may be under way; others wait.
+        connections: how many commands may be under way, to each node of a cluster; others wait.
         patience: seconds to wait for an answer.
         watch: knows whether the server is there.
         on_failure: called once for every command that fails.
@@ -68,21 +70,25 @@ class Channel:
     ) -> None:
         self.client = client
         self._operation = operation
-        self._connections = asyncio.Semaphore(connections)
+        # Each node has its own: one that hangs must not take the places of calls to others.
+        self._connections: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(connections))
         self._patience = patience
         self._watch = watch
         self._on_failure = on_failure
         self._timer = timer
-        # Nobody looks whether each node is there, and calls to one that hangs must not take the others' connections.
+        # Nobody looks whether each node is there.
         self._abandoned = HANG * patience if isinstance(client, Cluster) else ABANDONED_SECONDS
         self._calls: set[asyncio.Task[object]] = set()
         watch.on_down.append(self._drop)
 
-    async def call(self, command: Callable[[], Awaitable[Result]], patience: float | None = None) -> Result:
+    async def call(
+        self, command: Callable[[], Awaitable[Result]], patience: float | None = None, key: str = ""
+    ) -> Result:
         """The answer to a command.
 
         Args:
             command: sends it.
+            key: what it is about. In a cluster it waits for its turn among those to the node where that is.
             patience: seconds to wait for a connection; and for an answer, if that is less than the channel's patience.
 
         Raises:
@@ -92,10 +98,11 @@ class Channel:
         seconds = self._patience if patience is None else min(patience, self._patience)
         self._need_server()
         with self._timer(self._operation):
-            await self._take_connection(QUEUE * self._patience if patience is None else patience)
+            connections = self._connections[self.client.node_of(key) if isinstance(self.client, Cluster) else ""]
+            await self._take(connections, QUEUE * self._patience if patience is None else patience)
             call = asyncio.ensure_future(self._call(command))
             self._calls.add(call)
-            call.add_done_callback(self._ended)
+            call.add_done_callback(partial(self._ended, connections))
             try:
                 in_time = await within(call, seconds)
             finally:
@@ -121,18 +128,18 @@ class Channel:
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self.client.aclose()
 
-    async def _take_connection(self, seconds: float) -> None:
-        if not self._connections.locked():
-            await self._connections.acquire()  # at once
+    async def _take(self, connections: asyncio.Semaphore, seconds: float) -> None:
+        if not connections.locked():
+            await connections.acquire()  # at once
             return
-        waiting = asyncio.ensure_future(self._connections.acquire())
+        waiting = asyncio.ensure_future(connections.acquire())
         try:
             if not await within(waiting, seconds):
                 self._watch.look()
                 raise self._failure("late")
         except BaseException:
             if waiting.done() and not waiting.cancelled():
-                self._connections.release()
+                connections.release()
             waiting.cancel()
             raise
 
@@ -144,9 +151,9 @@ class Channel:
         self._need_server()
         return await command()
 
-    def _ended(self, call: asyncio.Task[object]) -> None:
+    def _ended(self, connections: asyncio.Semaphore, call: asyncio.Task[object]) -> None:
         self._calls.discard(call)
-        self._connections.release()
+        connections.release()
         if not call.cancelled():
             call.exception()  # looked at, in case nobody waits for it any more
 

@@ -16,7 +16,8 @@ from service.stores.redis.cluster import Cluster
 
 CONNECT_SECONDS = 2.0
 SPARE = 2
-"""Connections beyond those of calls, to each node of a cluster: for signs of life, and for one that is being closed."""
+"""Connections beyond those of calls, to each node of a cluster: for signs of life, and one that is being closed. For
+calls there are twice as many as may begin there: as many may be on their way from a node whose slots move."""
 
 Client = Redis | Cluster
 
@@ -40,7 +41,7 @@ async def get_to_know(patience: float, *clients: Client) -> None:
 
 
 def connect(address: Address, connections: int, patience: float = CONNECT_SECONDS) -> Client:
-    """A client that has at most `connections`, and waits for one where all are in use.
+    """A client for at most `connections` calls at once, to each node of a cluster.
 
     Nothing here waits for an answer: how long that may take is decided by who asks (see `Channel`), who can tell a late
     server from a late event loop. A broken connection is tried once more, since it may have been idle for too long.
@@ -59,7 +60,7 @@ def connect(address: Address, connections: int, patience: float = CONNECT_SECOND
     options |= {"username": address.username, "password": address.password, "ssl": address.tls}
     if address.kind is Kind.CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
-        return Cluster(nodes, patience, max_connections=connections + SPARE, **options)
+        return Cluster(nodes, patience, max_connections=2 * connections + SPARE, **options)
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         list(address.nodes),
         sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},

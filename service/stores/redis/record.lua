@@ -4,11 +4,11 @@
 --   log              event id -> "arrival|moment sent|payload"; and "" -> "born|arrivals|newest moment"
 --   known, unknown   item id -> "moment|arrival"
 --   ids              event ids by when they came, every one later than that before
--- ARGV: now, life in seconds, bounds of events, known and unknown items and ids, life of ids in seconds; then of every
---   event its id, item, moment, payload, known (1 or 0), timed (1 or 0), and after how long its id repeats (or nothing).
+-- ARGV: now, life in seconds, bounds of events, known and unknown items and ids, life of ids in seconds, the latest
+--   that can be; then of every event its id, item, moment, payload, known (1 or 0), timed (1 or 0), and after how long its id repeats (or nothing).
 --   Times are microseconds.
 local log, known, unknown, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local now, EVENTS, EVENT = tonumber(ARGV[1]), 8, 7
+local now, latest, EVENTS, EVENT = tonumber(ARGV[1]), tonumber(ARGV[8]), 9, 7
 
 local function whole(number) return string.format("%.0f", number) end
 
@@ -51,25 +51,21 @@ if head then
 end
 local earlier, stored, settled = arrivals, {}, {}
 
--- Earlier versions moved users of the first release with times of the future as they were, and what came since without a
--- time stands at these times, too. Once such an event is found, all that is later than now happened now; as they arrived
--- in order, they stay in order.
+-- Nothing is later than clocks may differ: what is was written when the clock was ahead, or by an earlier version, and
+-- happened now; as it arrived in order, it stays in order.
 local function settle()
-    local found = false
     local events = redis.call("HGETALL", log)
     for i = 1, #events, 2 do
-        local arrival, sent, payload = string.match(events[i + 1], "^(%d+)|(%d+)|(.*)$")
-        if string.sub(events[i], 1, 6) == "moved:" and tonumber(sent) > now then
+        local arrival, sent, payload = string.match(events[i + 1], "^(%d+)|(-?%d+)|(.*)$")
+        if events[i] ~= "" and tonumber(sent) > latest then
             redis.call("HSET", log, events[i], arrival .. "|" .. whole(now) .. "|" .. payload)
-            found = true
         end
     end
-    if not found then return end
     for _, key in ipairs({known, unknown}) do
         local items = redis.call("HGETALL", key)
         for i = 1, #items, 2 do
             local moment, arrival = pair(items[i + 1])
-            if moment > now then
+            if moment > latest then
                 redis.call("HSET", key, items[i], whole(now) .. "|" .. whole(arrival))
                 settled[#settled + 1] = items[i]
             end
@@ -77,8 +73,6 @@ local function settle()
     end
     newest = now
 end
-
-if newest and newest > now then settle() end
 
 local function meet(item, moment, is_known, timed)
     local place = {moment, arrivals}
@@ -110,6 +104,7 @@ for i = EVENTS, #ARGV, EVENT do
     if not before or (repeats and math.abs(sent - before) > repeats) then
         stamp = math.max(now, stamp + 1)
         redis.call("ZADD", ids, whole(stamp), id)
+        if newest and newest > latest then settle() end
         local moment = sent
         if not timed and newest then moment = math.max(moment, newest) end
         newest = newest and math.max(newest, moment) or moment

@@ -17,7 +17,7 @@ from models.config import Config
 from models.errors import ConfigError
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import Address
-from service.stores.redis.channel import HANG, REDIS_ERRORS, Channel, OnFailure, Timer, untimed
+from service.stores.redis.channel import HANG, Channel, OnFailure, Timer, untimed
 from service.stores.redis.connect import Client, connect, get_to_know
 from service.stores.redis.fitness import Fitness
 from service.stores.redis.keys import Keys
@@ -26,7 +26,8 @@ from service.stores.redis.watch import Watch
 from service.stores.trail import Met, Trail, in_order
 
 USERS_AT_ONCE = 50
-"""Events of more users go in several calls, so that no call takes long for being large."""
+"""Events of more users go in several calls, so that no call takes long for being large; in a cluster each user's, so
+that none waits for another's node."""
 
 
 class RedisConfig(Config):
@@ -96,13 +97,15 @@ class RedisStore:
         """See `UserStore.read`."""
         keys = self._keys.of_user(user)
         known = (str(cached.born), str(cached.arrivals)) if cached.complete else ("", "")
-        answer = await self._reads.call(lambda: self._read_script.run(self._reads.client, keys, known), patience)
+        answer = await self._reads.call(
+            lambda: self._read_script.run(self._reads.client, keys, known), patience, keys[0]
+        )
         return cached if answer is None else _live_user(answer)
 
     async def record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         """See `UserStore.record`."""
-        users = list(events)
-        parts = [users[first : first + USERS_AT_ONCE] for first in range(0, len(users), USERS_AT_ONCE)]
+        size, users = USERS_AT_ONCE if self._one_server else 1, list(events)
+        parts = [users[first : first + size] for first in range(0, len(users), size)]
         changes: dict[UserKey, Change | StoreError] = {}
         for part in await asyncio.gather(*(self._record({user: events[user] for user in part}) for part in parts)):
             changes |= part
@@ -114,9 +117,9 @@ class RedisStore:
     async def _record(self, events: Mapping[UserKey, Sequence[Event]]) -> dict[UserKey, Change | StoreError]:
         """Of as many users as go in one call. The same answer to several of them is one failure."""
         calls = [(self._keys.of_user(user), self._arguments(their)) for user, their in events.items()]
-        send = self._pipelined if self._one_server else self._one_by_one
+        send = self._pipelined if self._one_server else self._alone
         try:
-            answers = await self._writes.call(lambda: send(calls))
+            answers = await self._writes.call(lambda: send(calls), key=calls[0][0][0])
         except StoreError as error:
             return dict.fromkeys(events, error)
         refusals = {str(answer): answer for answer in answers if isinstance(answer, Exception)}
@@ -131,7 +134,7 @@ class RedisStore:
         log = self._keys.of_user(user)[0]
         command = cast("Callable[[], Awaitable[dict[bytes, bytes]]]", lambda: self._reads.client.hgetall(log))
         rows = []
-        for event_id, value in (await self._reads.call(command)).items():
+        for event_id, value in (await self._reads.call(command, key=log)).items():
             if event_id:
                 arrival, moment, payload = value.decode().split("|", 2)
                 kind, recommendation_id, item_id = json.loads(payload)
@@ -158,6 +161,7 @@ class RedisStore:
             bounds.life_seconds,
             *sizes,
             bounds.id_seconds,
+            bounds.latest(now),
             *chain.from_iterable(_fields(event) for event in events),
         ]
 
@@ -186,14 +190,9 @@ class RedisStore:
                 raise RedisError("the events did not reach the disk in time")
         return answers
 
-    async def _one_by_one(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
+    async def _alone(self, calls: Sequence[tuple[list[str], list[str | int]]]) -> list[Any]:
         """Each user on the node where it lies."""
-        runs = (self._record_script.run(self._writes.client, keys, arguments) for keys, arguments in calls)
-        answers = await asyncio.gather(*runs, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, REDIS_ERRORS):
-                raise answer
-        return answers
+        return [await self._record_script.run(self._writes.client, keys, arguments) for keys, arguments in calls]
 
 
 def _fields(event: Event) -> tuple[str | int, ...]:

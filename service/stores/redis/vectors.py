@@ -57,13 +57,14 @@ class RedisVectors:
         """See `VectorCache.get`."""
         place = self._place(key)
         command = cast("Callable[[], Awaitable[bytes | None]]", lambda: self._channel.client.get(place))
-        value = await self._channel.call(command, patience)
+        value = await self._channel.call(command, patience, place)
         return value[DIGEST_BYTES:] if value is not None and value.startswith(key) else None
 
     async def put(self, key: bytes, value: bytes) -> None:
         """See `VectorCache.put`."""
         place = self._place(key)
-        await self._channel.call(lambda: self._channel.client.set(place, key + value, ex=self._life_seconds))
+        value = key + value
+        await self._channel.call(lambda: self._channel.client.set(place, value, ex=self._life_seconds), key=place)
 
     async def close(self) -> None:
         """Close the connections."""

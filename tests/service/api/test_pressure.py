@@ -49,11 +49,14 @@ class Loop:
         self.pressure.backlog = self._waiting_to_be_accepted
         self._due = self.now + INTERVAL_SECONDS
 
-    def run(self, offered: float, seconds: float) -> tuple[float, np.ndarray]:
-        """Admitted requests a second, and how long each of all waited until it was begun or refused."""
+    def run(self, offered: float, seconds: float, stall: float = 0.0) -> tuple[float, np.ndarray]:
+        """Admitted requests a second, and how long each of all waited until it was begun or refused; the process may
+        stand still at first.
+        """
         self._admitted, self._waits = 0, list[float]()
         started, times = self.now, np.random.default_rng(0)
-        self._came = self.now + np.cumsum(times.exponential(1 / offered, int(2 * offered * seconds) + 50))
+        self._came = self.now + np.cumsum(times.exponential(1 / offered, int(2 * offered * (seconds + stall)) + 50))
+        self.now += stall
         while self.now < started + seconds:
             if not self._soon:
                 self._sleep(min(self._came[0], self._due, self._chore_due))
@@ -225,6 +228,19 @@ def test_a_single_stall_costs_nobody_an_answer(stall: float) -> None:
         loop.now += INTERVAL_SECONDS
     assert loop.pressure.share < 0.01
     assert loop.pressure.waiting == 0
+
+
+@pytest.mark.parametrize("accepted", [1, 16])
+@pytest.mark.parametrize(("offered", "stall"), [(150, 0.3), (150, 0.6), (300, 0.3)])
+def test_what_the_kernel_gathers_in_a_single_stall_is_answered(offered: float, stall: float, accepted: int) -> None:
+    """There is time for all of it, though it takes longer than a burst may."""
+    loop = Loop(capacity=500, accepted=accepted)
+    loop.run(offered=1500, seconds=2)
+    loop.run(offered, seconds=30)
+    refused = loop.refused
+    loop.run(offered, seconds=1, stall=stall)
+    loop.run(offered, seconds=6)
+    assert loop.refused == refused
 
 
 @pytest.mark.parametrize(("accepted", "busy"), [(None, 0.9), (1, 0.85), (16, 0.9)])

@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from redis.asyncio import Redis
@@ -19,14 +21,18 @@ from structlog.testing import capture_logs
 from service.stores.local import find_server
 from service.stores.port import NOBODY, Bounds, Change, Event, LiveUser, StoreError, UserKey
 from service.stores.redis.address import parse_address
+from service.stores.redis.cluster import LEARN_SECONDS
 from service.stores.redis.users import RedisConfig, RedisStore
 from service.stores.redis.vectors import RedisVectors
 
 pytestmark = pytest.mark.anyio
 
+Result = TypeVar("Result")
+
 CONFIG = RedisConfig(timeout_seconds=5, write_timeout_seconds=10, retry_seconds=0.1)
 IMPATIENT = CONFIG.model_copy(update={"timeout_seconds": 0.2, "write_timeout_seconds": 1.0, "connections": 40})
 SLOTS = (range(5461), range(5461, 10923), range(10923, 16384))
+CONNECTIONS = "total_connections_received"
 USERS = [UserKey("films", f"u{number}") for number in range(50)]
 
 
@@ -86,6 +92,17 @@ async def cluster(tmp_path: Path) -> AsyncIterator[list[Redis]]:
         yield nodes
 
 
+def test_no_other_redis_py_is_allowed_than_was_tried() -> None:
+    """The client of a cluster goes by how that works inside."""
+    root = Path(__file__).parents[3]
+    said = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["serve"]
+    pins = dict(
+        line.split("==") for line in (root / "requirements" / "constraints.txt").read_text().split() if "==" in line
+    )
+    major, minor, _ = map(int, pins["redis"].split("."))
+    assert f"redis>={major}.{minor},<{major + 1}" in said
+
+
 async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Redis]) -> None:
     port = cluster[0].connection_pool.connection_kwargs["port"]
     address = parse_address(f"redis+cluster://127.0.0.1:{port}")
@@ -113,6 +130,48 @@ async def test_users_lie_anywhere_in_a_cluster_each_on_one_node(cluster: list[Re
     assert await store.record(events) == again
     await store.close()
     await cache.close()
+
+
+async def test_slots_that_move_are_learnt_from_who_says_so(cluster: list[Redis]) -> None:
+    """However many move, nobody's connections are closed and no node is asked for all of them again."""
+    store = RedisStore(parse_address(url_of(cluster)), CONFIG, Bounds())
+    await store.connect()
+    for user in USERS:
+        assert await store.read(user) == NOBODY
+    counted = ("commandstats", "cmdstat_cluster|slots"), ("stats", CONNECTIONS)
+    learnt, connections = [await count(cluster, *what) for what in counted]
+    heir = await cluster[2].execute_command("CLUSTER", "MYID")
+    moved = [slot for slot in {key_slot(user.user_id.encode()) for user in USERS} if slot in SLOTS[0]]
+    for slot in moved:
+        for node in (cluster[2], cluster[0], cluster[1]):
+            await node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", heir)
+    assert len(moved) > 10
+    for user in USERS:
+        assert await store.read(user) == NOBODY
+    assert await count(cluster, *counted[0]) == learnt
+    assert await count(cluster, *counted[1]) <= connections + 1
+    await store.close()
+
+
+async def test_one_node_is_looked_at_and_keeps_its_connections(cluster: list[Redis]) -> None:
+    """Again and again: that any is there is enough, and none is asked in vain."""
+    looks: list[bool] = []
+    store = RedisStore(parse_address(url_of(cluster)), CONFIG, Bounds(), on_state=looks.append)
+    await store.connect()
+    while len(looks) < 3:
+        await asyncio.sleep(0.05)
+    looked = len(looks)
+    pings, connections = (
+        await count(cluster, "commandstats", "cmdstat_ping"),
+        await count(cluster, "stats", CONNECTIONS),
+    )
+    while len(looks) < looked + 5:
+        await asyncio.sleep(0.05)
+    pings = await count(cluster, "commandstats", "cmdstat_ping") - pings
+    assert all(looks)
+    assert 4 <= pings <= len(looks) - looked + 1
+    assert await count(cluster, "stats", CONNECTIONS) == connections
+    await store.close()
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, ["redis_layout_not_marked"]), (2, [])])
@@ -180,6 +239,60 @@ async def test_without_the_node_of_the_first_slots_the_others_serve(cluster: lis
     assert 0 < len(found) < 20
     await store.close()
     await cache.close()
+
+
+async def at_a_rate(rate: float, calls: Iterable[Awaitable[Result]]) -> list[Result | BaseException]:
+    """The answers to calls that begin so many a second, however late those before are."""
+    loop, tasks = asyncio.get_running_loop(), []
+    started = loop.time()
+    for number, call in enumerate(calls):
+        await asyncio.sleep(max(0.0, started + number / rate - loop.time()))
+        tasks.append(asyncio.ensure_future(call))
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def count(nodes: list[Redis], section: str, name: str) -> int:
+    """What servers have counted of something, all together."""
+    total = 0
+    for node in nodes:
+        value = (await node.info(section)).get(name, 0)
+        total += value["calls"] if isinstance(value, dict) else value
+    return total
+
+
+async def test_at_a_steady_rate_a_dead_node_makes_nobody_else_late(cluster: list[Redis]) -> None:
+    """Each call to it fails, and for all of these together the slots are learnt anew once a second."""
+    store = RedisStore(parse_address(url_of(cluster)), IMPATIENT, Bounds())
+    await store.connect()
+    await store.record({user: [Event("1", "a", 1)] for user in USERS})
+    await send(cluster[0], signal.SIGKILL)
+    asked, loop = 8 * USERS, asyncio.get_running_loop()
+    learnt, started = await count(cluster[1:], "commandstats", "cmdstat_cluster|slots"), loop.time()
+    answers = await at_a_rate(150, (store.read(user) for user in asked))
+    for user, said in zip(asked, answers, strict=True):
+        gone = key_slot(user.user_id.encode()) in SLOTS[0]
+        assert isinstance(said, StoreError if gone else LiveUser)
+    seconds = loop.time() - started
+    clients = 3
+    learnt = await count(cluster[1:], "commandstats", "cmdstat_cluster|slots") - learnt
+    assert 0 < learnt <= clients * (seconds / LEARN_SECONDS + 1)
+    await store.close()
+
+
+async def test_a_frozen_node_takes_its_own_places_alone(cluster: list[Redis]) -> None:
+    """Of a batch all are kept whose nodes answer, and so are events at a rate at which its places are long gone."""
+    few = IMPATIENT.model_copy(update={"write_timeout_seconds": 0.5, "connections": 10})
+    store, gone = RedisStore(parse_address(url_of(cluster)), few, Bounds()), SLOTS[0]
+    await store.connect()
+    await send(cluster[0], signal.SIGSTOP)
+    batch = {user: [Event("1", "a", 1)] for user in USERS[:20]}
+    for user, change in (await store.record(batch)).items():
+        assert isinstance(change, StoreError if key_slot(user.user_id.encode()) in gone else Change)
+    asked = 4 * USERS
+    answers = await at_a_rate(100, (store.record({user: [Event("2", "b", 2)]}) for user in asked))
+    for user, said in zip(asked, answers, strict=True):
+        assert isinstance(said, StoreError if key_slot(user.user_id.encode()) in gone else dict)
+    await store.close()
 
 
 async def test_sentinels_know_where_the_service_is_and_where_it_went(tmp_path: Path) -> None:

@@ -154,6 +154,29 @@ async def test_an_event_without_a_time_is_the_latest_whatever_the_clock_says(sto
     assert items(users[USER]) == ["a", "b"]
 
 
+async def test_what_stands_further_ahead_than_clocks_may_differ_happened_now(
+    store: UserStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the clock is set back; it is no longer among the latest events, and one of these was before 1970."""
+    now = round(time.time() * 1e6)
+    monkeypatch.setattr(store, "_clock", lambda: now / 1e6 + 1e9)
+    await store.record({USER: [event("b", now + 10**15), untimed("c", now), event("b", 1), event("b", 2)]})
+    await store.record({USER: [event("b", 3), event("b", 4), event("b", -5)]})
+    assert "c" not in [each.item_id for each in await store.events(USER)]
+    before = await store.read(USER)
+    monkeypatch.setattr(store, "_clock", lambda: now / 1e6)
+    assert (await store.record({USER: [event("b", -5)]}))[USER].stored == ()
+    assert await store.read(USER) == before
+    change = (await store.record({USER: [event("d", now + 1)]}))[USER]
+    after = await store.read(USER)
+    assert before.after(change) == after
+    assert items(after) == ["b", "c", "d"]
+    soon = now + 299 * 10**6
+    users = await told(store, {USER: [event("e", soon), event("f", now + 2)]})
+    assert items(users[USER]) == ["d", "f", "e"]
+    assert users[USER].met[-1].moment == soon
+
+
 async def test_the_latest_items_are_remembered(store: UserStore) -> None:
     users = await told(store, {USER: [event(f"i{moment}", moment) for moment in range(5)]})
     assert items(users[USER]) == ["i2", "i3", "i4"]
@@ -288,7 +311,7 @@ EVENTS = st.builds(
         repeats_after=None if timed or named else 3,
     ),
     st.sampled_from("abcdefgh"),
-    st.integers(-5, 30),
+    st.integers(-5, 30) | st.integers(11, 15).map(lambda tens: tens * 10**7),
     st.booleans(),
     st.booleans(),
     st.sampled_from(["", "1"]),
@@ -300,7 +323,7 @@ EVENTS = st.builds(
 async def test_redis_and_python_go_by_the_same_rules(
     shared_server: LocalServer, batches: list[tuple[int, list[Event]]]
 ) -> None:
-    bounds = Bounds(items=4, unknown_items=2, events=5, ids=9, id_seconds=12)
+    bounds = Bounds(items=4, unknown_items=2, events=5, ids=9, id_seconds=12, ahead_seconds=8)
     clock = Clock()
     memory = MemoryStore(bounds, 10, clock)
     config = PATIENT.model_copy(update={"tenant": f"rules-{next(TENANTS)}"})
