@@ -234,9 +234,11 @@ class BlendFit:
         everyone = self._user_weights(np.ones(len(self._real), dtype=bool), blend.validation["cold_weight"])
         return Prior(blend, curvature(self._features[:, :, columns], self._real, everyone, known))
 
-    def log_likelihoods(self) -> np.ndarray:
-        """(E,) those of the positives by all signals, out of fold."""
-        return log_likelihoods(self.out_of_fold(range(len(self._signals))))
+    def log_likelihoods(self, cold_weight: float = 1.0) -> np.ndarray:
+        """(E,) those of the positives by all signals, out of fold; each as much as its user counts, 1 in the mean."""
+        weights_E = self._user_weights(np.ones(len(self._real), dtype=bool), cold_weight)
+        found_E = log_likelihoods(self.out_of_fold(range(len(self._signals)), cold_weight))
+        return np.asarray(found_E * weights_E / weights_E.mean())
 
     def lift_of(self, ids: Sequence[str]) -> Lift:
         """What some signals together are worth beside all others."""
@@ -457,13 +459,13 @@ def _with_llm(
     """
     known, cold_weight = [signal.id for signal in prior.blend.signals], prior.blend.validation["cold_weight"]
     trusts = [*([WHOLLY] if prior.precision.any() else []), *sorted(config.trust, reverse=True)]
-    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
+    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts], cold_weight)
     found = free.fit(always=known, one_of=ways, together=[(TITLES, TITLE_PRIOR)], cold_weight=cold_weight)
     kept = [signal.id for signal in found.signals]
     asked = asked.only(kept)
     grid = product(sorted(config.doubt, reverse=True), trusts)
-    held = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid])
-    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts])
+    held = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid], cold_weight)
+    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts], cold_weight)
     blend = held.fit(always=kept, cold_weight=cold_weight)
     return blend.model_copy(update={"left_out": found.left_out}), held, free
 
@@ -475,13 +477,15 @@ def beside(blend: Blend, with_llm: Blend) -> Blend:
     return with_llm.model_copy(update={"signals": signals, "scarcity_bias": blend.scarcity_bias})
 
 
-def simplest(fits: Sequence[BlendFit]) -> BlendFit:
+def simplest(fits: Sequence[BlendFit], cold_weight: float = 1.0) -> BlendFit:
     """The first that is as likely as the best, but for a standard error of the difference (Breiman et al. 1984).
 
     Args:
         fits: to the same users, those that need the fewest of them first.
+        cold_weight: how much users with cold positives count: a prior in which they count for more is not to be judged
+            as if they did not.
     """
-    likely = [fit.log_likelihoods() for fit in fits]
+    likely = [fit.log_likelihoods(cold_weight) for fit in fits]
     best = max(likely, key=lambda values: float(values.mean()))
     behind = [best - values for values in likely]
     near = [values.mean() <= values.std() / len(values) ** 0.5 for values in behind]

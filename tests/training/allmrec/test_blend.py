@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.bundle.blend import Blend
+from models.bundle.blend import Blend, scarcity
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
@@ -188,7 +188,8 @@ def test_an_llm_is_heard_as_far_as_it_is_worth_it(worth: float, least: float, mo
     first = BlendFit(part(scored, slice(300, None)).only({"cf"}), BlendConfig())
     prior = first.prior(first.fit())
     blend, _, _ = _with_llm(part(scored, slice(0, 300)), BlendConfig(), prior, ["llm"])
-    weights = {signal.id: abs(signal.weight) for signal in blend.signals}
+    known = scarcity(scored.interactions, scored.cold_below).mean()
+    weights = {signal.id: abs(signal.weight + known * signal.scarcity_weight) for signal in blend.signals}
     assert least <= weights["llm"] <= most
     assert weights["cf"] == pytest.approx(2.0, abs=0.25)
     assert set(weights) | set(blend.left_out) == {"cf", "llm", "noise"}
