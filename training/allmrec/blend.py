@@ -33,6 +33,8 @@ UNFITTED = {TITLES: 0.1, INJECTED: 0.1, TITLE_PRIOR: -0.1}
 """Weights of what is no choice among candidates, where nobody says what it is worth."""
 WHOLLY = 1e6
 """The trust by which what is known is taken over as it is."""
+CERTAIN = 2.0
+"""Standard errors by which other weights must be likelier than those: they are the best of many."""
 
 
 class BlendConfig(Config):
@@ -458,16 +460,25 @@ def _with_llm(
         ways: ids of the LLM's rankers, one of which is kept.
     """
     known, cold_weight = [signal.id for signal in prior.blend.signals], prior.blend.validation["cold_weight"]
-    trusts = [*([WHOLLY] if prior.precision.any() else []), *sorted(config.trust, reverse=True)]
-    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts], cold_weight)
+
+    free = _chosen(asked, config, prior, [config.penalty])
     found = free.fit(always=known, one_of=ways, together=[(TITLES, TITLE_PRIOR)], cold_weight=cold_weight)
     kept = [signal.id for signal in found.signals]
     asked = asked.only(kept)
-    grid = product(sorted(config.doubt, reverse=True), trusts)
-    held = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid], cold_weight)
-    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts], cold_weight)
+    held, free = (_chosen(asked, config, prior, doubts) for doubts in (config.doubt, [config.penalty]))
     blend = held.fit(always=kept, cold_weight=cold_weight)
     return blend.model_copy(update={"left_out": found.left_out}), held, free
+
+
+def _chosen(asked: Scored, config: BlendConfig, prior: Prior, doubts: Sequence[float]) -> BlendFit:
+    """The most cautious fit that is likely enough: what is known is taken over, unless others are certainly better."""
+    cold_weight, cautious = prior.blend.validation["cold_weight"], sorted(doubts, reverse=True)
+    grid = product(cautious, sorted(config.trust, reverse=True))
+    own = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid], cold_weight)
+    if not prior.precision.any():
+        return own
+    taken = simplest([BlendFit(asked, config, prior, WHOLLY, doubt) for doubt in cautious], cold_weight)
+    return simplest([taken, own], cold_weight, errors=CERTAIN)
 
 
 def beside(blend: Blend, with_llm: Blend) -> Blend:
@@ -477,18 +488,19 @@ def beside(blend: Blend, with_llm: Blend) -> Blend:
     return with_llm.model_copy(update={"signals": signals, "scarcity_bias": blend.scarcity_bias})
 
 
-def simplest(fits: Sequence[BlendFit], cold_weight: float = 1.0) -> BlendFit:
+def simplest(fits: Sequence[BlendFit], cold_weight: float = 1.0, errors: float = 1.0) -> BlendFit:
     """The first that is as likely as the best, but for a standard error of the difference (Breiman et al. 1984).
 
     Args:
         fits: to the same users, those that need the fewest of them first.
         cold_weight: how much users with cold positives count: a prior in which they count for more is not to be judged
             as if they did not.
+        errors: so many standard errors.
     """
     likely = [fit.log_likelihoods(cold_weight) for fit in fits]
     best = max(likely, key=lambda values: float(values.mean()))
     behind = [best - values for values in likely]
-    near = [values.mean() <= values.std() / len(values) ** 0.5 for values in behind]
+    near = [values.mean() <= errors * values.std() / len(values) ** 0.5 for values in behind]
     return fits[near.index(True)]
 
 
