@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -31,10 +30,8 @@ from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, posi
 RESAMPLES = 2000
 UNFITTED = {TITLES: 0.1, INJECTED: 0.1, TITLE_PRIOR: -0.1}
 """Weights of what is no choice among candidates, where nobody says what it is worth."""
-WHOLLY = 1e6
-"""The trust by which what is known is taken over as it is."""
 CERTAIN = 2.0
-"""Standard errors by which other weights must be likelier than those: they are the best of many."""
+"""Standard errors by which a blend with the LLM must be likelier than the one without: it is the best of many."""
 
 
 class BlendConfig(Config):
@@ -53,7 +50,7 @@ class BlendConfig(Config):
         cold_cost: share of all users' NDCG@10 that may be given up for cold items.
         trust: what share of the users of the blend without the LLM may count in the weights of the one with it, beside
             those who are asked about; the largest is taken whose likelihood is the best, but for a standard error.
-            Before all of them that blend is tried as it is, with the LLM's signals added.
+            Where nothing is certainly likelier than that blend, it is kept as it is, and the LLM has next to no weight.
         doubt: penalties of the LLM's weights, the largest first, by the same rule: what it says is to be worth being
             listened to.
         seed: of negatives and folds.
@@ -169,7 +166,7 @@ class BlendFit:
         trust: float = 1.0,
         doubt: float = 0.0,
     ) -> None:
-        self._scored, self._config, self.trust = scored, config, trust
+        self._scored, self._config = scored, config
         self._real = scored.real
         self._scarcity = scarcity(scored.interactions, scored.cold_below)
         self._signals = [self._measured(ranker) for ranker in scored.rankers]
@@ -410,9 +407,7 @@ async def fit_blends(
     both = [*(ranker for ranker in signals if ranker.id in kept), *llm]
     asked = await score_signals(split, both, config.llm_users, 1, config.seed)
     prior = _prior(scored.without(asked.users).only(kept), blend, config)
-    with_llm, held, free = _with_llm(asked, config, prior, [ranker.id for ranker in llm if ranker.needs_llm])
-    if held.trust == WHOLLY:
-        with_llm = beside(blend, with_llm)
+    with_llm, held, free = _with_llm(asked, config, prior, blend, [ranker.id for ranker in llm if ranker.needs_llm])
     ids = [ranker.id for ranker in llm]
     first = await score_signals(split, signals[:1], config.llm_users, 1, config.seed)
     scores = {**first.scores, **{name: asked.scores[name] for name in ids}}
@@ -447,7 +442,7 @@ def _prior(others: Scored, blend: Blend, config: BlendConfig) -> Prior:
 
 
 def _with_llm(
-    asked: Scored, config: BlendConfig, prior: Prior, ways: Sequence[str]
+    asked: Scored, config: BlendConfig, prior: Prior, blend: Blend, ways: Sequence[str]
 ) -> tuple[Blend, BlendFit, BlendFit]:
     """The blend with the LLM, the fit that its weights are of, and the same with weights that are hardly held.
 
@@ -456,33 +451,29 @@ def _with_llm(
     Args:
         asked: the scores of the signals of `prior`, and of the LLM's.
         config: how.
-        prior: what is known without the LLM.
+        prior: what is known without the LLM, of users who are not asked.
+        blend: without the LLM, of all users.
         ways: ids of the LLM's rankers, one of which is kept.
     """
     known, cold_weight = [signal.id for signal in prior.blend.signals], prior.blend.validation["cold_weight"]
-
-    free = _chosen(asked, config, prior, [config.penalty])
+    trusts, doubts = sorted(config.trust, reverse=True), sorted(config.doubt, reverse=True)
+    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts], cold_weight)
     found = free.fit(always=known, one_of=ways, together=[(TITLES, TITLE_PRIOR)], cold_weight=cold_weight)
     kept = [signal.id for signal in found.signals]
     asked = asked.only(kept)
-    held, free = (_chosen(asked, config, prior, doubts) for doubts in (config.doubt, [config.penalty]))
-    blend = held.fit(always=kept, cold_weight=cold_weight)
-    return blend.model_copy(update={"left_out": found.left_out}), held, free
+    free = simplest([BlendFit(asked, config, prior, trust) for trust in trusts], cold_weight)
+    held = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt in doubts for trust in trusts], cold_weight)
+    alone = BlendFit(asked.only(known), config, prior, trusts[0])
+    if simplest([alone, held], cold_weight, errors=CERTAIN) is held:
+        chosen = held.fit(always=kept, cold_weight=cold_weight)
+    else:
+        held = BlendFit(asked, config, prior, trusts[0], doubts[0])
+        chosen = _beside(blend, held.fit(always=kept, cold_weight=cold_weight))
+    return chosen.model_copy(update={"left_out": found.left_out}), held, free
 
 
-def _chosen(asked: Scored, config: BlendConfig, prior: Prior, doubts: Sequence[float]) -> BlendFit:
-    """The most cautious fit that is likely enough: what is known is taken over, unless others are certainly better."""
-    cold_weight, cautious = prior.blend.validation["cold_weight"], sorted(doubts, reverse=True)
-    grid = product(cautious, sorted(config.trust, reverse=True))
-    own = simplest([BlendFit(asked, config, prior, trust, doubt) for doubt, trust in grid], cold_weight)
-    if not prior.precision.any():
-        return own
-    taken = simplest([BlendFit(asked, config, prior, WHOLLY, doubt) for doubt in cautious], cold_weight)
-    return simplest([taken, own], cold_weight, errors=CERTAIN)
-
-
-def beside(blend: Blend, with_llm: Blend) -> Blend:
-    """`blend` as it is, of all users, with what `with_llm` has beside: an LLM without weight changes nothing."""
+def _beside(blend: Blend, with_llm: Blend) -> Blend:
+    """`blend` as it is, and what `with_llm` has beside it."""
     own = {signal.id: signal for signal in blend.signals}
     signals = tuple(own.get(signal.id, signal) for signal in with_llm.signals)
     return with_llm.model_copy(update={"signals": signals, "scarcity_bias": blend.scarcity_bias})

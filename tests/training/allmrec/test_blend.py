@@ -14,13 +14,11 @@ from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
 from training.allmrec.blend import (
-    WHOLLY,
     BlendConfig,
     BlendFit,
     Scored,
     _prior,
     _with_llm,
-    beside,
     fit_blends,
     score_signals,
     simplest,
@@ -187,7 +185,7 @@ def test_an_llm_is_heard_as_far_as_it_is_worth_it(worth: float, least: float, mo
     scored = drawn({"cf": 2.0, "llm": worth, "noise": 0.0}, users=2500)
     first = BlendFit(part(scored, slice(300, None)).only({"cf"}), BlendConfig())
     prior = first.prior(first.fit())
-    blend, _, _ = _with_llm(part(scored, slice(0, 300)), BlendConfig(), prior, ["llm"])
+    blend, _, _ = _with_llm(part(scored, slice(0, 300)), BlendConfig(), prior, prior.blend, ["llm"])
     known = scarcity(scored.interactions, scored.cold_below).mean()
     weights = {signal.id: abs(signal.weight + known * signal.scarcity_weight) for signal in blend.signals}
     assert least <= weights["llm"] <= most
@@ -202,12 +200,10 @@ def test_beside_an_llm_that_says_nothing_the_blend_is_the_same() -> None:
     blend = alone.fit()
     others = part(scored, slice(300, None)).only({"cf", "text"})
     asked = part(scored, slice(0, 300))
-    found, held, _ = _with_llm(asked, BlendConfig(), _prior(others, blend, BlendConfig()), ["llm"])
-    assert held.trust == WHOLLY
-    whole = beside(blend, found)
-    kept = {signal.id: signal for signal in whole.signals}
+    found, _, _ = _with_llm(asked, BlendConfig(), _prior(others, blend, BlendConfig()), blend, ["llm"])
+    kept = {signal.id: signal for signal in found.signals}
     assert [kept[signal.id] for signal in blend.signals] == list(blend.signals)
-    assert whole.scarcity_bias == blend.scarcity_bias
+    assert found.scarcity_bias == blend.scarcity_bias
     assert abs(kept["llm"].weight) < 0.05
 
 
@@ -223,7 +219,7 @@ def test_nobody_counts_twice() -> None:
     prior = _prior(asked.without(asked.users).only(signals), blend, config)
     assert not prior.precision.any()
     assert {signal.weight for signal in prior.blend.signals} == {0.0}
-    _, held, free = _with_llm(asked, config, prior, ["llm"])
+    _, held, free = _with_llm(asked, config, prior, blend, ["llm"])
     alone = BlendFit(asked.only(signals), config).log_likelihoods()
     for fit in (held, free):
         assert float((fit.log_likelihoods() - alone).mean()) < 0.01  # .03 where they counted twice
