@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import torch
@@ -50,8 +50,30 @@ app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=F
 BundleOption = Annotated[Path, typer.Option(help="Whose users and items the questions are about.")]
 SeedOption = Annotated[int, typer.Option(help="Draws users and candidates.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="torch's threads; its own choice if not given.")]
-DeviceOption = Annotated[str, typer.Option(help="Where torch runs LLM and bundle.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="Where the transformers engine runs the LLM; vLLM finds its GPU itself.")
+]
 DEMO = Path("bundles/demo")
+
+
+def place_of(engine: str, device: str) -> str:
+    """Where an engine has its LLM: vLLM looks for a GPU itself."""
+    return "cuda" if engine == "vllm" and torch.cuda.is_available() else device
+
+
+def keep(
+    name: str,
+    elsewhere: str,
+    settings: dict[str, Any],
+    rows: list[dict[str, Any]],
+    document: Path | None = PERFORMANCE,
+    **more: Any,
+) -> None:
+    """Save what was measured: a document's tables are of a CPU, what another device gave has a file of its own."""
+    if settings["device"] == "cpu":
+        save(name, settings, rows, document=document, **more)
+    else:
+        save(f"{elsewhere}-{settings['device']}", settings, rows, document=None, **more)
 
 
 @app.callback(invoke_without_command=True)
@@ -150,15 +172,12 @@ def service(
     settings = {
         "engine": engine,
         "dtype": dtype,
-        "device": device,
+        "device": place_of(engine, device),
         "rounds": rounds,
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    if device == "cpu":
-        save("service", settings, rows)
-    else:
-        save(f"service-{engine}-{device}", settings, rows, document=None)
+    keep("service", f"service-{engine}", settings, rows)
     typer.echo(markdown(rows))
 
 
@@ -378,6 +397,7 @@ def overload(
     bundle: BundleOption = DEMO,
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     dtype: Annotated[str, typer.Option(help="Of the LLM.")] = "float32",
+    device: DeviceOption = "cpu",
     seconds: Annotated[float, typer.Option(help="Of each load.")] = 20.0,
     timeout_ms: Annotated[int, typer.Option(help="Of the requests.")] = 1000,
     candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
@@ -387,9 +407,10 @@ def overload(
     questionnaire = Questionnaire(bundle, EMBEDDED)
     bodies = [each.body for each in questionnaire.ask(512, candidates, seed)]
     users = questionnaire.users(50, seed)
-    rows, more = overload_benchmark.measure((bundle, engine, dtype), bodies, users, seconds, timeout_ms)
-    settings = {"engine": engine, "dtype": dtype, "seconds": seconds, "timeout_ms": timeout_ms, "seed": seed}
-    save(f"overload-{engine}", settings, rows, document=RELIABILITY, **more)
+    rows, more = overload_benchmark.measure((bundle, engine, dtype, device), bodies, users, seconds, timeout_ms)
+    times = {"seconds": seconds, "timeout_ms": timeout_ms}
+    settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, device), **times, "seed": seed}
+    keep(f"overload-{engine}", f"overload-{engine}", settings, rows, RELIABILITY, **more)
     typer.echo(markdown(rows))
     typer.echo(more)
 
@@ -408,7 +429,7 @@ def storms(
 ) -> None:
     """What memory the service has after each of several storms."""
     bodies = [each.body for each in Questionnaire(bundle, EMBEDDED).ask(512, candidates, seed)]
-    rows = overload_benchmark.storms((bundle, engine, dtype), bodies, count, seconds, (rate, tight_rate))
+    rows = overload_benchmark.storms((bundle, engine, dtype, "cpu"), bodies, count, seconds, (rate, tight_rate))
     settings = {"engine": engine, "dtype": dtype, "count": count, "seconds": seconds, "rates": [rate, tight_rate]}
     save(f"storms-{engine}", settings, rows, document=RELIABILITY)
     typer.echo(markdown(rows))

@@ -40,7 +40,7 @@ QUIET_SECONDS = 2.0
 
 
 @contextmanager
-def served(bundle: Path, engine: str, dtype: str) -> Iterator[tuple[int, psutil.Process]]:
+def served(bundle: Path, engine: str, dtype: str, device: str) -> Iterator[tuple[int, psutil.Process]]:
     """Port and process of a service."""
     with TemporaryDirectory() as folder:
         environment = {
@@ -48,6 +48,7 @@ def served(bundle: Path, engine: str, dtype: str) -> Iterator[tuple[int, psutil.
             "ALLMREC_BUNDLE": str(bundle),
             "ALLMREC_ENGINE": engine,
             "ALLMREC_DTYPE": dtype,
+            "ALLMREC_DEVICE": device,
             "ALLMREC_PORT": "0",
             "ALLMREC_REDIS_DIR": f"{folder}/redis",
             "ALLMREC_LOG_LEVEL": "error",
@@ -76,7 +77,7 @@ def port_of(program: subprocess.Popen[str]) -> int:
 
 
 def measure(
-    service: tuple[Path, str, str],
+    service: tuple[Path, str, str, str],
     bodies: Sequence[dict[str, Any]],
     users: Sequence[str],
     seconds: float,
@@ -85,7 +86,7 @@ def measure(
     """A row for each load, and what else was seen.
 
     Args:
-        service: bundle, engine and dtype.
+        service: bundle, engine, dtype and device.
         bodies: questions; taken in turn.
         users: to be explained.
         seconds: of each load.
@@ -130,7 +131,7 @@ def measure(
 
 
 def storms(
-    service: tuple[Path, str, str],
+    service: tuple[Path, str, str, str],
     bodies: Sequence[dict[str, Any]],
     count: int,
     seconds: float,
@@ -139,7 +140,7 @@ def storms(
     """How much memory the service has after one storm, two, and so on: a leak grows with each, a heap does not.
 
     Args:
-        service: bundle, engine and dtype.
+        service: bundle, engine, dtype and device.
         bodies: questions; taken in turn.
         count: of storms, each of which is two loads: with time for the LLM, then without. The first row is a breeze.
         seconds: of each of both.

@@ -206,7 +206,7 @@ async def _build(
     settings: Settings, metrics: Metrics, engine_factory: EngineFactory, stack: AsyncExitStack
 ) -> Services:
     """Everything that answers requests; what must be closed goes onto `stack`."""
-    bundle = await asyncio.to_thread(load_bundle, settings.bundle, settings.device)
+    bundle = await asyncio.to_thread(load_bundle, settings.bundle)
     llm = settings.llm or bundle.manifest.llm.name
     engine = await asyncio.to_thread(engine_factory, settings, llm)
     stack.push_async_callback(engine.close)

@@ -31,7 +31,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. (default: 8000)")] = None,
     engine: Annotated[str | None, typer.Option(help="transformers or vllm. (default: transformers)")] = None,
     llm: Annotated[str | None, typer.Option(help="LLM by name or path. (default: the bundle's own)")] = None,
-    device: Annotated[str | None, typer.Option(help="Where torch runs. (default: cpu)")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the transformers engine runs the LLM. (default: cpu)")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the engine's choice)")
     ] = None,

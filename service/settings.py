@@ -55,7 +55,7 @@ class Settings(BaseSettings):
 
     engine: Literal["transformers", "vllm"] = Field("transformers", description="LLM engine.")
     llm: str | None = Field(None, description="LLM by name or path; the bundle's own if not given.")
-    device: str = Field("cpu", description="Where torch runs LLM and bundle.")
+    device: str = Field("cpu", description="Where the transformers engine runs the LLM; vLLM finds its GPU itself.")
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="LLM precision; the engine's choice if not set."
     )

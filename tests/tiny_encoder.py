@@ -53,3 +53,10 @@ def retrain(folder: str | Path) -> None:
     path = Path(folder) / "model.safetensors"
     weights = load(path.read_bytes())
     save_file({name: tensor + 0.1 * torch.randn(tensor.shape) for name, tensor in weights.items()}, path)
+
+
+def halve(folder: str | Path) -> None:
+    """The same weights in fp16."""
+    path = Path(folder) / "model.safetensors"
+    weights = load(path.read_bytes())
+    save_file({name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}, path)

@@ -134,7 +134,8 @@ def _load(name: str, device: str) -> Any:
     except ImportError as error:
         raise ConfigError(f"text encoder '{name}': {error}; install allmrec[train]") from error
     try:
-        return SentenceTransformer(path, device=device)
+        # Weights that were saved in half precision would be trained in it, and their loss soon be no number.
+        return SentenceTransformer(path, device=device).float()
     except (OSError, ValueError) as error:
         raise ConfigError(f"text encoder '{name}' cannot be loaded: {error}") from error
 

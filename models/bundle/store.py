@@ -157,8 +157,10 @@ def resolve_bundle(path: Path) -> Path:
     )
 
 
-def load_bundle(path: Path, device: str = "cpu") -> Bundle:
+def load_bundle(path: Path) -> Bundle:
     """Load and verify the bundle at `path`, a version directory or a bundle home.
+
+    It stays on the CPU, whatever the LLM runs on: what is computed of it is little, and is not to wait for a busy GPU.
 
     Raises:
         BundleError: a file is missing, damaged or not readable; names the file.
@@ -167,7 +169,7 @@ def load_bundle(path: Path, device: str = "cpu") -> Bundle:
     manifest = load_manifest(directory)
     verify_files(directory, manifest)
     try:
-        model = _read_model(directory, manifest, device)
+        model = _read_model(directory, manifest)
     except (SafetensorError, pl.exceptions.PolarsError, RuntimeError, KeyError) as error:
         raise BundleError(f"{directory}: files are intact but do not fit together: {error}") from error
     return Bundle(directory, manifest, model)
@@ -218,8 +220,8 @@ def _write_model(directory: Path, model: CatalogueModel) -> None:
         _save_tensors(model.user_head.state_dict(), directory / USER_HEAD_FILE)
 
 
-def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueModel:
-    tables = load_file(directory / "tables.safetensors", device=device)
+def _read_model(directory: Path, manifest: Manifest) -> CatalogueModel:
+    tables = load_file(directory / "tables.safetensors")
     catalogue = Catalogue.from_frame(pl.read_parquet(directory / "items.parquet"))
     if len(tables["joint_genre"]) != len(catalogue.genres):
         raise BundleError(f"{directory}: written for other genres than this release takes: export it again")
@@ -229,20 +231,20 @@ def _read_model(directory: Path, manifest: Manifest, device: str) -> CatalogueMo
     return CatalogueModel(
         catalogue=catalogue,
         histories=UserHistories.from_frame(pl.read_parquet(directory / "users.parquet")),
-        backbone=_read_backbone(directory / "backbone.safetensors", manifest.backbone, device),
+        backbone=_read_backbone(directory / "backbone.safetensors", manifest.backbone),
         cf_vectors=tables["cf_vectors"],
         joint_item=tables["joint_item"],
         joint_text=tables["joint_text"],
         joint_genre=tables["joint_genre"],
-        projector=projector.to(device).eval().requires_grad_(False),
+        projector=projector.eval().requires_grad_(False),
         index=ItemIndex.load(directory / "items.faiss"),
-        alignment=load_file(directory / "alignment.safetensors", device=device),
+        alignment=load_file(directory / "alignment.safetensors"),
         signals=SignalTables.load(directory / "signals.safetensors"),
         words=WordEncoder.load(directory),
-        title_log_probs=tables["title_log_probs"].cpu().numpy(),
-        title_projector=_read_title_projector(directory / TITLE_PROJECTOR_FILE, sizes, device),
-        user_head=_read_user_head(directory / USER_HEAD_FILE, device),
-        second=None if manifest.second is None else _read_backbone(directory / SECOND_FILE, manifest.second, device),
+        title_log_probs=tables["title_log_probs"].numpy(),
+        title_projector=_read_title_projector(directory / TITLE_PROJECTOR_FILE, sizes),
+        user_head=_read_user_head(directory / USER_HEAD_FILE),
+        second=None if manifest.second is None else _read_backbone(directory / SECOND_FILE, manifest.second),
         law=_read_law(directory, len(catalogue)),
         decoded_item=tables.get("decoded_item"),
         decoded_text=tables.get("decoded_text"),
@@ -265,22 +267,22 @@ def _read_law(directory: Path, items: int) -> TokenLaw | None:
     return law
 
 
-def _read_backbone(path: Path, record: BackboneRecord, device: str) -> Backbone:
+def _read_backbone(path: Path, record: BackboneRecord) -> Backbone:
     backbone = create_backbone(record.kind, record.config)
     backbone.load_state_dict(load_file(path))
-    return backbone.to(device).eval().requires_grad_(False)
+    return backbone.eval().requires_grad_(False)
 
 
-def _read_title_projector(path: Path, sizes: tuple[int, int, int], device: str) -> TitleProjector | None:
+def _read_title_projector(path: Path, sizes: tuple[int, int, int]) -> TitleProjector | None:
     if not path.is_file():
         return None
     projector = TitleProjector(*sizes)
     projector.load_state_dict(load_file(path))
-    return projector.to(device).eval().requires_grad_(False)
+    return projector.eval().requires_grad_(False)
 
 
-def _read_user_head(path: Path, device: str) -> UserHead | None:
-    return UserHead.of_weights(load_file(path)).to(device) if path.is_file() else None
+def _read_user_head(path: Path) -> UserHead | None:
+    return UserHead.of_weights(load_file(path)) if path.is_file() else None
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

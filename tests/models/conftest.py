@@ -32,7 +32,9 @@ def hosted(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Hosted]
         pytest.importorskip("vllm", reason="vLLM is not installed: `make test` installs it")
         from models.engines.vllm import VLLMEngine, VLLMEngineConfig
 
-        engine = VLLMEngine(VLLMEngineConfig(llm=str(checkpoint), dtype="float32", restart_seconds=0.1))
+        # A GPU may be in use by others, and this LLM is small.
+        options = {"dtype": "float32", "restart_seconds": 0.1, "gpu_memory_utilization": 0.1}
+        engine = VLLMEngine(VLLMEngineConfig(llm=str(checkpoint), **options))
     else:
         engine = TransformersEngine(TransformersEngineConfig(llm=str(checkpoint), device=DEVICE))
     with asyncio.Runner() as runner:

@@ -193,7 +193,7 @@ def built(config: RecformerConfig, items: int) -> tuple[Recformer, Any]:
     """
     if config.weights != "none":
         try:
-            longformer = LongformerModel.from_pretrained(config.weights, add_pooling_layer=False)
+            longformer = LongformerModel.from_pretrained(config.weights, add_pooling_layer=False, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(config.weights)
         except (OSError, ValueError) as error:
             raise ConfigError(f"Longformer '{config.weights}' cannot be loaded: {error}") from error

@@ -10,7 +10,7 @@ import torch
 from models.alignment.text_encoder import EMBEDDED, TextEncoder, catalogue_texts, encoder_fingerprint, item_text
 from models.catalogue import Catalogue
 from models.errors import ConfigError
-from tests.tiny_encoder import retrain, write_tiny_encoder
+from tests.tiny_encoder import halve, retrain, write_tiny_encoder
 
 TEXTS = ["Title: red fox", "fox", "Title: red red red red red red fox fox", ""]
 
@@ -49,6 +49,13 @@ def test_a_vector_does_not_depend_on_the_batch(encoder: TextEncoder) -> None:
     encoder.model.max_seq_length = 6
     expected = torch.stack([encoder.model.encode(text, convert_to_tensor=True) for text in TEXTS])
     torch.testing.assert_close(vectors, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_of_half_precision_are_trained_in_full(tmp_path: Path) -> None:
+    """As hubs have them: in fp16 an optimizer's steps soon are no numbers."""
+    folder = Path(write_tiny_encoder(tmp_path, ["red", "fox"]))
+    halve(folder)
+    assert {weights.dtype for weights in TextEncoder(str(folder)).parameters()} == {torch.float32}
 
 
 def test_autocast_is_close(encoder: TextEncoder) -> None:
