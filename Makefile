@@ -66,7 +66,7 @@ test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 gpu: $(VENV)/.test
-	ALLMREC_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/models/engines tests/models/scoring tests/training tests/service/usecases
+	ALLMREC_TEST_DEVICE=cuda TRITON_F32_DEFAULT=ieee $(BIN)/python -m pytest tests/models/engines tests/models/scoring tests/training tests/service/usecases
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from models.errors import AllmrecError
-from training.cli import catalogue, data, experiment, llm2rec, lm, results
+from training.cli import catalogue, data, experiment, llm2rec, lm, results, tune_llm
 
 console = Console(stderr=True)
 
@@ -51,6 +51,7 @@ app.command("results")(results.results)
 app.command("experiment")(experiment.experiment)
 app.command("llm2rec")(llm2rec.llm2rec)
 app.command("evaluate-encoder")(llm2rec.evaluate_encoder)
+app.command("tune-llm")(tune_llm.tune_llm)
 app.command("pretrain-lm")(lm.pretrain_lm)
 app.command("average-lm")(lm.average_lm)
 app.command("evaluate-lm")(lm.evaluate_lm)

@@ -1,0 +1,70 @@
+"""How an LLM is tuned to rank titles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field, ValidationError
+
+from models.config import Config
+from models.errors import ConfigError
+from models.prompts.title_list import TitleListConfig
+from training.llm2rec.config import LoRAConfig
+from training.runs.loop import LoopConfig
+from training.runs.settings import parse_setting, put_setting
+
+
+class TunedLLMConfig(Config):
+    """An LLM tuned to rank titles.
+
+    Attributes:
+        llm: "embedded", a hub name or a path of a causal LM.
+        title_list: what the LLM is shown: what `blend.title_list` of the recipe says that will ask it.
+        negatives: drawn for each target, among items with training interactions that its user never met in training:
+            titles that are never wanted would be learned by heart otherwise, and unseen items with them.
+        likelihood: share of the loss that asks for the target's likelihood, token by token, whatever the others have.
+        lora: low-rank updates; all weights are trained without.
+        learning_rate: of AdamW, for the LLM's weights.
+        reading_rate: of AdamW, for how likelihoods are read: their scale, and the prior's share.
+        batch_lists: lists of a step.
+        gradient_checkpointing: keep activations at the borders of layers only.
+        validation_users: at most this many users are validated on.
+        device: where it runs.
+        seed: of everything random.
+        loop: when to stop, validate and save.
+    """
+
+    llm: str = "embedded"
+    title_list: TitleListConfig = TitleListConfig(max_title_tokens=64, vocabulary="catalogue")
+    negatives: int = Field(9, gt=0)
+    likelihood: float = Field(0.1, ge=0, lt=1)
+    lora: LoRAConfig | None = None
+    learning_rate: float = Field(1.5e-5, gt=0)
+    reading_rate: float = Field(1e-2, gt=0)
+    batch_lists: int = Field(16, gt=0)
+    gradient_checkpointing: bool = False
+    validation_users: int = Field(600, gt=0)
+    device: str = "cpu"
+    seed: int = 0
+    loop: LoopConfig = LoopConfig(
+        epochs=2, validate_every=0.25, validate_first=True, warmup=0.05, decay_from=0.0, clip_norm=1.0, autocast=True
+    )
+
+
+def read_config(changes: Sequence[str]) -> TunedLLMConfig:
+    """The defaults with `key=value` changes; keys of `loop` may leave `loop` out.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    content = TunedLLMConfig().model_dump()
+    for change in changes:
+        names, value = parse_setting(change)
+        if names[0] == "lora" and len(names) > 1 and content["lora"] is None:
+            content["lora"] = LoRAConfig().model_dump()
+        inner = len(names) == 1 and names[0] in LoopConfig.model_fields
+        put_setting(content, ["loop", *names] if inner else names, value)
+    try:
+        return TunedLLMConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"tune-llm: {error}") from error
