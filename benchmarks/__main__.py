@@ -58,22 +58,17 @@ DEMO = Path("bundles/demo")
 
 def place_of(engine: str, device: str) -> str:
     """Where an engine has its LLM: vLLM looks for a GPU itself."""
-    return "cuda" if engine == "vllm" and torch.cuda.is_available() else device
+    return "cuda" if engine == "vllm" and torch.cuda.is_available() else torch.device(device).type
 
 
-def keep(
-    name: str,
-    elsewhere: str,
-    settings: dict[str, Any],
-    rows: list[dict[str, Any]],
-    document: Path | None = PERFORMANCE,
-    **more: Any,
-) -> None:
+def keep(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], document: Path, **more: Any) -> None:
     """Save what was measured: a document's tables are of a CPU, what another device gave has a file of its own."""
-    if settings["device"] == "cpu":
+    device = settings["device"]
+    if device == "cpu":
         save(name, settings, rows, document=document, **more)
     else:
-        save(f"{elsewhere}-{settings['device']}", settings, rows, document=None, **more)
+        engine = settings["engine"]
+        save(f"{name.removesuffix(f'-{engine}')}-{engine}-{device}", settings, rows, document=None, **more)
 
 
 @app.callback(invoke_without_command=True)
@@ -177,7 +172,7 @@ def service(
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    keep("service", f"service-{engine}", settings, rows)
+    keep("service", settings, rows, PERFORMANCE)
     typer.echo(markdown(rows))
 
 
@@ -410,7 +405,7 @@ def overload(
     rows, more = overload_benchmark.measure((bundle, engine, dtype, device), bodies, users, seconds, timeout_ms)
     times = {"seconds": seconds, "timeout_ms": timeout_ms}
     settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, device), **times, "seed": seed}
-    keep(f"overload-{engine}", f"overload-{engine}", settings, rows, RELIABILITY, **more)
+    keep(f"overload-{engine}", settings, rows, RELIABILITY, **more)
     typer.echo(markdown(rows))
     typer.echo(more)
 
@@ -430,8 +425,9 @@ def storms(
     """What memory the service has after each of several storms."""
     bodies = [each.body for each in Questionnaire(bundle, EMBEDDED).ask(512, candidates, seed)]
     rows = overload_benchmark.storms((bundle, engine, dtype, "cpu"), bodies, count, seconds, (rate, tight_rate))
-    settings = {"engine": engine, "dtype": dtype, "count": count, "seconds": seconds, "rates": [rate, tight_rate]}
-    save(f"storms-{engine}", settings, rows, document=RELIABILITY)
+    loads = {"count": count, "seconds": seconds, "rates": [rate, tight_rate]}
+    settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, "cpu"), **loads}
+    keep(f"storms-{engine}", settings, rows, RELIABILITY)
     typer.echo(markdown(rows))
 
 

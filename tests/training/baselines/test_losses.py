@@ -188,6 +188,16 @@ def test_a_longformers_padding_changes_no_vector(bench: Bench) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
+def test_published_weights_are_trained_in_full_precision(bench: Bench, tmp_path: Path) -> None:
+    """Hubs have them in half: an optimizer's steps soon are no numbers there."""
+    config = bench.config("recformer", RecformerConfig)
+    network, tokenizer = built(config, len(bench.split.catalogue))
+    network.longformer.half().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded, _ = built(config.model_copy(update={"weights": str(tmp_path)}), len(bench.split.catalogue))
+    assert {weights.dtype for weights in loaded.parameters()} == {torch.float32}
+
+
 def test_settings_of_all_give_way_to_a_baselines_own(bench: Bench) -> None:
     """Section by section; an unknown key is refused with the baseline's name."""
     assert merged({"loop": {"minutes": 1, "epochs": 2}, "seed": 3}, {"loop": {"minutes": 5}}) == {
