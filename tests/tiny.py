@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,6 +80,14 @@ def tiny_llm(interface: bool = False, seed: int = 0) -> LanguageModel:
         fingerprint=fingerprint(config.to_dict(), model.state_dict().items()),
         interface=convention if interface else None,
     )
+
+
+def save_tiny_llm(directory: Path) -> str:
+    """The folder of `tiny_llm`, as one by path."""
+    loaded = tiny_llm()
+    loaded.model.save_pretrained(directory)
+    loaded.tokenizer.save_pretrained(directory)
+    return str(directory)
 
 
 def tiny_split(users: int = 40, items: int = 30, unseen: int = 3, seed: int = 0) -> SequenceSplit:

@@ -73,10 +73,11 @@ def evaluate_encoder(
     ] = None,
 ) -> None:
     """Compare text encoders by what a recommender makes of their frozen vectors: each with the first."""
-    from training.llm2rec.compare import compare, read_trial_config  # noqa: PLC0415
-    from training.llm2rec.trials import known_uses, labelled  # noqa: PLC0415
+    from training.llm2rec.compare import compare  # noqa: PLC0415
+    from training.llm2rec.trials import TrialConfig, known_uses, labelled  # noqa: PLC0415
+    from training.runs.settings import with_changes  # noqa: PLC0415
 
-    checked = read_trial_config(settings or [])
+    checked = with_changes(TrialConfig(), settings or [], "evaluate-encoder")
     domains = _domains(datasets, out)
     path = compare(domains, labelled(encoders), uses or known_uses(), checked, out, console)
     console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)

@@ -24,10 +24,11 @@ def tune_llm(
     The same command goes on after Ctrl-C.
     """
     from models.domain import DOMAINS  # noqa: PLC0415
-    from training.tuning.config import read_config  # noqa: PLC0415
+    from training.runs.settings import with_changes  # noqa: PLC0415
+    from training.tuning.config import TunedLLMConfig  # noqa: PLC0415
     from training.tuning.tune import tune_llm as tune  # noqa: PLC0415
 
-    checked = read_config([f"llm={llm}", *(settings or [])])
+    checked = with_changes(TunedLLMConfig(llm=llm), settings or [], "tune-llm")
     pipeline = make_pipeline(dataset, "default", None, out / "data" / run_name(dataset))
     folder = tune(pipeline.split, DOMAINS[pipeline.dataset.info.domain], checked, out, console)
     console.print(f"tuned: {folder}", highlight=False, soft_wrap=True)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 
 from models.errors import ConfigError
@@ -18,8 +17,6 @@ from training.llm2rec.corpus import Domain
 from training.llm2rec.encoder import read_record
 from training.llm2rec.report import MARKDOWN_FILE, Row, make_row, write_report
 from training.llm2rec.trials import TrialConfig, Trials, known_uses
-from training.runs.loop import LoopConfig
-from training.runs.settings import parse_setting, put_setting
 
 
 def compare(
@@ -65,23 +62,6 @@ def compare(
                 first = first or ranks
                 write_report(rows, settings, directory)
     return directory / MARKDOWN_FILE
-
-
-def read_trial_config(changes: Sequence[str]) -> TrialConfig:
-    """The defaults with `key=value` changes; keys of `loop` may leave `loop` out.
-
-    Raises:
-        ConfigError: one of them is wrong.
-    """
-    content = TrialConfig().model_dump()
-    for change in changes:
-        names, value = parse_setting(change)
-        inner = len(names) == 1 and names[0] in LoopConfig.model_fields
-        put_setting(content, ["loop", *names] if inner else names, value)
-    try:
-        return TrialConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"evaluate-encoder: {error}") from error
 
 
 def _fingerprint(domain: Domain) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from models.config import Config
-from models.errors import ConfigError
 from models.prompts.title_list import TitleListConfig
 from training.llm2rec.config import LoRAConfig
 from training.runs.loop import LoopConfig
-from training.runs.settings import parse_setting, put_setting
 
 
 class TunedLLMConfig(Config):
@@ -49,22 +45,3 @@ class TunedLLMConfig(Config):
     loop: LoopConfig = LoopConfig(
         epochs=2, validate_every=0.25, validate_first=True, warmup=0.05, decay_from=0.0, clip_norm=1.0, autocast=True
     )
-
-
-def read_config(changes: Sequence[str]) -> TunedLLMConfig:
-    """The defaults with `key=value` changes; keys of `loop` may leave `loop` out.
-
-    Raises:
-        ConfigError: one of them is wrong.
-    """
-    content = TunedLLMConfig().model_dump()
-    for change in changes:
-        names, value = parse_setting(change)
-        if names[0] == "lora" and len(names) > 1 and content["lora"] is None:
-            content["lora"] = LoRAConfig().model_dump()
-        inner = len(names) == 1 and names[0] in LoopConfig.model_fields
-        put_setting(content, ["loop", *names] if inner else names, value)
-    try:
-        return TunedLLMConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"tune-llm: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.device import DEVICE
-from tests.tiny import tiny_llm, tiny_split
+from tests.tiny import save_tiny_llm, tiny_split
 from training.llm2rec.config import LLM2RecConfig
 from training.llm2rec.corpus import Corpus, Domain
 
@@ -17,11 +17,7 @@ CUTS = {"max_title_tokens": 16, "max_text_tokens": 16}
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a random OPT."""
-    path = tmp_path_factory.mktemp("llm")
-    loaded = tiny_llm()
-    loaded.model.save_pretrained(path)
-    loaded.tokenizer.save_pretrained(path)
-    return str(path)
+    return save_tiny_llm(tmp_path_factory.mktemp("llm"))
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,20 @@ from models.errors import ConfigError
 from tests.tiny import tiny_split
 from tests.tiny_encoder import write_tiny_encoder
 from training.data.splits import Holdout
-from training.llm2rec.compare import compare, read_trial_config
+from training.llm2rec.compare import compare
 from training.llm2rec.corpus import Domain
 from training.llm2rec.report import make_row, markdown, write_report
 from training.llm2rec.trials import HYBRID, TrialConfig, Trials, VectorTrainer, known_uses, labelled
 from training.runs.context import RunContext
+from training.runs.settings import with_changes
 
 
 @pytest.fixture
 def config() -> TrialConfig:
     """Small and quick."""
-    return read_trial_config(["embedding_size=8", "epochs=2", "validate_every=1", "max_text_tokens=16"])
+    return with_changes(
+        TrialConfig(), ["embedding_size=8", "epochs=2", "validate_every=1", "max_text_tokens=16"], "evaluate-encoder"
+    )
 
 
 def create(use: str, config: TrialConfig, directory: Path, vectors: torch.Tensor) -> Backbone:
@@ -129,6 +132,6 @@ def test_labels_and_settings() -> None:
         "best": "runs/y",
     }
     with pytest.raises(ConfigError, match="sheets"):
-        read_trial_config(["sheets=1"])
+        with_changes(TrialConfig(), ["sheets=1"], "evaluate-encoder")
     with pytest.raises(ConfigError, match="'sheets' is unknown"):
         compare([], {}, ["sheets"], TrialConfig(), Path())

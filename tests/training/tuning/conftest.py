@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tiny import tiny_llm
+from tests.tiny import save_tiny_llm
 
 
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a random OPT."""
-    path = tmp_path_factory.mktemp("llm")
-    loaded = tiny_llm()
-    loaded.model.save_pretrained(path)
-    loaded.tokenizer.save_pretrained(path)
-    return str(path)
+    return save_tiny_llm(tmp_path_factory.mktemp("llm"))

@@ -19,7 +19,8 @@ from tests.tiny import tiny_split
 from training.data.splits import SequenceSplit
 from training.llm2rec.config import LoRAConfig
 from training.llm2rec.model import Tuning
-from training.tuning.config import TunedLLMConfig, read_config
+from training.runs.settings import with_changes
+from training.tuning.config import TunedLLMConfig
 from training.tuning.lists import Lists
 from training.tuning.reading import Reading
 from training.tuning.tune import task, tune_llm
@@ -143,10 +144,11 @@ def test_what_is_done_is_not_done_again(llm: str, tmp_path: Path, capsys: pytest
 
 def test_settings_are_checked() -> None:
     """Keys of the loop may stand by themselves; what is no setting is refused."""
-    config = read_config(["minutes=3", "negatives=2", "lora.rank=4", "title_list.history_items=5"])
+    changes = ["minutes=3", "negatives=2", "lora.rank=4", "title_list.history_items=5"]
+    config = with_changes(TunedLLMConfig(), changes, "tune-llm")
     assert (config.loop.minutes, config.negatives, config.title_list.history_items) == (3, 2, 5)
     assert config.lora is not None
     assert config.lora.rank == 4
     for wrong in ("negative=2", "negatives=0", "loop.minute=3"):
-        with pytest.raises(ConfigError):
-            read_config([wrong])
+        with pytest.raises(ConfigError, match=r"^tune-llm: "):
+            with_changes(TunedLLMConfig(), [wrong], "tune-llm")
