@@ -183,12 +183,20 @@ def socket_of(pid: int) -> str:
 
 
 def memory_of(pid: int) -> dict[int, int]:
-    """Bytes of a service and all that it started, by process; pages that they share are shared out."""
+    """Bytes of a service and all that it started, by process; pages that they share are shared out.
+
+    Without those of files: a library's are shared out among all that run on the machine, and become more when others end.
+    """
     found = {}
     for process in [psutil.Process(pid), *_children(pid)]:
-        with suppress(psutil.Error):
-            found[process.pid] = process.memory_full_info().pss
+        with suppress(psutil.Error, OSError):
+            found[process.pid] = _own_bytes(Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii"))
     return found
+
+
+def _own_bytes(rollup: str) -> int:
+    fields = dict(line.split(":") for line in rollup.splitlines()[1:])
+    return sum(int(fields[name].split()[0]) << 10 for name in ("Pss_Anon", "Pss_Shmem"))
 
 
 def signalled(pid: int | None, number: signal.Signals) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.service.endurance.chaos import torment
 from tests.service.endurance.expected import Findings, expecting
-from tests.service.endurance.program import Victim
+from tests.service.endurance.program import Victim, memory_of
 from tests.service.endurance.soak import LEAST_SAMPLES, Soak, soak
 from tests.service.world import World
 
@@ -52,3 +55,20 @@ async def test_memory_that_grows_all_along_is_noticed(samples: list[int], grown:
     watched = Soak(service, [], findings, 1.0, lambda _: None, memory={frozenset({1}): samples})
     await watched.verdict()
     assert bool(findings.violations) is grown
+
+
+def test_memory_is_a_process_s_own(tmp_path: Path) -> None:
+    """What it allocates counts, pages of files do not: how many of these are its own depends on who else runs."""
+    size, little = 32 << 20, 8 << 20
+
+    def grown(since: int) -> int:
+        return memory_of(os.getpid())[os.getpid()] - since
+
+    file = tmp_path / "pages"
+    file.write_bytes(bytes(size))
+    before = memory_of(os.getpid())[os.getpid()]
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+        assert sum(pages[place] for place in range(0, size, mmap.PAGESIZE)) == 0
+        assert abs(grown(before)) < little
+    allocated = np.ones(size, dtype=np.uint8)
+    assert abs(grown(before) - allocated.nbytes) < little
