@@ -185,7 +185,7 @@ def socket_of(pid: int) -> str:
 def memory_of(pid: int) -> dict[int, int]:
     """Bytes of a service and all that it started, by process; pages that they share are shared out.
 
-    Without those of files: a library's are shared out among all that run on the machine, and become more when others end.
+    Without those of files: a library's are shared out among all that run on a machine, and are more when others end.
     """
     found = {}
     for process in [psutil.Process(pid), *_children(pid)]:
