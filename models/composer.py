@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,13 +18,13 @@ from models.alignment.projection import TitleProjector
 from models.bundle.catalogue_model import CatalogueModel
 from models.engines.base import LLMEngine
 from models.errors import BundleError
-from models.prompts.layout import Injection, Prompt, PromptLayout, Slot
+from models.prompts.layout import Injection, Prompt, PromptLayout
 from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
-from models.prompts.title_list import TitleList
 from models.prompts.titles import TitleTokens, as_quoted
 from models.scoring.choices import Branching, ChoiceTrie
 from models.scoring.likelihood import ContinuationTree
+from models.title_lists import TitleLists
 from models.writing import Draft, Quotable
 
 
@@ -146,15 +145,16 @@ class PromptComposer:
         model: as given.
         template: builds the prompts.
         titles: of all items, tokenised.
+        lists: of titles, for an LLM that is asked how likely these are.
         genres: of the catalogue, that `favorite_genre` chooses among.
     """
 
     def __init__(self, model: CatalogueModel, config: PromptConfig, tokenizer: Any, context_length: int) -> None:
         self.model = model
-        self._tokenizer = tokenizer
         self.template = PromptTemplate(tokenizer, config, context_length)
-        self._list = TitleList(tokenizer, config.title_list, config.domain, context_length)
-        self.titles = TitleTokens(tokenizer, model.catalogue.titles, config.max_title_tokens)
+        titles = model.catalogue.titles
+        self.lists = TitleLists(titles, tokenizer, config.title_list, config.domain, context_length)
+        self.titles = TitleTokens(tokenizer, titles, config.max_title_tokens)
         self.genres = list(model.catalogue.genres)
         self._genre_tokens = TitleTokens(tokenizer, self.genres, config.max_title_tokens)
         self._genre_cf = model.catalogue.genre_centroids(model.cf_vectors)
@@ -199,7 +199,7 @@ class PromptComposer:
             history: item numbers, oldest first.
             candidates: K item numbers, one at least.
         """
-        return self._titles_after(self._list.after(self._list_titles.of(history)), candidates)
+        return self._titles_after(self.lists.after(history), candidates)
 
     @torch.inference_mode()
     def injected_titles(
@@ -216,10 +216,10 @@ class PromptComposer:
             BundleError: the bundle has no projections for lists of titles.
         """
         projector, joint_T_2J = self._title_projector, self.model.joint_item[list(history)]
-        layout = self.title_layout(history)
+        layout = self.lists.layout(history)
         soft_S_H = projector([layout], user_vector[None], [joint_T_2J], [joint_T_2J[:0]])
         prior = projector.prior_share.item() * self.model.title_log_probs[np.asarray(candidates)]
-        return TitleQuestion(layout.fill(soft_S_H), self.title_tree(candidates), prior)
+        return TitleQuestion(layout.fill(soft_S_H), self.lists.tree(candidates), prior)
 
     def plain_titles(self, history: Sequence[int], candidates: Sequence[int] | np.ndarray) -> TitleQuestion:
         """The same without injected tokens, with the share by which the plain list is read best.
@@ -243,23 +243,9 @@ class PromptComposer:
             )
         return projector
 
-    @property
-    def title_lengths(self) -> np.ndarray:
-        """(N+1,) tokens of every title, as far as lists show them."""
-        return np.minimum(self._list_titles.lengths, self._list.config.tokens_needed - 1)
-
-    def title_layout(self, history: Sequence[int]) -> PromptLayout:
-        """The list of a history's titles, oldest first, with slots for injected tokens."""
-        return self._list.layout(self._list_titles.of(history))
-
-    @property
-    def title_slots(self) -> dict[Slot, int]:
-        """The tokens in whose places these stand."""
-        return self._list.slot_tokens
-
     def title_prior(self, items: Sequence[int] | np.ndarray) -> TitleQuestion:
         """How likely are the titles of `items` in a list of anything? A constant of each item."""
-        return self._titles_after(self._list.alone, items)
+        return self._titles_after(self.lists.alone, items)
 
     def encoding(self, history: Sequence[int]) -> Encoding:
         """In which state is the LLM once it has read the titles of a history?
@@ -267,33 +253,15 @@ class PromptComposer:
         Args:
             history: item numbers, oldest first.
         """
-        ids = self._list.after(self._list_titles.of(history))
+        ids = self.lists.after(history)
         return Encoding(self._plain(ids), np.asarray([len(ids) - 1], dtype=np.int64))
 
     def encodings(self, history: Sequence[int]) -> Encoding:
         """The same after each of the titles that are shown of a history, oldest first: many histories in one prompt."""
-        titles = self._list_titles.of(history)
-        return Encoding(self._plain(self._list.after(titles)), self._list.ends(titles))
-
-    @cached_property
-    def _list_titles(self) -> TitleTokens:
-        return TitleTokens(self._tokenizer, self.model.catalogue.titles, self._list.config.tokens_needed)
-
-    @cached_property
-    def _list_vocabulary(self) -> np.ndarray | None:
-        """(V',) the tokens that titles are made of; None for all of the LLM's."""
-        if self._list.config.vocabulary == "whole":
-            return None
-        titles = (self._list.continuation(self._list_titles[item]) for item in range(1, len(self._list_titles)))
-        return np.asarray(sorted(set().union(*titles)), dtype=np.int64)
+        return Encoding(self._plain(self.lists.after(history)), self.lists.ends(history))
 
     def _titles_after(self, token_ids: np.ndarray, items: Sequence[int] | np.ndarray) -> TitleQuestion:
-        return TitleQuestion(self._plain(token_ids), self.title_tree(items))
-
-    def title_tree(self, items: Sequence[int] | np.ndarray) -> ContinuationTree:
-        """The titles of K items, as they follow in a list."""
-        titles = self._list_titles.of(np.asarray(items).tolist())
-        return ContinuationTree([self._list.continuation(title) for title in titles], self._list_vocabulary)
+        return TitleQuestion(self._plain(token_ids), self.lists.tree(items))
 
     def _plain(self, token_ids: np.ndarray) -> Prompt:
         """A prompt without injected tokens."""

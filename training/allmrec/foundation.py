@@ -20,6 +20,7 @@ from training.allmrec.chain import Chain, Fingerprints
 from training.allmrec.recipe import Recipe
 from training.allmrec.signals import build_signals
 from training.allmrec.source import RawFiles
+from training.allmrec.tuned import TunedOn
 from training.backbones.texts import encoder_inputs, item_text_vectors
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
@@ -100,11 +101,20 @@ class Foundation(Chain):
         return split
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Of the data, and of what is held out."""
+    def dataset_fingerprint(self) -> str:
+        """Of the data's files."""
+        return self._digest_of_files().hexdigest()
+
+    def _digest_of_files(self) -> hashlib._Hash:
         digest = hashlib.sha256()
         for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
             digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
+        return digest
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the data, and of what is held out."""
+        digest = self._digest_of_files()
         digest.update(b"split by time" if self._by_time else b"")
         digest.update(b"nothing held out" if self._fitted is not None else b"")
         return digest.hexdigest()
@@ -116,10 +126,17 @@ class Foundation(Chain):
 
     @cached_property
     def llm(self) -> LanguageModel:
-        """The frozen LLM."""
+        """The frozen LLM.
+
+        Raises:
+            ConfigError: it cannot be loaded, or was tuned on what is held out here.
+        """
         if self._fitted is not None:
             return self._fitted.llm
         config = self.recipe.stage2
+        tuned = TunedOn.of(config.llm)
+        if tuned and (warning := tuned.check(config.llm, self.dataset_fingerprint, self.fingerprint)):
+            self.say(f"warning: {warning}", style="yellow")
         return load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
 
     @cached_property

@@ -18,17 +18,24 @@ def tune_llm(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of TunedLLMConfig, such as device=cuda."),
     ] = None,
+    by_time: Annotated[
+        bool, typer.Option("--time-split", help="Learn from what was before the moment that `--time-split` splits at.")
+    ] = False,
 ) -> None:
     """Tune an LLM to rank the titles of a catalogue; a GPU is needed for all but the smallest.
 
     The same command goes on after Ctrl-C.
     """
+    from models.devices import check_devices  # noqa: PLC0415
     from models.domain import DOMAINS  # noqa: PLC0415
     from training.runs.settings import with_changes  # noqa: PLC0415
     from training.tuning.config import TunedLLMConfig  # noqa: PLC0415
+    from training.tuning.tune import check_llm  # noqa: PLC0415
     from training.tuning.tune import tune_llm as tune  # noqa: PLC0415
 
-    checked = with_changes(TunedLLMConfig(llm=llm), settings or [], "tune-llm")
-    pipeline = make_pipeline(dataset, "default", None, out / "data" / run_name(dataset))
-    folder = tune(pipeline.split, DOMAINS[pipeline.dataset.info.domain], checked, out, console)
-    console.print(f"tuned: {folder}", highlight=False, soft_wrap=True)
+    config = with_changes(TunedLLMConfig(llm=llm), settings or [], "tune-llm")
+    check_devices([config.device])
+    check_llm(config.llm)
+    data = make_pipeline(dataset, "default", None, out / "data" / run_name(dataset), by_time=by_time)
+    tuned_on = data.dataset_fingerprint, data.fingerprint
+    tune(data.split, DOMAINS[data.dataset.info.domain], config, tuned_on, out, console)

@@ -7,8 +7,7 @@ of it is one like any other, and is frozen from then on.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,13 @@ from rich.console import Console
 
 from models.devices import check_devices
 from models.domain import Domain
+from models.errors import ConfigError
 from models.llm.checkpoint import fingerprint_checkpoint
-from models.llm.loading import LanguageModel, load_config, load_llm, resolve
+from models.llm.families import check_family
+from models.llm.loading import LanguageModel, load_config, load_llm, load_tokenizer, resolve
+from models.llm.token_interface import INTERFACE_FILE
+from models.title_lists import TitleLists
+from training.allmrec.tuned import TunedOn
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import mean_metrics
@@ -27,7 +31,7 @@ from training.llm2rec.model import Tuning
 from training.runs.loop import Outcome, Task, seed_everything
 from training.runs.stage_run import StageRun
 from training.tuning.config import TunedLLMConfig
-from training.tuning.lists import Lists, Positions
+from training.tuning.positions import Positions
 from training.tuning.reading import Reading
 
 LLM_FOLDER = "llm"
@@ -35,49 +39,83 @@ LABEL = "tune-llm"
 
 
 def tune_llm(
-    split: SequenceSplit, domain: Domain, config: TunedLLMConfig, directory: Path, console: Console | None = None
+    split: SequenceSplit,
+    domain: Domain,
+    config: TunedLLMConfig,
+    tuned_on: tuple[str, str],
+    directory: Path,
+    console: Console | None = None,
 ) -> Path:
-    """The folder of the tuned LLM, made if need be, in the precision of the one that it was made of.
+    """The folder of the tuned LLM, made if need be, in float32: in half precision small steps would be rounded away.
 
     Args:
         split: the data.
         domain: the wording of lists.
         config: how.
+        tuned_on: fingerprints of the data's files, and of these with what is held out.
         directory: of the run; what is done there is not done again.
         console: for progress.
 
     Raises:
-        ConfigError: the LLM cannot be loaded, or is of a family that cannot be asked.
+        ConfigError: the LLM cannot be loaded, is of a family that cannot be asked, or reads injected tokens.
         DataError: there is nothing to learn from.
+        PromptTooLongError: the LLM's context has no room for a list.
         Interrupted: by Ctrl-C; the same call goes on.
     """
     check_devices([config.device])
-    inputs = {"llm": fingerprint_checkpoint(resolve(config.llm)), "data": _fingerprint(split, domain)}
-    run = StageRun(directory, config, config.seed, inputs, console)
+    check_llm(config.llm)
+    record = TunedOn(llm=fingerprint_checkpoint(resolve(config.llm)), dataset=tuned_on[0], data=tuned_on[1])
+    run = StageRun(directory, config, config.seed, record.model_dump(), console)
+    folder = directory / LLM_FOLDER
     if run.is_done:
-        run.say(f"{LABEL}: done before, unchanged")
-        return directory / LLM_FOLDER
-    run.start()
+        run.say(f"{LABEL}: done before, unchanged: {folder}")
+        return folder
     seed_everything(config.seed)
     llm = load_llm(config.llm, config.device, torch.float32)
+    lists = TitleLists(split.catalogue.titles, llm.tokenizer, config.title_list, domain, llm.context_length)
     tuning = Tuning(llm.model, config.lora)
-    lists = Lists(split.catalogue.titles, llm.tokenizer, config.title_list, domain, llm.context_length)
-    reading = Reading(llm, tuning.weights, lists, config.gradient_checkpointing)
-    outcome = run.train(task(reading, split, lists, config), config.loop, LABEL)
-    run.alone(lambda: _save(llm, tuning, directory / LLM_FOLDER, config.llm))
+    if config.gradient_checkpointing:
+        llm.model.gradient_checkpointing_enable({"use_reentrant": False})
+    reading = Reading(llm, tuning.weights, lists)
+    job = task(reading, split, lists, config)
+    lists.after([])  # a list that does not fit is known before what was done is undone
+    run.start()
+    run.alone(lambda: shutil.rmtree(folder, ignore_errors=True))  # of other settings
+    outcome = run.train(job, config.loop, LABEL)
+    run.alone(lambda: save(llm, tuning, record, folder))
     run.write_curve(outcome.curve, LABEL)
-    run.finish(_figures(reading, outcome))
-    return directory / LLM_FOLDER
+    scale, share = float(reading.log_scale.detach().exp()), float(reading.share.detach())
+    run.finish({"scale": scale, "prior_share": share, **outcome.summary})
+    run.say(f"{LABEL}: {in_words(outcome, config.loop.monitor)}: {folder}")
+    return folder
 
 
-def task(reading: Reading, split: SequenceSplit, lists: Lists, config: TunedLLMConfig) -> Task[Dealt]:
-    """What the loop drives; validation is among 1 + 19 uniform items, of users who had not met theirs."""
+def check_llm(name: str) -> None:
+    """What can be known of an LLM before its weights are read.
+
+    Raises:
+        ConfigError: it is not there, is of a family that cannot be asked, or reads injected tokens.
+    """
+    load_tokenizer(name)
+    check_family(name, load_config(name))
+    if (Path(resolve(name)) / INTERFACE_FILE).is_file():
+        raise ConfigError(
+            f"LLM '{name}' was taught to read injected tokens, and tuned would not any more: name another"
+        )
+
+
+def task(reading: Reading, split: SequenceSplit, lists: TitleLists, config: TunedLLMConfig) -> Task[Dealt]:
+    """What the loop drives; validation is among 1 + 19 uniform items, of users who had not met theirs.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
     positions = Positions(split, lists.lengths, config.title_list.history_items, config.negatives, config.seed)
     held_out = HeldOut.of(split, Holdout.VALIDATION, config.seed, config.validation_users)
     held_out = held_out.take(held_out.groups["new"])
     optimizer = torch.optim.AdamW(
         [
-            {"params": [*reading.weights.parameters()], "lr": config.learning_rate},
+            {"params": [*reading.weights.parameters()], "lr": config.rate},
             {"params": [reading.log_scale, reading.share], "lr": config.reading_rate},
         ],
         weight_decay=0.0,
@@ -85,9 +123,8 @@ def task(reading: Reading, split: SequenceSplit, lists: Lists, config: TunedLLMC
 
     def loss(batch: Dealt) -> torch.Tensor:
         read = reading.read(*positions.take(batch))
-        surprise = -reading.logits(read).log_softmax(dim=1)[:, 0].mean()
-        unlikely = -read.likely_B_C[:, 0].mean() * reading.log_scale.exp().detach()
-        return (1.0 - config.likelihood) * surprise + config.likelihood * unlikely
+        among = -reading.logits(read).log_softmax(dim=1)[:, 0].mean()
+        return among - config.likelihood * (read.likely_B_C[:, 0] / read.target_tokens_B).mean()
 
     def validate() -> dict[str, float]:
         scores = np.full(held_out.candidates.items.shape, -np.inf)
@@ -107,21 +144,23 @@ def task(reading: Reading, split: SequenceSplit, lists: Lists, config: TunedLLMC
     )
 
 
-def _save(llm: LanguageModel, tuning: Tuning, folder: Path, name: str) -> None:
-    dtype = load_config(name).dtype or torch.float32
-    tuning.merge().to(dtype).save_pretrained(folder)
-    llm.tokenizer.save_pretrained(folder)
+def save(llm: LanguageModel, tuning: Tuning, record: TunedOn, folder: Path) -> None:
+    """Write the LLM; the folder is there once all of it is."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    tuning.merge().save_pretrained(draft)
+    llm.tokenizer.save_pretrained(draft)
+    record.save(draft)
+    for path in draft.iterdir():
+        path.chmod(0o644)  # safetensors writes for the owner alone; the service may be another user
+    draft.rename(folder)
 
 
-def _figures(reading: Reading, outcome: Outcome) -> dict[str, object]:
-    scale, share = float(reading.log_scale.detach().exp()), float(reading.share.detach())
-    return {"scale": scale, "prior_share": share, **outcome.summary}
-
-
-def _fingerprint(split: SequenceSplit, domain: Domain) -> str:
-    """SHA-256 of all that is read of the data."""
-    said = [split.catalogue.titles, domain.model_dump()]
-    digest = hashlib.sha256(json.dumps(said, default=list).encode())
-    for part in (*split.train, split.validation):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+def in_words(outcome: Outcome, monitor: str) -> str:
+    """What training brought."""
+    validated = [point[monitor] for point in outcome.curve if monitor in point]
+    if not validated:
+        return "tuned"
+    if not outcome.best_step:
+        return f"no better than it was (validation {monitor} {validated[0]:.4f}), and left as it was"
+    return f"validation {monitor} {validated[0]:.4f} to {max(validated):.4f}"

@@ -84,17 +84,17 @@ async def scored(inputs: Stage2Inputs, users: Audience, items_E_C: np.ndarray) -
 def test_tokens_stand_where_titles_end_and_where_the_next_begins(inputs: Stage2Inputs) -> None:
     """Those of the items in the place of closing quotes, the user's in that of the last opening one."""
     composer = composed(inputs)
-    layout, plain = composer.title_layout([1, 9, 17, 25]), composer.title_likelihood([1, 9, 17, 25], [2]).prompt
+    layout, plain = composer.lists.layout([1, 9, 17, 25]), composer.title_likelihood([1, 9, 17, 25], [2]).prompt
     assert np.array_equal(layout.token_ids, plain.token_ids)
     assert layout.shown == 3
     assert layout.slot_kinds.tolist() == [Slot.HISTORY] * 3 + [Slot.USER]
     assert layout.slot_ordinals.tolist() == [1, 2, 3, 0]
     assert layout.soft_positions[-1] == len(plain.token_ids) - 1
-    stood = [composer.title_slots[Slot(kind)] for kind in layout.slot_kinds]
+    stood = [composer.lists.slots[Slot(kind)] for kind in layout.slot_kinds]
     assert layout.token_ids[layout.soft_positions].tolist() == stood
     for place in layout.soft_positions[:3]:
         assert '"' in inputs.llm.tokenizer.decode(layout.token_ids[place : place + 1])
-    assert len(composer.title_layout([]).soft_positions) == 0
+    assert len(composer.lists.layout([]).soft_positions) == 0
 
 
 def test_nothing_learned_is_the_plain_list(inputs: Stage2Inputs) -> None:
@@ -113,7 +113,7 @@ def test_the_loss_is_of_what_serving_says(inputs: Stage2Inputs) -> None:
     """Cross-entropy with the target, and the teacher's distribution, of the ranker's own logits."""
     near = projected(inputs, noise=0.3)
     config = TitleTokensConfig(examples=EXAMPLES, distillation=0.25, training_dtype="float32")
-    batch = sampler_of(near, composed(near).title_lengths, EXAMPLES, 0).batches(0)[0]
+    batch = sampler_of(near, composed(near).lists.lengths, EXAMPLES, 0).batches(0)[0]
 
     def teach(users_B_D: torch.Tensor, _: object, candidates: list[torch.Tensor]) -> list[np.ndarray]:
         assert len(users_B_D) == len(candidates)
@@ -137,7 +137,7 @@ def test_lists_with_fewer_candidates_can_be_trained_on(inputs: Stage2Inputs) -> 
     config = TitleTokensConfig(examples=EXAMPLES, distillation=0.5, training_dtype="float32")
     teach = collaborative_teacher(near.model, near.texts, 1.0)
     loss = TitleTokensLoss(near, projector, composed(near), config, teach)
-    batch = sampler_of(near, composed(near).title_lengths, EXAMPLES, 0).batches(0)[0].take(np.arange(2))
+    batch = sampler_of(near, composed(near).lists.lengths, EXAMPLES, 0).batches(0)[0].take(np.arange(2))
     batch.items[0] = np.where(np.arange(5) < 3, batch.items[0], 0)
     batch = replace(batch, answers=np.asarray([1, 3]))
     whole = loss(batch)
@@ -177,7 +177,7 @@ def test_plain_and_injected_lists_share_a_pass(inputs: Stage2Inputs) -> None:
 def test_only_what_fits_is_told(inputs: Stage2Inputs) -> None:
     """Where the context cuts a list, tokens are of the items that are still shown."""
     composer = PromptComposer(inputs.model, inputs.prompt, inputs.llm.tokenizer, 90)
-    layout = composer.title_layout([1, 9, 17])
+    layout = composer.lists.layout([1, 9, 17])
     assert 0 < layout.shown < 3
     assert layout.slot_ordinals.tolist() == [*range(3 - layout.shown, 3), 0]
 

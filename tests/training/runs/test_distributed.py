@@ -19,7 +19,7 @@ from training.runs.distributed import Processes, processes
 from training.runs.loop import LoopConfig, Task, TrainingError, train
 
 LLM2REC = tuple(f"llm2rec/stages/{stage}" for stage in ("csft", "csft-mntp", "csft-mntp-contrastive"))
-STAGES = ("bce", "sampled_softmax", "softmax", "stage1", "stage2", "title_tokens", "pretrain", *LLM2REC)
+STAGES = ("bce", "sampled_softmax", "softmax", "stage1", "stage2", "title_tokens", "pretrain", "tuned", *LLM2REC)
 
 
 @pytest.fixture(scope="module")

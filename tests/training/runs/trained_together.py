@@ -17,7 +17,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.domain import DOMAINS
 from models.llm.loading import load_tokenizer
 from models.prompts.template import PromptConfig
-from tests.tiny import tiny_contents, tiny_llm, tiny_split
+from tests.tiny import save_tiny_llm, tiny_contents, tiny_llm, tiny_split
 from tests.tiny_encoder import write_tiny_encoder
 from tests.training.pretraining.conftest import small
 from training.allmrec.stage1.config import Stage1Config
@@ -37,8 +37,11 @@ from training.pretraining.pretrain import pretrain
 from training.runs.distributed import processes
 from training.runs.loop import LoopConfig
 from training.runs.stage_run import StageRun
+from training.tuning.config import TunedLLMConfig
+from training.tuning.tune import tune_llm
 
 CONSOLE = Console(quiet=True)
+TUNED_LOOP = LoopConfig(max_steps=4, validate_first=True)
 
 
 def main(folder: Path) -> None:
@@ -61,6 +64,7 @@ def main(folder: Path) -> None:
 
     train_on_prompts(folder)
     train_llm2rec(folder)
+    train_tuned(folder)
     together = len(processes().gather(0))
     processes().alone(lambda: (folder / "processes").write_text(str(together)))
 
@@ -89,7 +93,7 @@ def train_on_prompts(folder: Path) -> None:
 def train_llm2rec(folder: Path) -> None:
     """Its stages, with nine texts of a batch for two."""
     llm = folder / "llm"
-    processes().alone(lambda: save_llm(llm))
+    processes().alone(lambda: save_tiny_llm(llm))
     loop = {"max_steps": 4}
     config = LLM2RecConfig.model_validate(
         {
@@ -104,11 +108,10 @@ def train_llm2rec(folder: Path) -> None:
     LLM2Rec([Domain("tiny", tiny_split())], config, folder / "llm2rec", CONSOLE).encoder()
 
 
-def save_llm(folder: Path) -> None:
-    """A random OPT."""
-    loaded = tiny_llm()
-    loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+def train_tuned(folder: Path) -> None:
+    """An LLM that ranks titles, with batches of five for two."""
+    config = TunedLLMConfig(llm=str(folder / "llm"), negatives=4, batch_lists=5, validation_users=5, loop=TUNED_LOOP)
+    tune_llm(tiny_split(), DOMAINS["movie"], config, ("", ""), folder / "tuned", CONSOLE)
 
 
 if __name__ == "__main__":

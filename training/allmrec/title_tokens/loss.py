@@ -90,8 +90,8 @@ class TitleTokensLoss:
             joints: per history (T, 2d') what is injected of its items.
             candidates: item numbers.
         """
-        layouts = [self._composer.title_layout(history.tolist()) for history in histories]
-        trees = [self._composer.title_tree(items) for items in candidates]
+        layouts = [self._composer.lists.layout(history.tolist()) for history in histories]
+        trees = [self._composer.lists.tree(items) for items in candidates]
         no_candidates = [self._model.joint_item[:0]] * len(layouts)
         soft_S_H = self._projector(layouts, users_B_D, joints, no_candidates)
         packed = pack([layout.token_ids for layout in layouts], [layout.soft_positions for layout in layouts], trees)

@@ -99,7 +99,7 @@ def fit_title_tokens(
     loss = TitleTokensLoss(told, projector.requires_grad_(True), composer, config, teacher)
     shown = inputs.prompt.title_list.history_items
     examples = config.examples.model_copy(update={"history_items": shown})
-    sampler = sampler_of(told, composer.title_lengths, examples, config.seed)
+    sampler = sampler_of(told, composer.lists.lengths, examples, config.seed)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=config.learning_rate, weight_decay=0.0)
     validated = validate if config.chosen is None and len(held_out) else None
     task = Task(projector, optimizer, sampler.batches, loss, validated, Examples.part)
@@ -127,7 +127,7 @@ def start_plainly(
     with torch.no_grad():
         projector.user.standardise(sample_users(inputs, seed))
         projector.item.standardise(model.joint_item[trained])
-        slots = composer.title_slots
+        slots = composer.lists.slots
         tokens = torch.tensor(list(slots.values()), device=inputs.llm.model.device)
         stand = dict(zip(slots, embed_tokens(inputs.llm.model, tokens).to(device), strict=True))
         projector.start_plain(stand, start.prior_share, start.scale)

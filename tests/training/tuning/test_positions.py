@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.catalogue import Catalogue
 from models.errors import DataError
 from tests.tiny import tiny_split
 from training.data.splits import SequenceSplit
 from training.llm2rec.batches import Dealt
-from training.tuning.lists import Positions
+from training.tuning.positions import Positions, firsts
 
 HISTORY = 3
 
@@ -33,6 +34,13 @@ def test_an_epoch_has_every_next_item_of_training_once(split: SequenceSplit) -> 
     pairs = [(*history, items[0]) for histories, table in told for history, items in zip(histories, table, strict=True)]
     wanted = [tuple(sequence[: end + 1]) for sequence in split.train for end in range(1, len(sequence))]
     assert sorted(pairs) == sorted(wanted)
+    assert len(found) == len(wanted)
+
+
+def test_a_repeat_is_no_target() -> None:
+    """It could be told by standing in the list; the first item of a sequence has no list."""
+    assert firsts(np.asarray([4, 7, 4, 9, 7, 9, 2])).tolist() == [1, 3, 6]
+    assert firsts(np.asarray([4, 4])).tolist() == []
 
 
 def test_negatives_are_wanted_by_others(split: SequenceSplit) -> None:
@@ -57,6 +65,17 @@ def test_fewer_items_than_negatives_leave_padding(split: SequenceSplit) -> None:
             assert others[-1] == 0
 
 
+def test_an_item_of_the_same_title_is_no_negative(split: SequenceSplit) -> None:
+    """Nothing could tell it from the target."""
+    old = split.catalogue
+    titles = [f"Title {number % 3}" for number in range(1, len(old.titles))]
+    shared = Catalogue(old.item_ids[1:], titles, old.descriptions[1:], old.categories[1:], old.interactions[1:])
+    found = positions(replace(split, catalogue=shared), negatives=12)
+    for batch in found.batches(0, 4):
+        for target, *others in found.take(batch)[1].tolist():
+            assert {item % 3 for item in others if item} == {0, 1, 2} - {target % 3}
+
+
 def test_epochs_differ_and_repeat(split: SequenceSplit) -> None:
     """An interrupted run meets the same batches and negatives again; another epoch or seed has others."""
     first, again, other = positions(split), positions(split), positions(split, seed=1)
@@ -70,7 +89,7 @@ def test_epochs_differ_and_repeat(split: SequenceSplit) -> None:
 
 
 def test_two_processes_have_what_one_has(split: SequenceSplit) -> None:
-    """A row's negatives follow from the row, whoever computes it."""
+    """Negatives are drawn for all of a batch, whoever computes which rows."""
     found = positions(split)
     (batch, *_) = found.batches(0, 4)
     whole = found.take(batch)[1]
