@@ -22,6 +22,7 @@ from service.settings import Settings
 
 QUOTED = re.compile('"([^"]+)"|\N{LEFT DOUBLE QUOTATION MARK}([^\N{RIGHT DOUBLE QUOTATION MARK}]+)')
 MOST_GENRES = 30
+ATTEMPTS = 5
 
 
 def measure(settings: Settings, user_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def _item(asked: httpx.Client, checking: httpx.Client, user_id: str, history: Se
 
     def probability(items: Sequence[str]) -> float:
         body = {"history": [{"item_id": item} for item in items], "candidates": answer["among"]}
-        ranked = _post(checking, body)["items"]
+        ranked = _ranked_by(answer["ranker"], checking, body)["items"]
         return next(float(item["score"]) for item in ranked if item["item_id"] == answer["item"]["item_id"])
 
     claimed = _claimed(answer["sentence"], answer["evidence"])
@@ -133,6 +134,15 @@ def _less(history: Sequence[str], item: dict[str, Any]) -> list[str]:
 def _get(client: httpx.Client, path: str, **query: Any) -> dict[str, Any]:
     answer: dict[str, Any] = client.get(path, params=query).raise_for_status().json()
     return answer
+
+
+def _ranked_by(ranker: str, client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    """What that ranker answers: where the LLM is too slow beside other work, the blend does, and the LLM is asked again."""
+    for _ in range(ATTEMPTS):
+        answer = _post(client, body)
+        if answer["ranker"] == ranker:
+            return answer
+    raise RuntimeError(f"the checking service ranked by '{answer['ranker']}' {ATTEMPTS} times, not by '{ranker}'")
 
 
 def _post(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
