@@ -137,7 +137,7 @@ def _get(client: httpx.Client, path: str, **query: Any) -> dict[str, Any]:
 
 
 def _ranked_by(ranker: str, client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
-    """What that ranker answers: where the LLM is too slow beside other work, the blend does, and the LLM is asked again."""
+    """What that ranker answers: an LLM that is slow beside other work is given up for the blend, and asked again."""
     for _ in range(ATTEMPTS):
         answer = _post(client, body)
         if answer["ranker"] == ranker:
