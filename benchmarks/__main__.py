@@ -136,7 +136,8 @@ def ranking(  # noqa: PLR0917 - typer reads the options off the signature
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    special = [*([shape] if shape else []), *([device] if device != "cpu" else [])]
+    place = place_of("vllm", device) if with_vllm else torch.device(device).type
+    special = [*([shape] if shape else []), *([place] if place != "cpu" else [])]
     save("-".join(["ranking", *special]), settings, rows, document=None if special else PERFORMANCE)
     typer.echo(markdown(rows))
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from models.catalogue import PADDING_ITEM
 from models.domain import Domain
 from models.prompts.layout import PromptLayout, Slot
 from models.prompts.title_list import TitleList, TitleListConfig
@@ -64,9 +63,9 @@ class TitleLists:
         return self._list.layout(self._tokens.of(history))
 
     def tree(self, items: Sequence[int] | np.ndarray) -> ContinuationTree:
-        """The titles of K items as they follow in a list; padding is left out."""
-        numbers = [item for item in np.asarray(items).tolist() if item != PADDING_ITEM]
-        return ContinuationTree([self._list.continuation(self._tokens[item]) for item in numbers], self._vocabulary)
+        """The titles of K items as they follow in a list."""
+        titles = self._tokens.of(np.asarray(items).tolist())
+        return ContinuationTree([self._list.continuation(title) for title in titles], self._vocabulary)
 
     @cached_property
     def _tokens(self) -> TitleTokens:

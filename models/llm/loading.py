@@ -95,10 +95,17 @@ def load_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve(name))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"LLM '{name}': no tokenizer can be loaded: {error}") from error
+        raise ConfigError(_unreadable(name, "tokenizer", error)) from error
     if not tokenizer.is_fast:
         raise ConfigError(f"LLM '{name}': a fast tokenizer (tokenizer.json) is needed")
     return tokenizer
+
+
+def _unreadable(name: str, what: str, error: Exception) -> str:
+    if Path(resolve(name)).is_dir():
+        return f"LLM '{name}': no {what} can be loaded: {error}"
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"LLM '{name}': there is no folder of that name, and none can be had from a hub: {first}"
 
 
 def load_llm(
@@ -154,4 +161,4 @@ def load_config(name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(resolve(name))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"LLM '{name}': no config can be loaded: {error}") from error
+        raise ConfigError(_unreadable(name, "config", error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -92,29 +93,32 @@ class Foundation(Chain):
 
         Raises:
             DataError: nothing can be trained on it.
+            ConfigError: the recipe's LLM was tuned on what is held out.
         """
         if self._fitted is not None:
             return self._fitted.split.whole()
+        tuned = TunedOn.of(llm := self.recipe.stage2.llm)
+        if tuned and (warning := tuned.check(llm, *self.tuning_data)):
+            self.say(f"warning: {warning}", style="yellow")
         split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
         for warning in check_fitness(self.dataset, split):
             self.say(f"warning: {warning}", style="yellow")
         return split
 
-    @cached_property
-    def dataset_fingerprint(self) -> str:
-        """Of the data's files."""
-        return self._digest_of_files().hexdigest()
-
-    def _digest_of_files(self) -> hashlib._Hash:
+    @property
+    def tuning_data(self) -> tuple[str, Literal["last", "time"]]:
+        """What an LLM that is tuned on the data is to remember: a fingerprint of them, and what is held out."""
         digest = hashlib.sha256()
-        for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
+        for name in (INTERACTIONS_FILE, ITEMS_FILE):
             digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
-        return digest
+        return digest.hexdigest(), "time" if self._by_time else "last"
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the data, and of what is held out."""
-        digest = self._digest_of_files()
+        digest = hashlib.sha256()
+        for name in (INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE):
+            digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
         digest.update(b"split by time" if self._by_time else b"")
         digest.update(b"nothing held out" if self._fitted is not None else b"")
         return digest.hexdigest()
@@ -126,17 +130,10 @@ class Foundation(Chain):
 
     @cached_property
     def llm(self) -> LanguageModel:
-        """The frozen LLM.
-
-        Raises:
-            ConfigError: it cannot be loaded, or was tuned on what is held out here.
-        """
+        """The frozen LLM."""
         if self._fitted is not None:
             return self._fitted.llm
         config = self.recipe.stage2
-        tuned = TunedOn.of(config.llm)
-        if tuned and (warning := tuned.check(config.llm, self.dataset_fingerprint, self.fingerprint)):
-            self.say(f"warning: {warning}", style="yellow")
         return load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from models.config import Config
 from models.errors import ConfigError
@@ -15,13 +16,13 @@ class TunedOn(Config):
 
     Attributes:
         llm: fingerprint of the LLM that it was made of.
-        dataset: fingerprint of the data's files.
-        data: fingerprint of these and of what was held out of training.
+        data: fingerprint of the interactions and items.
+        held_out: of these: each user's last items, or all after a moment.
     """
 
     llm: str
-    dataset: str
     data: str
+    held_out: Literal["last", "time"]
 
     @classmethod
     def of(cls, llm: str) -> TunedOn | None:
@@ -33,20 +34,20 @@ class TunedOn(Config):
         """Write it into an LLM's folder."""
         (folder / RECORD_FILE).write_text(self.model_dump_json(), encoding="utf-8")
 
-    def check(self, llm: str, dataset: str, data: str) -> str | None:
+    def check(self, llm: str, data: str, held_out: str) -> str | None:
         """Whether the LLM may be asked about what is held out of `data`; a warning, if there is something to say.
 
         Args:
             llm: its name.
-            dataset: as of the record, of the data at hand.
-            data: likewise.
+            data: as of the record, of the data at hand.
+            held_out: likewise.
 
         Raises:
             ConfigError: it was tuned on the same data, of which other items were held out.
         """
-        if dataset == self.dataset and data != self.data:
+        if data == self.data and held_out != self.held_out:
             raise ConfigError(
                 f"LLM '{llm}' was tuned on another split of these data, so that it may know what is held out here:"
                 " tune one with `allmrec-train tune-llm`, and with --time-split where that is asked for"
             )
-        return None if dataset == self.dataset else f"LLM '{llm}' was tuned on other data than these"
+        return None if data == self.data else f"LLM '{llm}' was tuned on other data than these"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +127,8 @@ def _with_refit(settings: list[str] | None, refit: bool | None) -> list[str]:
 def _publish(pipeline: Pipeline, bundle: Path | None) -> None:
     home = bundle or Path("bundles") / pipeline.directory.name
     path = pipeline.export(home)
-    console.print(f"bundle: {path}\nserve it: allmrec-serve --bundle {home}", highlight=False, soft_wrap=True)
+    serve = Path(sys.argv[0]).with_name("allmrec-serve")
+    console.print(f"bundle: {path}\nserve it: {serve} --bundle {home}", highlight=False, soft_wrap=True)
 
 
 def evaluate_pipeline(pipeline: Pipeline) -> None:

@@ -37,5 +37,4 @@ def tune_llm(
     check_devices([config.device])
     check_llm(config.llm)
     data = make_pipeline(dataset, "default", None, out / "data" / run_name(dataset), by_time=by_time)
-    tuned_on = data.dataset_fingerprint, data.fingerprint
-    tune(data.split, DOMAINS[data.dataset.info.domain], config, tuned_on, out, console)
+    tune(data.split, DOMAINS[data.dataset.info.domain], config, data.tuning_data, out, console)

@@ -50,7 +50,7 @@ class Reading(nn.Module):
         self.weights = weights
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE), device=llm.model.device))
         self.share = nn.Parameter(torch.tensor(START_SHARE, device=llm.model.device))
-        self._whole, self._lists = [llm], lists
+        self._llm, self._lists = llm, lists
 
     def read(self, histories: Sequence[np.ndarray], items_B_C: np.ndarray) -> Read:
         """Ask the LLM about candidates after histories, and about the same in a list of anything."""
@@ -74,7 +74,7 @@ class Reading(nn.Module):
 
     def _log_probs(self, prompts: Sequence[np.ndarray], trees: Sequence[ContinuationTree]) -> torch.Tensor:
         """(B, C') of each list's titles."""
-        (llm,) = self._whole
+        llm = self._llm
         nowhere = np.zeros(0, dtype=np.int64)
         packed = pack(prompts, [nowhere] * len(prompts), trees).to(llm.model.device)
         hidden_B_L_H = hidden_states(llm.model, packed, torch.zeros(0, llm.token_size, device=llm.model.device))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def tune_llm(
     split: SequenceSplit,
     domain: Domain,
     config: TunedLLMConfig,
-    tuned_on: tuple[str, str],
+    data: tuple[str, Literal["last", "time"]],
     directory: Path,
     console: Console | None = None,
 ) -> Path:
@@ -52,24 +53,28 @@ def tune_llm(
         split: the data.
         domain: the wording of lists.
         config: how.
-        tuned_on: fingerprints of the data's files, and of these with what is held out.
+        data: a fingerprint of them, and what is held out (`TunedOn`).
         directory: of the run; what is done there is not done again.
         console: for progress.
 
     Raises:
-        ConfigError: the LLM cannot be loaded, is of a family that cannot be asked, or reads injected tokens.
+        ConfigError: the LLM cannot be loaded, is of a family that cannot be asked, reads injected tokens or is a tuned
+            one; or the directory has an LLM that was tuned in another way.
         DataError: there is nothing to learn from.
         PromptTooLongError: the LLM's context has no room for a list.
         Interrupted: by Ctrl-C; the same call goes on.
     """
     check_devices([config.device])
     check_llm(config.llm)
-    record = TunedOn(llm=fingerprint_checkpoint(resolve(config.llm)), dataset=tuned_on[0], data=tuned_on[1])
-    run = StageRun(directory, config, config.seed, record.model_dump(), console)
+    record = TunedOn(llm=fingerprint_checkpoint(resolve(config.llm)), data=data[0], held_out=data[1])
+    nameless = config.model_copy(update={"llm": ""})  # it is known by its weights
+    run = StageRun(directory, nameless, config.seed, record.model_dump(), console)
     folder = directory / LLM_FOLDER
     if run.is_done:
         run.say(f"{LABEL}: done before, unchanged: {folder}")
         return folder
+    if folder.exists():
+        raise ConfigError(f"{folder} was tuned by other settings, on other data or of another LLM: name another --out")
     seed_everything(config.seed)
     llm = load_llm(config.llm, config.device, torch.float32)
     lists = TitleLists(split.catalogue.titles, llm.tokenizer, config.title_list, domain, llm.context_length)
@@ -80,7 +85,6 @@ def tune_llm(
     job = task(reading, split, lists, config)
     lists.after([])  # a list that does not fit is known before what was done is undone
     run.start()
-    run.alone(lambda: shutil.rmtree(folder, ignore_errors=True))  # of other settings
     outcome = run.train(job, config.loop, LABEL)
     run.alone(lambda: save(llm, tuning, record, folder))
     run.write_curve(outcome.curve, LABEL)
@@ -94,7 +98,7 @@ def check_llm(name: str) -> None:
     """What can be known of an LLM before its weights are read.
 
     Raises:
-        ConfigError: it is not there, is of a family that cannot be asked, or reads injected tokens.
+        ConfigError: it is not there, is of a family that cannot be asked, reads injected tokens, or is a tuned one.
     """
     load_tokenizer(name)
     check_family(name, load_config(name))
@@ -102,6 +106,8 @@ def check_llm(name: str) -> None:
         raise ConfigError(
             f"LLM '{name}' was taught to read injected tokens, and tuned would not any more: name another"
         )
+    if TunedOn.of(name) is not None:
+        raise ConfigError(f"LLM '{name}' is a tuned one, and would forget on what: name the one that it was made of")
 
 
 def task(reading: Reading, split: SequenceSplit, lists: TitleLists, config: TunedLLMConfig) -> Task[Dealt]:

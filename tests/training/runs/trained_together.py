@@ -111,7 +111,7 @@ def train_llm2rec(folder: Path) -> None:
 def train_tuned(folder: Path) -> None:
     """An LLM that ranks titles, with batches of five for two."""
     config = TunedLLMConfig(llm=str(folder / "llm"), negatives=4, batch_lists=5, validation_users=5, loop=TUNED_LOOP)
-    tune_llm(tiny_split(), DOMAINS["movie"], config, ("", ""), folder / "tuned", CONSOLE)
+    tune_llm(tiny_split(), DOMAINS["movie"], config, ("", "last"), folder / "tuned", CONSOLE)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from models.catalogue import Catalogue
 from models.domain import DOMAINS, Domain
-from models.errors import AllmrecError, ConfigError
+from models.errors import ConfigError, PromptTooLongError
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.title_list import TitleListConfig
 from models.title_lists import TitleLists
@@ -40,7 +41,7 @@ from training.tuning.tune import task, tune_llm
 DOMAIN = DOMAINS["movie"]
 SPLIT = tiny_split()
 SHOWN = TitleListConfig(history_items=3, max_title_tokens=16, vocabulary="catalogue")
-DATA = ("files", "files and split")
+DATA: tuple[str, Literal["last", "time"]] = ("data", "last")
 
 
 def two_tastes() -> SequenceSplit:
@@ -66,8 +67,8 @@ def config_of(llm: str, **changes: object) -> TunedLLMConfig:
     return TunedLLMConfig.model_validate({**settings, "validation_users": 12, "loop": loop, **changes})
 
 
-def tuned(config: TunedLLMConfig, directory: Path, split: SequenceSplit = SPLIT, data: tuple[str, str] = DATA) -> Path:
-    return tune_llm(split, DOMAIN, config, data, directory, Console(quiet=True))
+def tuned(config: TunedLLMConfig, directory: Path, split: SequenceSplit = SPLIT, data: str = "data") -> Path:
+    return tune_llm(split, DOMAIN, config, (data, "last"), directory, Console(quiet=True))
 
 
 @pytest.mark.parametrize("vocabulary", ["whole", "catalogue"])
@@ -193,38 +194,41 @@ def test_checkpointed_layers_have_the_gradients_of_others(llm: str, tmp_path: Pa
 
 
 def test_what_is_done_is_not_done_again(llm: str, tmp_path: Path) -> None:
-    """But with other settings, other data or another LLM."""
-    folder = tuned(config_of(llm), tmp_path)
-
-    def written(**changes: object) -> int:
-        data = changes.pop("data", DATA)
-        tuned(config_of(str(changes.pop("llm", llm)), **changes), tmp_path, data=data)  # type: ignore[arg-type]
-        return (folder / "model.safetensors").stat().st_mtime_ns
-
-    first = written()
-    assert written() == first
-    assert written(seed=1) != first
-    second = written()
-    assert written(data=("files", "another split")) != second
-    third = written()
+    """Nor undone by other settings, other data or another LLM; the same weights in another place are the same LLM."""
+    folder = tuned(config_of(llm), tmp_path / "run")
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "same").symlink_to(llm)
+    tuned(config_of(str(tmp_path / "same")), tmp_path / "run")
     other = load_llm(llm)
     with torch.no_grad():
         next(other.model.parameters()).add_(0.1)
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
-    assert written(llm=str(tmp_path / "other")) != third
+    for config, data in (
+        (config_of(llm, seed=1), "data"),
+        (config_of(llm), "other data"),
+        (config_of(str(tmp_path / "other")), "data"),
+    ):
+        with pytest.raises(ConfigError, match="name another --out"):
+            tuned(config, tmp_path / "run", data=data)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
 def test_what_is_refused_leaves_what_was_done(llm: str, tmp_path: Path) -> None:
-    """An LLM that is not there, one with injected tokens, titles that do not fit its context."""
+    """An LLM that is not there, one with injected tokens, a tuned one, titles that do not fit its context."""
     folder = tuned(config_of(llm), tmp_path)
-    for wrong in (
-        config_of(str(tmp_path / "nowhere")),
-        config_of("embedded"),
-        config_of(llm, title_list=SHOWN.model_copy(update={"max_title_tokens": 5000}).model_dump()),
+    for wrong, reason in (
+        (config_of(str(tmp_path / "nowhere")), "there is no folder of that name"),
+        (config_of("embedded"), "injected tokens"),
+        (config_of(str(folder)), "is a tuned one"),
+        (config_of(llm, title_list=SHOWN.model_copy(update={"max_title_tokens": 5000}).model_dump()), "another --out"),
     ):
-        with pytest.raises(AllmrecError):
+        with pytest.raises(ConfigError, match=reason):
             tuned(wrong, tmp_path)
+    too_long = config_of(llm, title_list=SHOWN.model_copy(update={"max_title_tokens": 5000}).model_dump())
+    with pytest.raises(PromptTooLongError):
+        tuned(too_long, tmp_path / "new")
+    assert not (tmp_path / "new/config.json").exists()
     assert (tmp_path / "done").is_file()
     assert load_llm(str(folder)).model is not None
 
@@ -236,9 +240,9 @@ def test_it_knows_what_it_was_tuned_on(llm: str, tmp_path: Path) -> None:
     assert record is not None
     assert TunedOn.of(llm) is None
     assert record.check(folder, *DATA) is None
-    assert "other data" in str(record.check(folder, "other files", "other files and split"))
+    assert "other data" in str(record.check(folder, "other data", "time"))
     with pytest.raises(ConfigError, match="another split of these data"):
-        record.check(folder, "files", "files, split by time")
+        record.check(folder, "data", "time")
 
 
 @pytest.mark.parametrize("by_time", [False, True])
@@ -256,7 +260,7 @@ def test_the_command(llm: str, by_time: bool, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     record = TunedOn.of(str(tmp_path / "run/llm"))
     assert record is not None
-    assert (record.data == record.dataset) is not by_time
+    assert record.held_out == ("time" if by_time else "last")
     settings = [f'stage2.llm="{tmp_path}/run/llm"']
     same, other = (
         make_pipeline(tmp_path / "shop", "default", settings, tmp_path / "fit", by_time=split)
@@ -264,7 +268,7 @@ def test_the_command(llm: str, by_time: bool, tmp_path: Path) -> None:
     )
     assert same.llm.name == f"{tmp_path}/run/llm"
     with pytest.raises(ConfigError, match="another split of these data"):
-        _ = other.llm
+        _ = other.split
 
 
 def test_settings_are_checked() -> None:
