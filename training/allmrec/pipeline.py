@@ -76,7 +76,7 @@ def asks(way: str) -> Callable[[Recipe], bool]:
 class Pipeline(Foundation):
     """One run of a recipe on a dataset; for the arguments see `Foundation`."""
 
-    afterwards = ("export", "evaluation")
+    afterwards: tuple[str, ...] = ("export", "evaluation")
 
     @stage("backbone", rests_on=("data",), files=backbone_inputs)
     def backbone(self, config: BackboneTrainingConfig, run: StageRun) -> Making[Backbone]:
@@ -258,6 +258,7 @@ class Pipeline(Foundation):
         if {TITLES, INJECTED} & {*config.ways}:
             np.save(run.directory / TITLES_FILE, self._title_log_probs)
         contenders = self._contenders(self.completed(load_titles(run.directory)))
+        run.say(f"at most {config.users:,} users are ranked for without the LLM, and {config.llm_users:,} with it")
         fitted = contenders.fit_blends(config, self.recipe.retrieval)
         run.write_json(BLENDS_FILE, fitted.model_dump(mode="json"))
         run.finish(worth(fitted))
@@ -270,7 +271,7 @@ class Pipeline(Foundation):
         """(N+1,) what the LLM says of each title alone."""
         if isinstance(self._fitted, Pipeline):
             return self._fitted._title_log_probs
-        self.say("the LLM says how likely each title is")
+        self.say(f"the LLM says how likely each of {len(self.split.catalogue):,} titles is")
         base = self._base
         return processes().alone(lambda: self._contenders(base).title_priors())
 

@@ -56,6 +56,8 @@ def fit(
 ) -> None:
     """Run all stages: backbone, stage 1, stage 2, export, evaluation. The bundle is there before the evaluation."""
     pipeline = make_pipeline(dataset, recipe, _with_refit(settings, refit), out)
+    if not evaluate:
+        pipeline.afterwards = ("export",)
     _publish(pipeline, bundle)
     if evaluate and pipeline.evaluated_users:
         evaluate_pipeline(pipeline)
@@ -98,7 +100,9 @@ def export(
     refit: RefitFlag = None,
 ) -> None:
     """Publish the result as a bundle; runs what comes before, if need be."""
-    _publish(make_pipeline(dataset, recipe, _with_refit(settings, refit), out), bundle)
+    pipeline = make_pipeline(dataset, recipe, _with_refit(settings, refit), out)
+    pipeline.afterwards = ("export",)
+    _publish(pipeline, bundle)
 
 
 def evaluate(

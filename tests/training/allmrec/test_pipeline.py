@@ -276,6 +276,7 @@ def test_other_networks_become_bundles(kind: str, ground: Path, tmp_path: Path) 
     """By the setting alone, through both stages."""
     arguments = ("--recipe", ground / "recipe.toml", "--out", tmp_path / "run", "--bundle", tmp_path / "bundle")
     result = allmrec_train("export", ground / "shop", *arguments, "--set", f"backbone.kind={kind}")
+    assert "[5/5] export" in result.output, result.output
     assert result.exit_code == 0, result.output
     assert load_bundle(tmp_path / "bundle").manifest.backbone.kind == kind
 
