@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 
@@ -182,7 +182,14 @@ def socket_of(pid: int) -> str:
     return title.split("unixsocket:")[1].split()[0]
 
 
-def memory_of(pid: int) -> dict[int, int]:
+class Part(NamedTuple):
+    """One of the processes of a service."""
+
+    pid: int
+    name: str
+
+
+def memory_of(pid: int) -> dict[Part, int]:
     """Bytes of a service and all that it started, by process; pages that they share are shared out.
 
     Without those of files: a library's are shared out among all that run on a machine, and are more when others end.
@@ -190,7 +197,8 @@ def memory_of(pid: int) -> dict[int, int]:
     found = {}
     for process in [psutil.Process(pid), *_children(pid)]:
         with suppress(psutil.Error, OSError):
-            found[process.pid] = _own_bytes(Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii"))
+            part = Part(process.pid, process.name())
+            found[part] = _own_bytes(Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii"))
     return found
 
 

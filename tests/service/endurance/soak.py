@@ -22,7 +22,7 @@ import torch
 
 from service.settings import Settings
 from tests.service.endurance.expected import Expected, Findings, expecting
-from tests.service.endurance.program import Program, Service, memory_of
+from tests.service.endurance.program import Part, Program, Service, memory_of
 from tests.service.endurance.shopper import Shopper
 
 SHOPPERS = 64
@@ -49,7 +49,7 @@ class Soak:
         findings: what was seen.
         seconds: how long.
         report: told what happens.
-        memory: by the processes that there were, bytes of all of them, second by second. An LLM that died, and comes
+        memory: by the processes that there were, bytes of each of them, second by second. An LLM that died, and comes
             back, is another process: while it is away, or starts, memory says nothing.
         failures: by life, how often the service says that it could not read its store.
         killed: whether its LLM was.
@@ -60,7 +60,7 @@ class Soak:
     findings: Findings
     seconds: float
     report: Callable[[str], None]
-    memory: dict[frozenset[int], list[int]] = field(default_factory=dict)
+    memory: dict[frozenset[Part], list[dict[Part, int]]] = field(default_factory=dict)
     failures: dict[int, float] = field(default_factory=dict)
     killed: bool = False
     _busy: set[Shopper] = field(default_factory=set)
@@ -109,12 +109,15 @@ class Soak:
             if life in self.failures and stale > self.failures[life]:
                 self.findings.wrong("service", f"{stale} answers without the store, {self.failures[life]} failures")
         for stretch, samples in enumerate(self.memory.values()):
-            third = len(samples) // 3
-            if len(samples) >= LEAST_SAMPLES:
-                middle, last = np.mean(samples[third : 2 * third]), np.mean(samples[2 * third :])
-                self.report(f"memory, stretch {stretch}: {middle / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB")
-                if last > (1 + FLAT) * middle:
-                    self.findings.wrong("service", f"its memory grew from {middle:.0f} to {last:.0f} bytes")
+            if len(samples) < LEAST_SAMPLES:
+                continue
+            totals = _thirds([sum(sample.values()) for sample in samples])
+            self.report(f"memory in MiB, stretch {stretch} of {len(samples)} s, by third: {_mib(totals)}")
+            for part in samples[0]:
+                self.report(f"    {_mib(_thirds([sample[part] for sample in samples]))}  {part.name}")
+            _, middle, last = totals
+            if last > (1 + FLAT) * middle:
+                self.findings.wrong("service", f"its memory grew from {middle:.0f} to {last:.0f} bytes")
 
     async def _arrive(self, rate: float, group: asyncio.TaskGroup) -> None:
         random, due = np.random.default_rng(0), time.monotonic() + self.seconds
@@ -136,7 +139,7 @@ class Soak:
             with suppress(psutil.Error):
                 sample = await asyncio.to_thread(memory_of, self.service.pid)
                 if not self.findings.down:
-                    self.memory.setdefault(frozenset(sample), []).append(sum(sample.values()))
+                    self.memory.setdefault(frozenset(sample), []).append(sample)
             await asyncio.sleep(SAMPLE_SECONDS)
 
     async def _note_failures(self) -> None:
@@ -172,6 +175,16 @@ class Soak:
         await self.service.start()
         self.findings.down, self._open = False, True
         self.report("killed and started empty")
+
+
+def _thirds(samples: Sequence[int]) -> list[float]:
+    """The means of the three."""
+    third = len(samples) // 3
+    return [float(np.mean(part)) for part in (samples[:third], samples[third : 2 * third], samples[2 * third :])]
+
+
+def _mib(sizes: Sequence[float]) -> str:
+    return ", ".join(f"{size / 2**20:.0f}" for size in sizes)
 
 
 async def soak(

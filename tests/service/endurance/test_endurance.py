@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.endurance.chaos import torment
 from tests.service.endurance.expected import Findings, expecting
-from tests.service.endurance.program import Victim, memory_of
+from tests.service.endurance.program import Part, Victim, memory_of
 from tests.service.endurance.soak import LEAST_SAMPLES, Soak, soak
 from tests.service.world import World
 
@@ -52,9 +52,13 @@ async def test_a_long_day_in_seconds(world: World, tmp_path: Path) -> None:
 async def test_memory_that_grows_all_along_is_noticed(samples: list[int], grown: bool) -> None:
     findings = Findings()
     service: Any = None
-    watched = Soak(service, [], findings, 1.0, lambda _: None, memory={frozenset({1}): samples})
+    store, llm = Part(1, "store"), Part(2, "llm")
+    memory = {frozenset({store, llm}): [{store: 10, llm: sample - 10} for sample in samples]}
+    said: list[str] = []
+    watched = Soak(service, [], findings, 1.0, said.append, memory=memory)
     await watched.verdict()
     assert bool(findings.violations) is grown
+    assert [line.split()[-1] for line in said[1:]] == (["store", "llm"] if said else [])
 
 
 def test_memory_is_a_process_s_own(tmp_path: Path) -> None:
@@ -62,11 +66,14 @@ def test_memory_is_a_process_s_own(tmp_path: Path) -> None:
     size, little = 32 << 20, 8 << 20
 
     def grown(since: int) -> int:
-        return memory_of(os.getpid())[os.getpid()] - since
+        return ours() - since
+
+    def ours() -> int:
+        return next(size for part, size in memory_of(os.getpid()).items() if part.pid == os.getpid())
 
     file = tmp_path / "pages"
     file.write_bytes(bytes(size))
-    before = memory_of(os.getpid())[os.getpid()]
+    before = ours()
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as pages:
         assert sum(pages[place] for place in range(0, size, mmap.PAGESIZE)) == 0
         assert abs(grown(before)) < little
