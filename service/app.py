@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -24,6 +25,7 @@ from starlette.middleware import Middleware
 from models.bundle.store import load_bundle
 from models.composer import Asked
 from models.engines.base import LLMEngine
+from models.engines.process import EngineProcess
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import AllmrecError, ConfigError, PromptTooLongError
 from models.recommending.person import persons
@@ -62,6 +64,13 @@ def create_engine(settings: Settings, llm: str) -> LLMEngine:
     Raises:
         ConfigError: an engine option is unknown or wrong.
     """
+    engine = _engine_here(settings, llm)
+    if not settings.engine_process:
+        return engine
+    return EngineProcess(engine, partial(configure_logging, settings.log_level, settings.log_format))
+
+
+def _engine_here(settings: Settings, llm: str) -> LLMEngine:
     options = {**settings.engine_options, "llm": llm}
     if settings.dtype is not None:
         options["dtype"] = settings.dtype
@@ -94,7 +103,7 @@ def create_app(
         ConfigError: a URL in `settings` cannot be read.
     """
     settings = _checked(settings)
-    configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     runtime = Runtime(settings, Metrics())
@@ -259,7 +268,7 @@ def _watch(metrics: Metrics, engine: LLMEngine, llm_gate: LLMGate) -> None:
     """Let metrics see the state of the LLM."""
     metrics.watch_engine(lambda: engine.healthy)
     metrics.watch_queue(llm_gate.load)
-    if isinstance(engine, TransformersEngine):
+    if isinstance(engine, TransformersEngine | EngineProcess):
         engine.on_batch = metrics.batch
 
 

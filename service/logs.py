@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Literal
 
 import structlog
 from structlog.typing import Processor
 from transformers.utils.logging import disable_progress_bar
 
-from service.settings import Settings
 
+def configure_logging(level: str, log_format: Literal["json", "console"]) -> None:
+    """Send our own lines and those of libraries to stderr in one format.
 
-def configure_logging(settings: Settings) -> None:
-    """Send our own lines and those of libraries to stderr in one format."""
+    Args:
+        level: the least that is logged.
+        log_format: for machines or people.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -21,7 +25,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
-    if settings.log_format == "json":
+    if log_format == "json":
         last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
@@ -44,7 +48,7 @@ def configure_logging(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(level.upper())
     disable_progress_bar()
     for library in ("httpx", "urllib3", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)

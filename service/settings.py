@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     engine_options: dict[str, Any] = Field(
         {}, description='More options of the engine, as JSON: `{"tensor_parallel_size": 2}`.'
     )
+    engine_process: bool = Field(
+        True, description="Run the engine in a process of its own: the LLM and the answers do not wait for each other."
+    )
     torch_threads: int | None = Field(
         None, gt=0, description="Threads of one torch operation; torch's choice if not set."
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.engines.base import LLMEngine
+from models.engines.process import EngineProcess
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from tests.device import DEVICE
 from tests.models.engines.hosting import Hosted, Reference, save_small_opt
@@ -24,9 +25,9 @@ def reference(checkpoint: Path) -> Reference:
     return Reference(checkpoint)
 
 
-@pytest.fixture(scope="session", params=["transformers", "vllm"])
+@pytest.fixture(scope="session", params=["transformers", "process", "vllm"])
 def hosted(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Hosted]:
-    """Each engine in turn, running."""
+    """Each engine in turn, running; `process` is the transformers engine in a process of its own."""
     engine: LLMEngine
     if request.param == "vllm":
         pytest.importorskip("vllm", reason="vLLM is not installed: `make test` installs it")
@@ -37,6 +38,7 @@ def hosted(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Hosted]
         engine = VLLMEngine(VLLMEngineConfig(llm=str(checkpoint), **options))
     else:
         engine = TransformersEngine(TransformersEngineConfig(llm=str(checkpoint), device=DEVICE))
+        engine = EngineProcess(engine) if request.param == "process" else engine
     with asyncio.Runner() as runner:
         hosted = Hosted(engine, runner)
         hosted.run(engine.start())

@@ -78,6 +78,7 @@ class World:
             "log_level": "error",
             "timeout_ms": 20_000,
             "torch_threads": 1,
+            "engine_process": False,  # seconds of imports for each service
             "device": DEVICE,
         }
         return Settings(_env_file=None, **{**values, **changes})  # type: ignore[call-arg]

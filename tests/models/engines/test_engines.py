@@ -1,11 +1,12 @@
-"""What every engine must do. Each test runs on the transformers engine and on vLLM."""
+"""What every engine must do: the transformers engine, the same in a process of its own, and vLLM."""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from models.engines.base import InvalidPromptError, LLMEngine
-from models.engines.transformers import TransformersEngine
+from models.engines.process import EngineProcess
+from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import ConfigError, EngineError, OverloadedError
 from models.llm.loading import load_llm
 from models.prompts.layout import Prompt
@@ -21,6 +23,7 @@ from models.prompts.titles import encode_plain
 from models.scoring.choices import ChoiceTrie
 from models.scoring.likelihood import ContinuationTree
 from models.writing import Draft, Quotable, write
+from tests.device import DEVICE
 from tests.models.engines.hosting import CONTEXT, END, TOKEN_SIZE, Hosted, Reference, log_probs, make_prompt
 
 SHARED_STARTS = [[10, 11, 12], [10, 11, 13], [10, 14], [10], [20, 11, 12], [30], [30, 11], [30]]
@@ -49,9 +52,23 @@ class Opens:
             yield piece
 
 
+@pytest.fixture(scope="module")
+def narrow_process(checkpoint: Path) -> Iterator[Hosted]:
+    """A process whose engine has room for two requests: there nothing can be changed once it runs."""
+    config = TransformersEngineConfig(llm=str(checkpoint), device=DEVICE, max_waiting=2)
+    with asyncio.Runner() as runner:
+        narrow = Hosted(EngineProcess(TransformersEngine(config)), runner)
+        narrow.run(narrow.engine.start())
+        yield narrow
+        narrow.run(narrow.engine.close())
+
+
 @pytest.fixture
-def at_most_two(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> Hosted:
+def at_most_two(hosted: Hosted, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Hosted:
     """The engine with room for two requests."""
+    if isinstance(hosted.engine, EngineProcess):
+        narrow: Hosted = request.getfixturevalue("narrow_process")
+        return narrow
     config = hosted.engine.config.model_copy(update={"max_waiting": 2})
     monkeypatch.setattr(hosted.engine, "config", config)
     return hosted
@@ -121,7 +138,7 @@ def test_states_are_those_of_plain_passes(hosted: Hosted, reference: Reference):
         scores = [engine.score(prompt, ChoiceTrie(SHARED_STARTS, END)) for prompt in prompts]
         return (await asyncio.gather(*asked, *scores))[: len(prompts)]
 
-    if isinstance(engine, TransformersEngine):
+    if isinstance(engine, TransformersEngine | EngineProcess):
         for prompt, states in zip(prompts, hosted.run(together()), strict=True):
             assert states[0] == pytest.approx(reference.state(prompt), abs=1e-3)
         places = np.asarray([30, 10])

@@ -1,0 +1,146 @@
+"""The process that hosts an engine: `python -m models.engines.host FD`, started by `models.engines.process`.
+
+It ends when its socket does, and so never outlives who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any
+
+import structlog
+
+from models.engines.base import LLMEngine
+from models.engines.wire import (
+    Alive,
+    Answer,
+    Batch,
+    Cancel,
+    Encode,
+    Failed,
+    Generate,
+    Piece,
+    Plan,
+    Refused,
+    Score,
+    Started,
+    packed,
+    portable,
+    received,
+)
+from models.errors import AllmrecError
+
+logger = structlog.get_logger(__name__)
+
+ALIVE_SECONDS = 1.0
+LOOK_SECONDS = 0.05
+
+
+async def host(connection: socket.socket) -> None:
+    """Start the engine that is asked for and answer by it, until the other side is gone."""
+    reader, writer = await asyncio.open_connection(sock=connection)
+    plan: Plan = await received(reader)
+    plan.prepare()
+
+    def tell(message: object) -> None:
+        writer.write(packed(message))
+
+    serving = asyncio.create_task(_serve(plan, reader, tell))
+    try:
+        await serving
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _serve(plan: Plan, reader: asyncio.StreamReader, tell: Callable[[object], None]) -> None:
+    under_way: dict[int, asyncio.Task[None]] = {}
+    living: asyncio.Task[None] | None = None
+    engine: LLMEngine | None = None
+    try:
+        engine = plan.kind(plan.config)
+        if hasattr(engine, "on_batch"):
+            engine.on_batch = lambda requests: tell(Batch(requests))
+        living = asyncio.create_task(_live(engine, tell))
+        while True:
+            message = await received(reader)
+            if isinstance(message, Cancel):
+                if message.number in under_way:
+                    under_way[message.number].cancel()
+            else:
+                work = under_way[message.number] = asyncio.create_task(_answer(engine, message, tell))
+                work.add_done_callback(partial(_forget, under_way, message.number))
+    except EOFError:
+        pass
+    finally:
+        tasks = [*under_way.values(), *([] if living is None else [living])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if engine is not None:
+            await engine.close()
+
+
+async def _live(engine: LLMEngine, tell: Callable[[object], None]) -> None:
+    """Start the engine, then say how it is."""
+    try:
+        await engine.start()
+    except Exception as error:
+        if not isinstance(error, AllmrecError):
+            logger.exception("llm_engine_start_failed")
+        tell(Refused(portable(error)))
+        return
+    # What is loaded stays: the garbage collector need not look at it.
+    gc.collect()
+    gc.freeze()
+    tell(Started(engine.fingerprint))
+    healthy, told = True, asyncio.get_running_loop().time()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = asyncio.get_running_loop().time()
+        if engine.healthy != healthy or now - told >= ALIVE_SECONDS:
+            healthy, told = engine.healthy, now
+            tell(Alive(healthy))
+
+
+def _forget(under_way: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task[None]) -> None:
+    del under_way[number]
+
+
+async def _answer(engine: LLMEngine, message: Score | Encode | Generate, tell: Callable[[object], None]) -> None:
+    value: Any = None
+    try:
+        match message:
+            case Score(_, prompt, trie, due):
+                value = await engine.score(prompt, trie, due)
+            case Encode(_, prompt, places, due):
+                value = await engine.encode(prompt, places, due)
+            case Generate(number, prompt, max_tokens, stop):
+                async with aclosing(engine.generate(prompt, max_tokens, stop)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        tell(Piece(number, piece))
+    except Exception as error:
+        if not isinstance(error, AllmrecError):
+            logger.exception("llm_request_failed")
+        tell(Failed(message.number, portable(error)))
+    else:
+        tell(Answer(message.number, value))
+
+
+def main() -> None:
+    """Host the engine that is asked for on the socket of this number."""
+    # Who asks says when to end: it drains first. A handler, as what is ignored would be ignored by children as well.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    asyncio.run(host(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The life of the process that hosts an engine: how it starts, dies, hangs and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import psutil
+import pytest
+
+from models.engines.base import warm_up_question
+from models.engines.process import EngineProcess, EngineProcessConfig
+from models.errors import AllmrecError, ConfigError, EngineError
+from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine, mark
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 60.0
+PROMPT, TRIE = warm_up_question(4)
+ENDS_WITH_PARENT = """
+import asyncio
+from models.engines.process import EngineProcess
+from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine
+
+async def main():
+    engine = EngineProcess(ScriptedEngine(ScriptedConfig()))
+    await engine.start()
+    print(engine._host.process.pid, flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+def made(hang_seconds: float = SECONDS, **script: str | float) -> EngineProcess:
+    config = EngineProcessConfig(restart_seconds=0.1, hang_seconds=hang_seconds)
+    return EngineProcess(ScriptedEngine(ScriptedConfig(**script)), config=config)
+
+
+@asynccontextmanager
+async def running(hang_seconds: float = SECONDS, **script: str | float) -> AsyncIterator[EngineProcess]:
+    engine = made(hang_seconds, **script)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def until(engine: EngineProcess, healthy: bool) -> None:
+    async with asyncio.timeout(SECONDS):
+        while engine.healthy is not healthy:
+            await asyncio.sleep(0.01)
+
+
+def pid_of(engine: EngineProcess) -> int:
+    assert engine._host is not None
+    return engine._host.process.pid
+
+
+async def test_is_asked_as_an_engine_here_would_be() -> None:
+    async with running() as engine:
+        batches: list[int] = []
+        engine.on_batch = batches.append
+        assert engine.fingerprint == "scripted"
+        assert [len(logits) for logits in await engine.score(PROMPT, TRIE)] == [len(b.children) for b in TRIE.branches]
+        assert (await engine.encode(PROMPT, np.asarray([1, 2]))).shape == (2, 4)
+        assert [piece async for piece in engine.generate(PROMPT, 3)] == ["a", "b", "c"]
+        assert batches == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ({"score": "two parts"}, EngineError, "a node: it is gone"),
+        ({"score": "raises"}, EngineError, "ZeroDivisionError: by zero"),
+    ],
+    ids=["of ours, not to be pickled", "of nobody's"],
+)
+async def test_an_error_there_is_one_here(script: dict[str, str], error: type[AllmrecError], words: str) -> None:
+    async with running(**script) as engine:
+        with pytest.raises(error, match=words):
+            await engine.score(PROMPT, TRIE)
+        assert engine.healthy
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "words"),
+    [("refuses", ConfigError, "there is no such LLM"), ("raises", EngineError, "OSError: the disk is gone")],
+)
+async def test_an_engine_that_does_not_start_says_why(start: str, error: type[AllmrecError], words: str) -> None:
+    """The error is the engine's own, and no process is left."""
+    engine = made(start=start)
+    with pytest.raises(error, match=words):
+        await engine.start()
+    assert not engine.healthy
+    assert not psutil.Process().children()
+
+
+async def test_killed_it_fails_what_waits_and_comes_back() -> None:
+    async with running(score="late") as engine:
+        asked = [asyncio.create_task(engine.score(PROMPT, TRIE)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        first = pid_of(engine)
+        os.kill(first, signal.SIGKILL)
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert [str(result) for result in results] == ["the LLM's process ended"] * 3
+        assert not engine.healthy
+        with pytest.raises(EngineError, match="not running"):
+            await engine.score(PROMPT, TRIE)
+        await until(engine, healthy=True)
+        assert pid_of(engine) != first
+        assert (await engine.encode(PROMPT, np.asarray([1]))).shape == (1, 4)
+
+
+async def test_a_process_that_says_nothing_is_killed_and_started_again() -> None:
+    async with running(hang_seconds=2.0, score="late") as engine:
+        asked = asyncio.create_task(engine.score(PROMPT, TRIE))
+        await asyncio.sleep(0.1)
+        first = pid_of(engine)
+        os.kill(first, signal.SIGSTOP)
+        with pytest.raises(EngineError, match="ended"):
+            await asked
+        await until(engine, healthy=True)
+        assert not psutil.pid_exists(first)
+
+
+async def test_a_quiet_process_is_none_that_hangs() -> None:
+    """Nobody asks for longer than a hang takes."""
+    async with running(hang_seconds=2.0) as engine:
+        first = pid_of(engine)
+        await asyncio.sleep(4.0)
+        assert (pid_of(engine), engine.healthy) == (first, True)
+
+
+async def test_says_when_its_engine_is_not_well() -> None:
+    """A vLLM that starts again, for one: the process stays."""
+    async with running(well_seconds=0.5) as engine:
+        first = pid_of(engine)
+        await until(engine, healthy=False)
+        assert pid_of(engine) == first
+
+
+async def test_whoever_leaves_frees_the_work() -> None:
+    """A text without end stops there when nobody reads it here."""
+    async with running(score="late") as engine:
+        batches: list[int] = []
+        engine.on_batch = batches.append
+        pieces = engine.generate(PROMPT, 10**9)
+        assert await anext(pieces) == "a"
+        await pieces.aclose()
+        asked = asyncio.create_task(engine.score(PROMPT, TRIE))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert not engine._answers
+        async with asyncio.timeout(SECONDS):
+            written = -1
+            while written != len(batches):
+                written = len(batches)
+                await asyncio.sleep(0.2)
+
+
+async def test_a_signal_to_end_is_for_who_asks() -> None:
+    """Whoever ends a whole group of processes leaves the draining of requests to the service."""
+    async with running() as engine:
+        os.kill(pid_of(engine), signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        assert (await engine.encode(PROMPT, np.asarray([1]))).shape == (1, 4)
+
+
+async def test_closed_while_it_starts_it_leaves_nothing() -> None:
+    engine = made(start="never")
+    starting = asyncio.create_task(engine.start())
+    while not psutil.Process().children():
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    await asyncio.wait([starting])
+    await engine.close()
+    assert not psutil.Process().children()
+
+
+async def test_it_does_not_outlive_who_asks() -> None:
+    with subprocess.Popen([sys.executable, "-c", ENDS_WITH_PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        host = psutil.Process(int(await asyncio.to_thread(parent.stdout.readline)))
+        parent.kill()
+    async with asyncio.timeout(SECONDS):
+        while host.is_running() and host.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.05)
+
+
+async def test_prepares_its_process_first(capfd: pytest.CaptureFixture[str]) -> None:
+    engine = EngineProcess(ScriptedEngine(ScriptedConfig()), mark)
+    await engine.start()
+    await engine.close()
+    assert "prepared" in capfd.readouterr().err
