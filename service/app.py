@@ -36,7 +36,7 @@ from service.deployments.deployment import Deployment
 from service.deployments.registry import Deployments
 from service.llm_gate import LLMGate
 from service.logs import configure_logging
-from service.metrics import Metrics
+from service.metrics import Metrics, engine_exposition
 from service.preflight import check_device, check_urls
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
@@ -67,7 +67,7 @@ def create_engine(settings: Settings, llm: str) -> LLMEngine:
     engine = _engine_here(settings, llm)
     if not settings.engine_process:
         return engine
-    return EngineProcess(engine, partial(configure_logging, settings.log_level, settings.log_format))
+    return EngineProcess(engine, partial(configure_logging, settings.log_level, settings.log_format), engine_exposition)
 
 
 def _engine_here(settings: Settings, llm: str) -> LLMEngine:
@@ -270,6 +270,8 @@ def _watch(metrics: Metrics, engine: LLMEngine, llm_gate: LLMGate) -> None:
     metrics.watch_queue(llm_gate.load)
     if isinstance(engine, TransformersEngine | EngineProcess):
         engine.on_batch = metrics.batch
+    if isinstance(engine, EngineProcess):
+        metrics.watch_process(engine.measured)
 
 
 async def _warm_up(deployment: Deployment, llm_gate: LLMGate, window: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Literal, get_args
@@ -20,6 +20,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    Metric,
     disable_created_metrics,
     generate_latest,
 )
@@ -52,6 +53,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._elsewhere: Callable[[], Awaitable[bytes]] = _nothing
         self._define_requests()
         self._define_llm()
         self._define_users()
@@ -204,6 +206,26 @@ class Metrics:
         self.bundle.info({"bundle_version": bundle_version, "variant": variant})
         self.index_items.set(items)
 
-    def render(self) -> bytes:
-        """The exposition of these metrics and of the process's: the interpreter's, and the vLLM engine's if it runs."""
-        return generate_latest(self.registry) + generate_latest(REGISTRY)
+    def watch_process(self, measured: Callable[[], Awaitable[bytes]]) -> None:
+        """Have `render` add what is measured in the LLM's process."""
+        self._elsewhere = measured
+
+    async def render(self) -> bytes:
+        """The exposition of these metrics, the interpreter's, and the vLLM engine's if it runs, here or elsewhere."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY) + await self._elsewhere()
+
+
+async def _nothing() -> bytes:
+    return b""
+
+
+def engine_exposition() -> bytes:
+    """What vLLM measures in this process; the LLM's process tells the service's so."""
+    return generate_latest(_VLLMMetrics())
+
+
+class _VLLMMetrics(CollectorRegistry):
+    """Of all that is measured here, what is named after vLLM."""
+
+    def collect(self) -> Iterator[Metric]:
+        return (metric for metric in REGISTRY.collect() if metric.name.startswith("vllm"))

@@ -26,6 +26,7 @@ from models.engines.wire import (
     Encode,
     Failed,
     Generate,
+    Measure,
     Piece,
     Plan,
     Refused,
@@ -75,6 +76,8 @@ async def _serve(plan: Plan, reader: asyncio.StreamReader, tell: Callable[[objec
             if isinstance(message, Cancel):
                 if message.number in under_way:
                     under_way[message.number].cancel()
+            elif isinstance(message, Measure):
+                tell(Answer(message.number, plan.measure()))
             else:
                 work = under_way[message.number] = asyncio.create_task(_answer(engine, message, tell))
                 work.add_done_callback(partial(_forget, under_way, message.number))

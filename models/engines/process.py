@@ -33,12 +33,15 @@ from models.engines.wire import (
     Encode,
     Failed,
     Generate,
+    Measure,
     Piece,
     Plan,
     Refused,
     Score,
     Started,
     asked,
+    no_metrics,
+    nothing,
     packed,
     received,
 )
@@ -49,11 +52,8 @@ from models.scoring.choices import Branching
 logger = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.5
+MEASURE_SECONDS = 1.0
 Answers = asyncio.Queue[Answer | Piece | Failed]
-
-
-def nothing() -> None:
-    """What a process needs first, by default."""
 
 
 class EngineProcessConfig(Config):
@@ -112,22 +112,24 @@ class EngineProcess:
     Args:
         engine: of the class and config that are hosted; not started, and never will be.
         prepare: called in that process first; importable there.
-        config: of its life.
+        measure: called there for `measured`; likewise.
+        config: of its life; the defaults if not given.
     """
 
     def __init__(
         self,
         engine: LLMEngine,
         prepare: Callable[[], None] = nothing,
-        config: EngineProcessConfig = EngineProcessConfig(),  # noqa: B008 - frozen
+        measure: Callable[[], bytes] = no_metrics,
+        config: EngineProcessConfig | None = None,
     ) -> None:
         hosted: Config = engine.config  # type: ignore[attr-defined]
         self.tokenizer, self.token_size = engine.tokenizer, engine.token_size
         self.context_length, self.depth = engine.context_length, engine.depth
         self.fingerprint = ""
         self.on_batch: Callable[[int], None] = lambda _: None
-        self._plan = Plan(type(engine), hosted, prepare)
-        self._config = config
+        self._plan = Plan(type(engine), hosted, prepare, measure)
+        self._config = config or EngineProcessConfig()
         self._host: _Host | None = None
         self._hosts: set[_Host] = set()
         self._supervisor: asyncio.Task[None] | None = None
@@ -162,31 +164,48 @@ class EngineProcess:
 
     async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
-        with self._asking(prompt, trie, lambda number: Score(number, prompt, asked(trie), due)) as answers:
+        self._check(prompt, trie)
+        with self._asking(lambda number: Score(number, prompt, asked(trie), due)) as answers:
             scores: list[np.ndarray] = await _value(answers)
         return scores
 
     async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:
         """See `LLMEngine.encode`."""
-        with self._asking(prompt, None, lambda number: Encode(number, prompt, places, due)) as answers:
+        self._check(prompt, None)
+        with self._asking(lambda number: Encode(number, prompt, places, due)) as answers:
             states_P_H: np.ndarray = await _value(answers)
         return states_P_H
 
     async def generate(self, prompt: Prompt, max_tokens: int, stop: tuple[str, ...] = ()) -> AsyncIterator[str]:
         """See `LLMEngine.generate`."""
-        with self._asking(prompt, None, lambda number: Generate(number, prompt, max_tokens, stop)) as answers:
+        self._check(prompt, None)
+        with self._asking(lambda number: Generate(number, prompt, max_tokens, stop)) as answers:
             while isinstance(message := await _next(answers), Piece):
                 yield message.text
 
-    @contextmanager
-    def _asking(
-        self, prompt: Prompt, trie: Branching | None, question: Callable[[int], Score | Encode | Generate]
-    ) -> Iterator[Answers]:
-        """Where the answers to a question come. It is taken back if the block is left before they are there."""
-        host = self._host
-        if host is None or not host.healthy:
-            raise EngineError("the LLM engine is not running")
+    async def measured(self) -> bytes:
+        """What `measure` says there; nothing where nobody says it soon."""
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                with self._asking(Measure) as answers:
+                    metrics: bytes = await _value(answers)
+        except (TimeoutError, EngineError):
+            return b""
+        return metrics
+
+    def _check(self, prompt: Prompt, trie: Branching | None) -> None:
+        self._running()
         check_prompt(prompt, trie, self.token_size, self.context_length)
+
+    def _running(self) -> _Host:
+        if self._host is None or not self._host.healthy:
+            raise EngineError("the LLM engine is not running")
+        return self._host
+
+    @contextmanager
+    def _asking(self, question: Callable[[int], Score | Encode | Generate | Measure]) -> Iterator[Answers]:
+        """Where the answers to a question come. It is taken back if the block is left before they are there."""
+        host = self._running()
         number = next(self._numbers)
         answers = self._answers[number] = asyncio.Queue()
         host.tell(question(number))

@@ -25,12 +25,25 @@ from models.scoring.choices import Branch, Branching
 _LENGTH = struct.Struct("!Q")
 
 
+def nothing() -> None:
+    """What a process needs first, by default."""
+
+
+def no_metrics() -> bytes:
+    """What a process measures, by default."""
+    return b""
+
+
 class Plan(NamedTuple):
-    """Which engine to host: its class and config; `prepare` is called before, for what a process needs."""
+    """Which engine to host, by its class and config.
+
+    `prepare` is called before, for what a process needs, and `measure` when somebody asks what its engine measures.
+    """
 
     kind: Callable[[Config], LLMEngine]
     config: Config
-    prepare: Callable[[], None]
+    prepare: Callable[[], None] = nothing
+    measure: Callable[[], bytes] = no_metrics
 
 
 class Score(NamedTuple):
@@ -60,6 +73,12 @@ class Generate(NamedTuple):
     stop: tuple[str, ...]
 
 
+class Measure(NamedTuple):
+    """See `Plan`."""
+
+    number: int
+
+
 class Cancel(NamedTuple):
     """Nobody waits for that answer any more."""
 
@@ -85,7 +104,7 @@ class Alive(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Of a score or an encoding; of a text that it is at its end."""
+    """Of a score, an encoding or a measurement; of a text that it is at its end."""
 
     number: int
     value: Any

@@ -45,7 +45,7 @@ async def get_ready(request: Request) -> Readiness | Response:
 async def get_metrics(request: Request) -> Response:
     """Prometheus metrics."""
     runtime: Runtime = request.app.state.runtime
-    return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)

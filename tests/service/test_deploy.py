@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -52,7 +53,7 @@ def known() -> dict[str, set[str]]:
     metrics.feedback_events.labels("view").inc()
     metrics.store_up.labels("users").set(1)
     metrics.serving("1", "control", 1)
-    families = text_string_to_metric_families(metrics.render().decode())
+    families = text_string_to_metric_families(asyncio.run(metrics.render()).decode())
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
