@@ -102,7 +102,7 @@ def measure(
         taken, _ = loader.submit(saturate, port, 8, list(bodies)[:CALIBRATION]).result()
         capacity = CALIBRATION / taken
         load(Stream(MULTIPLES[0] * capacity, RECOVERY_SECONDS, bodies, timeout_ms))  # calibration knew no hurry
-        before = process.memory_info().rss
+        before = sum(_memory(process).values())
         rows = []
         for multiple in MULTIPLES:
             (seen,) = load(Stream(multiple * capacity, seconds, bodies, timeout_ms))
@@ -117,7 +117,7 @@ def measure(
             Stream(2 * capacity, seconds, bodies, timeout_ms), Stream(0.5, seconds, user_ids=users)
         )
         rows.append(row("2x, beside explanations", ranked, seconds, timeout_ms))
-        grown = process.memory_info().rss - before
+        grown = sum(_memory(process).values()) - before
     peak = max(each["LLM-ranked/s"] for each in rows) or 1.0
     for each in rows:
         each["of peak"] = round(each["LLM-ranked/s"] / peak, 2)
@@ -125,7 +125,7 @@ def measure(
     more = {
         "capacity_closed_loop": round(capacity, 2),
         "explanations": {"asked": len(explained), "by the LLM": by_llm},
-        "memory_grown_mib": round(grown / 2**20, 1),
+        "memory_grown_mib": round(grown, 1),
     }
     return rows, more
 
