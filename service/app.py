@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -22,7 +23,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from pydantic import ValidationError
 from starlette.middleware import Middleware
 
-from models.bundle.store import load_bundle
+from models.bundle.manifest import load_manifest
+from models.bundle.store import Bundle, load_bundle, resolve_bundle
 from models.composer import Asked
 from models.engines.base import LLMEngine
 from models.engines.process import EngineProcess
@@ -215,11 +217,10 @@ async def _build(
     settings: Settings, metrics: Metrics, engine_factory: EngineFactory, stack: AsyncExitStack
 ) -> Services:
     """Everything that answers requests; what must be closed goes onto `stack`."""
-    bundle = await asyncio.to_thread(load_bundle, settings.bundle)
-    llm = settings.llm or bundle.manifest.llm.name
+    llm = settings.llm or load_manifest(resolve_bundle(settings.bundle)).llm.name
     engine = await asyncio.to_thread(engine_factory, settings, llm)
     stack.push_async_callback(engine.close)
-    await engine.start()
+    bundle = await _loaded(settings.bundle, engine)
     bundle.check_llm(engine.fingerprint, llm)
     deployment = await asyncio.to_thread(Deployment.build, bundle, engine, settings.variant)
     executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))
@@ -262,6 +263,22 @@ async def _build(
     metrics.serving(deployment.version, deployment.variant, len(bundle.model.index))
     logger.info("blend", ranker=settings.ranker, llm=bundle.manifest.blends.llm_in_words)
     return Services(Deployments(deployment), engine, store, cache, histories, recommender, explainer)
+
+
+async def _loaded(path: Path, engine: LLMEngine) -> Bundle:
+    """The bundle, with the engine started: at once where that is another process's work."""
+    loading = asyncio.to_thread(load_bundle, path)
+    if not isinstance(engine, EngineProcess):
+        bundle = await loading
+        await engine.start()
+        return bundle
+    try:
+        async with asyncio.TaskGroup() as group:
+            loaded = group.create_task(loading)
+            group.create_task(engine.start())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return loaded.result()
 
 
 def _watch(metrics: Metrics, engine: LLMEngine, llm_gate: LLMGate) -> None:

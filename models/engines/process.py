@@ -225,6 +225,7 @@ class EngineProcess:
         try:
             self.fingerprint = await host.started
         except BaseException:
+            host.kill()  # nobody is answered yet
             await self._end(host)
             raise
         host.healthy, self._host = True, host

@@ -15,9 +15,8 @@ pytestmark = pytest.mark.anyio
 QUESTION = {"user_id": "u0", "candidates": ["i1", "i2", "i3", "i4"], "timeout_ms": 20_000}
 
 
-def engine_process() -> psutil.Process:
-    children = psutil.Process().children()
-    return next(child for child in children if "models.engines.host" in child.cmdline())
+def engine_processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "models.engines.host" in child.cmdline()]
 
 
 async def test_answers_as_with_an_engine_here_and_without_it_while_it_is_gone(world: World, tmp_path: Path) -> None:
@@ -30,7 +29,7 @@ async def test_answers_as_with_an_engine_here_and_without_it_while_it_is_gone(wo
         assert [item["item_id"] for item in own["items"]] == [item["item_id"] for item in here["items"]]
         assert [item["score"] for item in own["items"]] == pytest.approx([item["score"] for item in here["items"]])
         assert "\nallmrec_llm_batch_requests_count 0.0" not in (await client.get("/metrics")).text
-        engine_process().kill()
+        engine_processes()[0].kill()
         while (await client.get("/health/ready")).json()["llm"] != "down":
             await asyncio.sleep(0.01)
         without = (await client.post("/recommend", json=QUESTION)).json()
@@ -38,7 +37,7 @@ async def test_answers_as_with_an_engine_here_and_without_it_while_it_is_gone(wo
         while (await client.get("/health/ready")).json()["llm"] != "up":
             await asyncio.sleep(0.05)
         assert (await client.post("/recommend", json=QUESTION)).json()["ranker"] == "llm"
-    assert not psutil.Process().children()
+    assert not engine_processes()
 
 
 async def test_a_start_that_fails_leaves_no_process(world: World, tmp_path: Path) -> None:
@@ -47,4 +46,4 @@ async def test_a_start_that_fails_leaves_no_process(world: World, tmp_path: Path
     with pytest.raises(BundleError):
         async with serving(settings):
             pass
-    assert not psutil.Process().children()
+    assert not engine_processes()
