@@ -27,10 +27,11 @@ from models.bundle.manifest import load_manifest
 from models.bundle.store import Bundle, load_bundle, resolve_bundle
 from models.composer import Asked
 from models.engines.base import LLMEngine
-from models.engines.process import EngineProcess
+from models.engines.process import EngineProcess, EngineProcessConfig
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import AllmrecError, ConfigError, PromptTooLongError
 from models.recommending.person import persons
+from service import llm_process
 from service.api import docs, openapi, operations, problems, router
 from service.api.auth import Authenticate
 from service.api.middleware import Capacity, Methods, Observe, ReadBody
@@ -38,7 +39,7 @@ from service.deployments.deployment import Deployment
 from service.deployments.registry import Deployments
 from service.llm_gate import LLMGate
 from service.logs import configure_logging
-from service.metrics import Metrics, engine_exposition
+from service.metrics import Metrics
 from service.preflight import check_device, check_urls
 from service.runtime import Runtime, Services
 from service.settings import Settings, load_settings
@@ -69,7 +70,10 @@ def create_engine(settings: Settings, llm: str) -> LLMEngine:
     engine = _engine_here(settings, llm)
     if not settings.engine_process:
         return engine
-    return EngineProcess(engine, partial(configure_logging, settings.log_level, settings.log_format), engine_exposition)
+    prepare = partial(llm_process.prepare, settings.log_level, settings.log_format, settings.torch_threads)
+    # vLLM's engine starts its own process again, and takes its time.
+    config = EngineProcessConfig() if settings.engine == "vllm" else EngineProcessConfig(unwell_seconds=5.0)
+    return EngineProcess(engine, prepare, llm_process.measure, config)
 
 
 def _engine_here(settings: Settings, llm: str) -> LLMEngine:
@@ -217,10 +221,11 @@ async def _build(
     settings: Settings, metrics: Metrics, engine_factory: EngineFactory, stack: AsyncExitStack
 ) -> Services:
     """Everything that answers requests; what must be closed goes onto `stack`."""
-    llm = settings.llm or load_manifest(resolve_bundle(settings.bundle)).llm.name
+    version = resolve_bundle(settings.bundle)
+    llm = settings.llm or load_manifest(version).llm.name
     engine = await asyncio.to_thread(engine_factory, settings, llm)
     stack.push_async_callback(engine.close)
-    bundle = await _loaded(settings.bundle, engine)
+    bundle = await _loaded(version, engine)
     bundle.check_llm(engine.fingerprint, llm)
     deployment = await asyncio.to_thread(Deployment.build, bundle, engine, settings.variant)
     executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))

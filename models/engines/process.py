@@ -1,8 +1,8 @@
 """An engine in a process of its own, as `LLMEngine`: whoever asks keeps its interpreter for itself.
 
 In one process the threads that score and the event loop that answers take turns at the interpreter's lock: on two
-cores, above capacity, the LLM then stood still for a third of the time, though cores were free. When the process dies
-or hangs the engine turns unhealthy, and it is started again with growing pauses.
+cores, above capacity, the LLM then stood still for a third of the time, though cores were free. When the process dies,
+says nothing any more or stays unwell, it is started again with growing pauses.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from models.engines.wire import (
     Measure,
     Piece,
     Plan,
+    Question,
     Refused,
     Score,
     Started,
@@ -45,7 +46,7 @@ from models.engines.wire import (
     packed,
     received,
 )
-from models.errors import EngineError
+from models.errors import EngineError, OverloadedError
 from models.prompts.layout import Prompt
 from models.scoring.choices import Branching
 
@@ -53,6 +54,11 @@ logger = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.5
 MEASURE_SECONDS = 1.0
+CLEAN_SECONDS = 0.5
+QUIET_SECONDS = 5.0
+"""A process that says nothing for so long is asked nothing: it says every second that it is there."""
+MOST_UNREAD_BYTES = 16 << 20
+"""A few large questions, or hundreds of small ones."""
 Answers = asyncio.Queue[Answer | Piece | Failed]
 
 
@@ -65,12 +71,14 @@ class EngineProcessConfig(Config):
         hang_seconds: a process that says nothing for so long is killed and started again. A restart is given this much
             longer than the first start took.
         end_seconds: how long it may take to end until it is killed.
+        unwell_seconds: an engine that is not well for so long is started again, process and all.
     """
 
     restart_seconds: float = 1.0
     max_restart_seconds: float = 60.0
     hang_seconds: float = 60.0
     end_seconds: float = 10.0
+    unwell_seconds: float = 600.0
 
 
 @dataclass(eq=False)
@@ -95,15 +103,23 @@ class _Host:
     healthy: bool = False
     messages: int = 0
 
+    @property
+    def unread_bytes(self) -> int:
+        """What was sent and is not taken yet."""
+        return self.writer.transport.get_write_buffer_size()
+
     def tell(self, message: object) -> None:
         """Send a message, unless nobody reads it any more."""
         if not self.writer.is_closing():
             self.writer.write(packed(message))
 
-    def kill(self) -> None:
-        """End it and all that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+    def signal_all(self, number: int) -> bool:
+        """Tell it and all that it started; whether there was anybody."""
+        try:
+            os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
 
 class EngineProcess:
@@ -128,11 +144,12 @@ class EngineProcess:
         self.context_length, self.depth = engine.context_length, engine.depth
         self.fingerprint = ""
         self.on_batch: Callable[[int], None] = lambda _: None
-        self._plan = Plan(type(engine), hosted, prepare, measure)
         self._config = config or EngineProcessConfig()
+        self._plan = Plan(type(engine), hosted, self._config.end_seconds, prepare, measure)
         self._host: _Host | None = None
         self._hosts: set[_Host] = set()
         self._supervisor: asyncio.Task[None] | None = None
+        self._closed = False
         self._start_seconds = 0.0
         self._numbers = itertools.count()
         self._answers: dict[int, Answers] = {}
@@ -156,6 +173,7 @@ class EngineProcess:
 
     async def close(self) -> None:
         """Fail what is under way and end the process, one that is being started included."""
+        self._closed = True
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
@@ -203,13 +221,15 @@ class EngineProcess:
         return self._host
 
     @contextmanager
-    def _asking(self, question: Callable[[int], Score | Encode | Generate | Measure]) -> Iterator[Answers]:
+    def _asking(self, question: Callable[[int], Question]) -> Iterator[Answers]:
         """Where the answers to a question come. It is taken back if the block is left before they are there."""
         host = self._running()
+        if host.unread_bytes > MOST_UNREAD_BYTES:
+            raise OverloadedError("the LLM's process has not read what it was asked before: try again later")
         number = next(self._numbers)
         answers = self._answers[number] = asyncio.Queue()
-        host.tell(question(number))
         try:
+            host.tell(question(number))
             yield answers
         except BaseException:
             host.tell(Cancel(number))
@@ -218,16 +238,28 @@ class EngineProcess:
             del self._answers[number]
 
     async def _launch(self) -> None:
-        """Start a process and wait until its engine serves."""
+        """Start a process and wait until its engine serves.
+
+        Raises:
+            EngineError: its LLM is another one than before.
+        """
         host = await _spawn(self._plan)
         self._hosts.add(host)
         host.listening = asyncio.create_task(self._listen(host), name="llm-process")
         try:
-            self.fingerprint = await host.started
+            fingerprint = await host.started
+            if self._closed:
+                raise EngineError("the LLM engine was closed")
+            if self.fingerprint not in ("", fingerprint):
+                raise EngineError(
+                    f"the LLM has changed on the disk: {fingerprint[:12]}, and it was {self.fingerprint[:12]}: put the"
+                    " old one back, or start the service anew"
+                )
         except BaseException:
-            host.kill()  # nobody is answered yet
+            host.process.kill()  # nobody is answered yet
             await self._end(host)
             raise
+        self.fingerprint = fingerprint
         host.healthy, self._host = True, host
 
     async def _listen(self, host: _Host) -> None:
@@ -250,9 +282,9 @@ class EngineProcess:
 
     def _heard(self, host: _Host, message: object) -> None:
         match message:
-            case Started(fingerprint):
+            case Started(fingerprint) if not host.started.done():
                 host.started.set_result(fingerprint)
-            case Refused(error):
+            case Refused(error) if not host.started.done():
                 host.started.set_exception(error)
             case Alive(healthy):
                 host.healthy = healthy
@@ -262,38 +294,41 @@ class EngineProcess:
                 self._answers[message.number].put_nowait(message)
 
     async def _supervise(self) -> None:
-        """Start the process again whenever it dies, or hangs."""
-        pause = self._config.restart_seconds
+        """Start the process again whenever it dies, hangs or stays unwell."""
+        pause, config = self._config.restart_seconds, self._config
         while True:
             started = time.monotonic()
-            if (host := self._host) is not None:
-                await self._lost(host)
-                self._host = None
-                logger.error("llm_process_died", after_s=round(time.monotonic() - started, 1), restart_in_s=pause)
-                if time.monotonic() - started > self._config.max_restart_seconds:
-                    pause = self._config.restart_seconds
-                await self._end(host)
-            await asyncio.sleep(pause)
             try:
-                async with asyncio.timeout(self._start_seconds + self._config.hang_seconds):
+                if (host := self._host) is not None:
+                    await self._lost(host)
+                    self._host = None
+                    if time.monotonic() - started > config.max_restart_seconds:
+                        pause = config.restart_seconds
+                    lived = round(time.monotonic() - started, 1)
+                    logger.error("llm_process_died", after_s=lived, restart_in_s=pause)
+                    await self._end(host)
+                await asyncio.sleep(pause)
+                async with asyncio.timeout(self._start_seconds + config.hang_seconds):
                     await self._launch()
+                logger.info("llm_process_restarted")
             except Exception:
                 logger.exception("llm_process_restart_failed")
-            else:
-                logger.info("llm_process_restarted")
-            pause = min(2 * pause, self._config.max_restart_seconds)
+            pause = min(2 * pause, config.max_restart_seconds)
 
     async def _lost(self, host: _Host) -> None:
-        """Wait until a process has ended, or has said nothing for too long while this one was awake."""
+        """Wait until a process has ended, has said nothing for too long while this one was awake, or stays unwell."""
         assert host.listening is not None  # noqa: S101
-        silent, messages = 0.0, host.messages
-        while not host.listening.done():
+        silent, unwell, messages = 0.0, 0.0, host.messages
+        while not host.listening.done() and host.process.poll() is None:
             await asyncio.wait([host.listening], timeout=LOOK_SECONDS)
+            unwell = 0.0 if host.healthy else unwell + LOOK_SECONDS
             silent = silent + LOOK_SECONDS if host.messages == messages else 0.0
             messages = host.messages
-            if silent >= self._config.hang_seconds:
-                logger.error("llm_process_hangs", silent_s=silent)
-                host.kill()
+            if silent >= QUIET_SECONDS:
+                host.healthy = False  # until it says something again
+            if silent >= self._config.hang_seconds or unwell >= self._config.unwell_seconds:
+                logger.error("llm_process_hangs", silent_s=silent, unwell_s=unwell)
+                host.process.kill()
                 return
 
     async def _end(self, host: _Host) -> None:
@@ -302,7 +337,10 @@ class EngineProcess:
         host.writer.close()
         with suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(host.process.wait, self._config.end_seconds)
-        host.kill()
+        # What cleans up behind others, as Python's resource tracker does, takes no notice of the first signal.
+        if host.process.poll() is not None and host.signal_all(signal.SIGTERM):
+            await asyncio.sleep(CLEAN_SECONDS)
+        host.signal_all(signal.SIGKILL)
         await asyncio.to_thread(host.process.wait)
         if host.listening is not None:
             await asyncio.wait([host.listening])
@@ -312,23 +350,34 @@ class EngineProcess:
 async def _spawn(plan: Plan) -> _Host:
     """A process that has been told the plan."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-P", "-m", "models.engines.host", str(theirs.fileno())]
-    path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
-    options: dict[str, Any] = {
-        "env": {**os.environ, "PYTHONPATH": path},
-        "pass_fds": [theirs.fileno()],
-        "start_new_session": True,
-    }
     try:
         with theirs:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)  # noqa: S603
+            process = _started(theirs)
+    except BaseException:
+        ours.close()
+        raise
+    try:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
     except BaseException:
         ours.close()
+        process.kill()
+        process.wait()
         raise
     host = _Host(process, reader, writer, asyncio.get_running_loop().create_future())
     host.tell(plan)
     return host
+
+
+def _started(connection: socket.socket) -> subprocess.Popen[bytes]:
+    """`models.engines.host` at the other end, found where this process finds its modules."""
+    path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "models.engines.host", str(connection.fileno())],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+        pass_fds=[connection.fileno()],
+        start_new_session=True,
+    )
 
 
 async def _next(answers: Answers) -> Answer | Piece:

@@ -38,10 +38,12 @@ class Plan(NamedTuple):
     """Which engine to host, by its class and config.
 
     `prepare` is called before, for what a process needs, and `measure` when somebody asks what its engine measures.
+    When nobody asks any more it may take `end_seconds` to end.
     """
 
     kind: Callable[[Config], LLMEngine]
     config: Config
+    end_seconds: float
     prepare: Callable[[], None] = nothing
     measure: Callable[[], bytes] = no_metrics
 
@@ -77,6 +79,9 @@ class Measure(NamedTuple):
     """See `Plan`."""
 
     number: int
+
+
+Question = Score | Encode | Generate | Measure
 
 
 class Cancel(NamedTuple):
@@ -151,7 +156,18 @@ def asked(trie: Branching) -> Branching:
 
 
 def packed(message: object) -> bytes:
-    """A message as it is sent."""
+    """A message as it is sent.
+
+    Raises:
+        EngineError: something in it cannot be.
+    """
+    try:
+        return _packed(message)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise EngineError(f"{type(message).__name__} cannot be sent to another process: {error}") from error
+
+
+def _packed(message: object) -> bytes:
     stream = io.BytesIO()
     stream.write(bytes(_LENGTH.size))
     _Pickler(stream, pickle.HIGHEST_PROTOCOL).dump(message)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -25,13 +29,21 @@ class ScriptedConfig(Config):
 
     Attributes:
         start: "well", "refuses", "raises" or "never".
-        score: "zeros", "late" (an hour), "two parts" or "raises".
+        lives: a file in which each life leaves a line; none if not given.
+        later: what the second life does at its start, and the third does not: as `start`, or "another LLM".
+        score: "zeros", "late" (an hour), "two parts", "raises", "cancelled" or "not to be sent".
+        close: "well" or "never".
         well_seconds: after so long the engine says that it is not well.
+        forks: it starts with a child that has all that it has.
     """
 
     start: str = "well"
+    lives: str = ""
+    later: str = "well"
     score: str = "zeros"
+    close: str = "well"
     well_seconds: float = 3600.0
+    forks: bool = False
 
 
 class ScriptedEngine:
@@ -51,17 +63,31 @@ class ScriptedEngine:
 
     async def start(self) -> None:
         """As the config says."""
-        if self.config.start == "refuses":
+        start = self.config.later if self._life() == 2 else self.config.start
+        if start == "refuses":
             raise ConfigError("there is no such LLM")
-        if self.config.start == "raises":
+        if start == "raises":
             raise OSError("the disk is gone")
-        if self.config.start == "never":
+        if start == "never":
             await asyncio.sleep(3600)
+        if self.config.forks and not os.fork():
+            while True:
+                time.sleep(3600)
         self._since = asyncio.get_running_loop().time()
-        self.fingerprint = "scripted"
+        self.fingerprint = "another" if start == "another LLM" else "scripted"
+
+    def _life(self) -> int:
+        if not self.config.lives:
+            return 1
+        with Path(self.config.lives).open("a+") as file:
+            file.write(f"{os.getpid()}\n")
+            file.seek(0)
+            return len(file.readlines())
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """As the config says."""
+        if self.config.close == "never":
+            await asyncio.sleep(3600)
 
     async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:  # noqa: ARG002
         """As the config says."""
@@ -70,6 +96,10 @@ class ScriptedEngine:
             await asyncio.sleep(3600)
         if self.config.score == "two parts":
             raise TwoPartError("a node", "it is gone")
+        if self.config.score == "cancelled":
+            raise asyncio.CancelledError
+        if self.config.score == "not to be sent":
+            return [lambda: None]  # type: ignore[list-item]
         if self.config.score == "raises":
             raise ZeroDivisionError("by zero")
         return [np.zeros(len(branch.children), dtype=np.float32) for branch in trie.branches]
@@ -88,6 +118,9 @@ class ScriptedEngine:
 
 def mark() -> None:
     """What a process does first: it says so in its error output."""
-    import sys
-
     print("prepared", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def broken_measure() -> bytes:
+    """What is asked for and cannot be had."""
+    raise OSError("no such file")

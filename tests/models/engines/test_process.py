@@ -9,27 +9,32 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from models.engines.base import warm_up_question
 from models.engines.process import EngineProcess, EngineProcessConfig
-from models.errors import AllmrecError, ConfigError, EngineError
-from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine, mark
+from models.errors import AllmrecError, ConfigError, EngineError, OverloadedError
+from models.prompts.layout import Prompt
+from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine, broken_measure, mark
 
 pytestmark = pytest.mark.anyio
 
 SECONDS = 60.0
 PROMPT, TRIE = warm_up_question(4)
 ENDS_WITH_PARENT = """
-import asyncio
-from models.engines.process import EngineProcess
+import asyncio, sys
+from models.engines.process import EngineProcess, EngineProcessConfig
 from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine
 
 async def main():
-    engine = EngineProcess(ScriptedEngine(ScriptedConfig()))
+    config = EngineProcessConfig(end_seconds=2.0)
+    engine = EngineProcess(ScriptedEngine(ScriptedConfig(close=sys.argv[1])), config=config)
     await engine.start()
     print(engine._host.process.pid, flush=True)
     await asyncio.sleep(3600)
@@ -38,14 +43,14 @@ asyncio.run(main())
 """
 
 
-def made(hang_seconds: float = SECONDS, **script: str | float) -> EngineProcess:
-    config = EngineProcessConfig(restart_seconds=0.1, hang_seconds=hang_seconds)
+def made(times: dict[str, float] | None = None, **script: str | float) -> EngineProcess:
+    config = EngineProcessConfig(**{"restart_seconds": 0.1, **(times or {})})
     return EngineProcess(ScriptedEngine(ScriptedConfig(**script)), config=config)
 
 
 @asynccontextmanager
-async def running(hang_seconds: float = SECONDS, **script: str | float) -> AsyncIterator[EngineProcess]:
-    engine = made(hang_seconds, **script)
+async def running(times: dict[str, float] | None = None, **script: str | float) -> AsyncIterator[EngineProcess]:
+    engine = made(times, **script)
     await engine.start()
     try:
         yield engine
@@ -57,6 +62,11 @@ async def until(engine: EngineProcess, healthy: bool) -> None:
     async with asyncio.timeout(SECONDS):
         while engine.healthy is not healthy:
             await asyncio.sleep(0.01)
+
+
+def hosts() -> list[psutil.Process]:
+    """Other tests' engines leave processes of their own, such as Python's resource tracker."""
+    return [child for child in psutil.Process().children() if "models.engines.host" in child.cmdline()]
 
 
 def pid_of(engine: EngineProcess) -> int:
@@ -80,8 +90,10 @@ async def test_is_asked_as_an_engine_here_would_be() -> None:
     [
         ({"score": "two parts"}, EngineError, "a node: it is gone"),
         ({"score": "raises"}, EngineError, "ZeroDivisionError: by zero"),
+        ({"score": "cancelled"}, EngineError, "gave the request up"),
+        ({"score": "not to be sent"}, EngineError, "Answer cannot be sent"),
     ],
-    ids=["of ours, not to be pickled", "of nobody's"],
+    ids=["of ours, not to be pickled", "of nobody's", "nobody left", "an answer that cannot be pickled"],
 )
 async def test_an_error_there_is_one_here(script: dict[str, str], error: type[AllmrecError], words: str) -> None:
     async with running(**script) as engine:
@@ -100,7 +112,7 @@ async def test_an_engine_that_does_not_start_says_why(start: str, error: type[Al
     with pytest.raises(error, match=words):
         await engine.start()
     assert not engine.healthy
-    assert not psutil.Process().children()
+    assert not hosts()
 
 
 async def test_killed_it_fails_what_waits_and_comes_back() -> None:
@@ -119,8 +131,95 @@ async def test_killed_it_fails_what_waits_and_comes_back() -> None:
         assert (await engine.encode(PROMPT, np.asarray([1]))).shape == (1, 4)
 
 
+async def test_nothing_that_it_started_outlives_it() -> None:
+    """Nor does a child that has its socket, too, hide its death."""
+    async with running(forks=True) as engine:
+        first = psutil.Process(pid_of(engine))
+        (child,) = first.children()
+        first.kill()
+        await until(engine, healthy=False)
+        await until(engine, healthy=True)
+        assert not child.is_running()
+
+
+async def test_a_second_start_that_hangs_is_given_up(tmp_path: Path) -> None:
+    async with running({"hang_seconds": 2.0}, lives=str(tmp_path / "lives"), later="never") as engine:
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await until(engine, healthy=False)
+        await until(engine, healthy=True)
+        assert len((tmp_path / "lives").read_text().splitlines()) == 3
+
+
+async def test_another_llm_is_not_served_in_the_place_of_the_first(tmp_path: Path) -> None:
+    """The bundle was checked against the first: the second life is refused, the third serves."""
+    async with running(lives=str(tmp_path / "lives"), later="another LLM") as engine:
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await until(engine, healthy=False)
+        await until(engine, healthy=True)
+        assert engine.fingerprint == "scripted"
+        assert len((tmp_path / "lives").read_text().splitlines()) == 3
+
+
+async def test_an_engine_that_stays_unwell_is_started_again() -> None:
+    async with running({"unwell_seconds": 1.0}, well_seconds=0.5) as engine:
+        first = pid_of(engine)
+        await until(engine, healthy=False)
+        await until(engine, healthy=True)
+        assert pid_of(engine) != first
+
+
+async def test_a_supervisor_survives_what_it_did_not_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no thread to be had at the first try."""
+    real, failures = asyncio.to_thread, [RuntimeError("can't start new thread")]
+
+    async def to_thread(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await real(*arguments)
+
+    async with running() as engine:
+        monkeypatch.setattr(asyncio, "to_thread", to_thread)
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await until(engine, healthy=False)
+        await until(engine, healthy=True)
+        assert not failures
+
+
+async def test_what_cannot_be_measured_kills_nobody() -> None:
+    engine = EngineProcess(ScriptedEngine(ScriptedConfig()), measure=broken_measure)
+    await engine.start()
+    try:
+        assert await engine.measured() == b""
+        assert (await engine.encode(PROMPT, np.asarray([1]))).shape == (1, 4)
+    finally:
+        await engine.close()
+
+
+async def test_a_question_that_cannot_be_sent_is_an_engine_s_error() -> None:
+    async with running() as engine:
+        with pytest.raises(EngineError, match="Score cannot be sent"):
+            await engine.score(PROMPT, TRIE, due=lambda: 0.0)  # type: ignore[arg-type]
+        assert not engine._answers
+
+
+async def test_more_than_it_reads_is_refused() -> None:
+    """Frozen, it takes megabytes; beyond, who asks is told at once."""
+    large = Prompt(np.zeros(200, dtype=np.int64), np.arange(100), torch.zeros(100, 4))
+    heavy = np.zeros(1 << 20, dtype=np.int64)
+    async with running() as engine:
+        os.kill(pid_of(engine), signal.SIGSTOP)
+        asked = [asyncio.create_task(engine.encode(large, heavy)) for _ in range(6)]
+        done, waiting = await asyncio.wait(asked, timeout=1.0)
+        assert [type(task.exception()) for task in done] == [OverloadedError] * len(done)
+        assert done
+        assert waiting
+        for task in waiting:
+            task.cancel()
+        os.kill(pid_of(engine), signal.SIGCONT)
+
+
 async def test_a_process_that_says_nothing_is_killed_and_started_again() -> None:
-    async with running(hang_seconds=2.0, score="late") as engine:
+    async with running({"hang_seconds": 2.0}, score="late") as engine:
         asked = asyncio.create_task(engine.score(PROMPT, TRIE))
         await asyncio.sleep(0.1)
         first = pid_of(engine)
@@ -133,7 +232,7 @@ async def test_a_process_that_says_nothing_is_killed_and_started_again() -> None
 
 async def test_a_quiet_process_is_none_that_hangs() -> None:
     """Nobody asks for longer than a hang takes."""
-    async with running(hang_seconds=2.0) as engine:
+    async with running({"hang_seconds": 2.0}) as engine:
         first = pid_of(engine)
         await asyncio.sleep(4.0)
         assert (pid_of(engine), engine.healthy) == (first, True)
@@ -178,22 +277,32 @@ async def test_a_signal_to_end_is_for_who_asks() -> None:
 async def test_closed_while_it_starts_it_leaves_nothing() -> None:
     engine = made(start="never")
     starting = asyncio.create_task(engine.start())
-    while not psutil.Process().children():
+    while not hosts():
         await asyncio.sleep(0.01)
     starting.cancel()
     await asyncio.wait([starting])
     await engine.close()
-    assert not psutil.Process().children()
+    assert not hosts()
 
 
-async def test_it_does_not_outlive_who_asks() -> None:
-    with subprocess.Popen([sys.executable, "-c", ENDS_WITH_PARENT], stdout=subprocess.PIPE, text=True) as parent:
+@pytest.mark.parametrize("close", ["well", "never"])
+async def test_it_does_not_outlive_who_asks(close: str) -> None:
+    """Killed without a word; and the engine may not want to end."""
+    command = [sys.executable, "-c", ENDS_WITH_PARENT, close]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         host = psutil.Process(int(await asyncio.to_thread(parent.stdout.readline)))
         parent.kill()
     async with asyncio.timeout(SECONDS):
         while host.is_running() and host.status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.05)
+
+
+async def test_an_engine_that_does_not_end_is_ended() -> None:
+    engine = made({"end_seconds": 0.5}, close="never")
+    await engine.start()
+    await engine.close()
+    assert not hosts()
 
 
 async def test_prepares_its_process_first(capfd: pytest.CaptureFixture[str]) -> None:
