@@ -21,6 +21,7 @@ from prometheus_client import (
     Histogram,
     Info,
     Metric,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -220,12 +221,15 @@ async def _nothing() -> bytes:
 
 
 def engine_exposition() -> bytes:
-    """What vLLM measures in this process; the LLM's process tells the service's so."""
-    return generate_latest(_VLLMMetrics())
+    """What is measured in this process where it is the LLM's: of itself, and by vLLM. It tells the service's so."""
+    return generate_latest(_OfTheLLM())
 
 
-class _VLLMMetrics(CollectorRegistry):
-    """Of all that is measured here, what is named after vLLM."""
+class _OfTheLLM(CollectorRegistry):
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = ProcessCollector(namespace="allmrec_llm", registry=None)
 
     def collect(self) -> Iterator[Metric]:
-        return (metric for metric in REGISTRY.collect() if metric.name.startswith("vllm"))
+        yield from self._process.collect()
+        yield from (metric for metric in REGISTRY.collect() if metric.name.startswith("vllm"))

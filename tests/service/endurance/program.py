@@ -144,7 +144,7 @@ class Program:
                 signalled(child.pid if _is_python(child) else None, signal.SIGKILL)
 
     async def kill_engine(self) -> bool:
-        """See `Service.kill_engine`. vLLM's is the largest of the service's processes; ours lives in the service."""
+        """See `Service.kill_engine`. It is the largest of what the service started, vLLM's own or the engine's host."""
         children = [child for child in _children(self.pid) if _is_python(child)]
         largest = max(children, key=lambda child: child.memory_info().rss, default=None)
         return largest is not None and signalled(largest.pid, signal.SIGKILL)
@@ -197,9 +197,16 @@ def memory_of(pid: int) -> dict[Part, int]:
     found = {}
     for process in [psutil.Process(pid), *_children(pid)]:
         with suppress(psutil.Error, OSError):
-            part = Part(process.pid, process.name())
+            part = Part(process.pid, _name_of(process))
             found[part] = _own_bytes(Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii"))
     return found
+
+
+def _name_of(process: psutil.Process) -> str:
+    """Of the interpreter's processes what they are for."""
+    known = {"models.engines.host": "the LLM's host", "service.cli": "service", "resource_tracker": "resource tracker"}
+    words = " ".join(process.cmdline())
+    return next((name for part, name in known.items() if part in words), process.name())
 
 
 def _own_bytes(rollup: str) -> int:
