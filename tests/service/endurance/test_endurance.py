@@ -29,7 +29,7 @@ async def test_random_faults_break_nothing(world: World, tmp_path: Path) -> None
 
 async def test_a_long_day_in_seconds(world: World, tmp_path: Path) -> None:
     """Killed and started full, without its LLM, killed and started empty: every answer is one that may be."""
-    settings = world.settings_for(tmp_path, log_level="warning")
+    settings = world.settings_for(tmp_path, log_level="warning", engine_process=True)
     victim = Victim({name: getattr(settings, name) for name in settings.model_fields_set}, tmp_path)
     said: list[str] = []
     async with expecting(settings) as expected:
