@@ -86,7 +86,7 @@ class _Host:
     """The process, in one of its lives.
 
     Attributes:
-        process: leads a session of its own, with all that it starts.
+        process: leads a group of its own, with all that it starts.
         reader: from it.
         writer: to it.
         started: the LLM's fingerprint, once it serves.
@@ -376,7 +376,8 @@ def _started(connection: socket.socket) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": path},
         pass_fds=[connection.fileno()],
-        start_new_session=True,
+        # Not a session: on Linux each of these has a share of the cores of its own, whatever niceness its threads have.
+        process_group=0,
     )
 
 
