@@ -9,18 +9,24 @@ import torch
 from models.errors import ConfigError
 
 
-def check_devices(names: Iterable[str]) -> None:
+def check_devices(names: Iterable[str], *, for_another: bool = False) -> None:
     """Put a number onto each device.
 
     Args:
         names: as torch has them, such as "cpu", "cuda" or "cuda:1".
+        for_another: it is another process that will run there: a GPU is counted, and nothing put onto it, as this
+            process would keep some hundred MiB of it.
 
     Raises:
         ConfigError: torch cannot run there.
     """
     for name in dict.fromkeys(names):
         try:
-            torch.zeros(1, device=name).item()
+            device = torch.device(name)
+            if not for_another or device.type != "cuda":
+                torch.zeros(1, device=device).item()
+            elif (device.index or 0) >= torch.cuda.device_count():
+                raise RuntimeError("it is not there")
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise ConfigError(

@@ -19,7 +19,7 @@ def check_device(settings: Settings) -> None:
         ConfigError: torch cannot run on it.
     """
     try:
-        check_devices([settings.device])
+        check_devices([settings.device], for_another=settings.engine_process)
     except ConfigError as error:
         raise ConfigError(f"wrong settings: ALLMREC_DEVICE: {error}") from error
 
