@@ -195,7 +195,8 @@ async def expecting(settings: Settings, engine: LLMEngine | None = None) -> Asyn
     async with AsyncExitStack() as stack:
         clients = []
         for ranker in ("llm", "blend"):
-            changes: dict[str, Any] = {**calm, "ranker": ranker, "engine": "transformers", "engine_options": {}}
+            here = {"engine": "transformers", "engine_options": {}, "engine_process": False}
+            changes: dict[str, Any] = {**calm, **here, "ranker": ranker}
             own = Settings(_env_file=None, **{**settings.model_dump(), **changes})  # type: ignore[call-arg]
             client, _ = await stack.enter_async_context(serving(own, engine))
             clients.append(client)
