@@ -397,16 +397,19 @@ def overload(
     seconds: Annotated[float, typer.Option(help="Of each load.")] = 20.0,
     timeout_ms: Annotated[int, typer.Option(help="Of the requests.")] = 1000,
     candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
+    llm_core: Annotated[int | None, typer.Option(help="A core that the LLM has for itself, and nothing else.")] = None,
     seed: SeedOption = 0,
 ) -> None:
     """The service at multiples of its capacity, open loop."""
     questionnaire = Questionnaire(bundle, EMBEDDED)
     bodies = [each.body for each in questionnaire.ask(512, candidates, seed)]
     users = questionnaire.users(50, seed)
-    rows, more = overload_benchmark.measure((bundle, engine, dtype, device), bodies, users, seconds, timeout_ms)
+    service = (bundle, engine, dtype, device)
+    rows, more = overload_benchmark.measure(service, bodies, users, seconds, timeout_ms, llm_core)
     times = {"seconds": seconds, "timeout_ms": timeout_ms}
     settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, device), **times, "seed": seed}
-    keep(f"overload-{engine}", settings, rows, RELIABILITY, **more)
+    apart = "" if llm_core is None else "-apart"
+    keep(f"overload-{engine}{apart}", settings | {"llm_core": llm_core}, rows, RELIABILITY, **more)
     typer.echo(markdown(rows))
     typer.echo(more)
 

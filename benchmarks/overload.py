@@ -40,8 +40,20 @@ QUIET_SECONDS = 2.0
 
 
 @contextmanager
-def served(bundle: Path, engine: str, dtype: str, device: str) -> Iterator[tuple[int, psutil.Process]]:
-    """Port and process of a service."""
+def served(
+    bundle: Path, engine: str, dtype: str, device: str, llm_core: int | None = None
+) -> Iterator[tuple[int, psutil.Process]]:
+    """Port and process of a service.
+
+    Args:
+        bundle: what is served.
+        engine: transformers or vllm.
+        dtype: of the LLM.
+        device: of the transformers engine.
+        llm_core: has the LLM's process for itself, and this process and all else the other cores; shared by all if not
+            given.
+    """
+    others = None if llm_core is None else os.sched_getaffinity(0) - {llm_core}
     with TemporaryDirectory() as folder:
         environment = {
             **os.environ,
@@ -57,9 +69,22 @@ def served(bundle: Path, engine: str, dtype: str, device: str) -> Iterator[tuple
         command = [sys.executable, "-c", "from service.cli import app; app()"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:  # noqa: S603
             try:
-                yield port_of(program), psutil.Process(program.pid)
+                port, process = port_of(program), psutil.Process(program.pid)
+                if others is not None:
+                    _part(process, llm_core, others)
+                yield port, process
             finally:
                 program.terminate()
+
+
+def _part(service: psutil.Process, llm_core: int | None, others: set[int]) -> None:
+    """Have the LLM's process, and what it started, compute on one core, and all else on the others."""
+    (host,) = [child for child in service.children() if "models.engines.host" in child.cmdline()]
+    of_the_llm = {host.pid, *(child.pid for child in host.children(recursive=True))}
+    for pid in {os.getpid(), service.pid, *(child.pid for child in service.children(recursive=True))}:
+        cores = {llm_core} if pid in of_the_llm else others
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def port_of(program: subprocess.Popen[str]) -> int:
@@ -82,6 +107,7 @@ def measure(
     users: Sequence[str],
     seconds: float,
     timeout_ms: int = TIMEOUT_MS,
+    llm_core: int | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for each load, and what else was seen.
 
@@ -91,9 +117,10 @@ def measure(
         users: to be explained.
         seconds: of each load.
         timeout_ms: of the requests.
+        llm_core: see `served`.
     """
     context = multiprocessing.get_context("spawn")
-    with served(*service) as (port, process), ProcessPoolExecutor(1, context) as loader:
+    with served(*service, llm_core) as (port, process), ProcessPoolExecutor(1, context) as loader:
 
         def load(*streams: Stream) -> list[list[Seen]]:
             return loader.submit(open_loop, port, streams).result()
