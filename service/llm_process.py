@@ -1,6 +1,6 @@
 """What the service has the LLM's process do: log and compute as it does itself, and tell what vLLM measures there.
 
-That process imports this module and no more of the service.
+That process imports this module, and no more of the service than logs and measures.
 """
 
 from __future__ import annotations

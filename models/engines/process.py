@@ -1,7 +1,7 @@
 """An engine in a process of its own, as `LLMEngine`: whoever asks keeps its interpreter for itself.
 
-In one process the threads that score and the event loop that answers take turns at the interpreter's lock: on two
-cores, above capacity, the LLM then stood still for a third of the time, though cores were free. When the process dies,
+In one process the threads that score and the event loop that answers take turns at the interpreter's lock: above
+capacity the LLM then stands still for much of the time (docs/adr/0027). When the process dies,
 says nothing any more or stays unwell, it is started again with growing pauses.
 """
 

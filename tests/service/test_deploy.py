@@ -15,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.engines.process import EngineProcessConfig
 from models.engines.vllm import VLLMEngineConfig
 from service.metrics import Metrics, engine_exposition
 from service.settings import Settings
@@ -180,7 +181,8 @@ def test_a_container_is_given_the_time_to_end() -> None:
     assert grace
     assert f"\n# STOP_GRACE={grace[1]}s\n" in (ROOT / ".env.example").read_text()
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
-    ends = VLLMEngineConfig().end_seconds + _STOP_SECONDS
+    ends = EngineProcessConfig().end_seconds + _STOP_SECONDS
+    assert EngineProcessConfig().end_seconds > VLLMEngineConfig().end_seconds  # it has vLLM to end
     assert int(grace[1]) >= settings.lame_duck_seconds + settings.shutdown_seconds + ends
 
 

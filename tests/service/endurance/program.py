@@ -204,7 +204,7 @@ def memory_of(pid: int) -> dict[Part, int]:
 
 def _name_of(process: psutil.Process) -> str:
     """Of the interpreter's processes what they are for."""
-    known = {"models.engines.host": "the LLM's host", "service.cli": "service", "resource_tracker": "resource tracker"}
+    known = {"models.engines.host": "LLM's process", "service.cli": "service", "resource_tracker": "resource tracker"}
     words = " ".join(process.cmdline())
     return next((name for part, name in known.items() if part in words), process.name())
 
