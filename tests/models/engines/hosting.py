@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import torch
 from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
@@ -44,6 +46,16 @@ def save_small_opt(directory: Path) -> Path:
     OPTForCausalLM(config).save_pretrained(directory)
     tiny_llm().tokenizer.save_pretrained(directory)
     return directory
+
+
+def engine_processes() -> list[psutil.Process]:
+    """This process's children that host an engine. Others leave processes of their own, and what has ended."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and "models.engines.host" in child.cmdline():
+                found.append(child)
+    return found
 
 
 class Hosted:

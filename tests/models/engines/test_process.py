@@ -21,6 +21,7 @@ from models.engines.base import warm_up_question
 from models.engines.process import EngineProcess, EngineProcessConfig
 from models.errors import AllmrecError, ConfigError, EngineError, OverloadedError
 from models.prompts.layout import Prompt
+from tests.models.engines.hosting import engine_processes
 from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine, broken_measure, mark
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +31,7 @@ PROMPT, TRIE = warm_up_question(4)
 ENDS_WITH_PARENT = """
 import asyncio, sys
 from models.engines.process import EngineProcess, EngineProcessConfig
+from tests.models.engines.hosting import engine_processes
 from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine
 
 async def main():
@@ -62,11 +64,6 @@ async def until(engine: EngineProcess, healthy: bool) -> None:
     async with asyncio.timeout(SECONDS):
         while engine.healthy is not healthy:
             await asyncio.sleep(0.01)
-
-
-def hosts() -> list[psutil.Process]:
-    """Other tests' engines leave processes of their own, such as Python's resource tracker."""
-    return [child for child in psutil.Process().children() if "models.engines.host" in child.cmdline()]
 
 
 def pid_of(engine: EngineProcess) -> int:
@@ -112,7 +109,7 @@ async def test_an_engine_that_does_not_start_says_why(start: str, error: type[Al
     with pytest.raises(error, match=words):
         await engine.start()
     assert not engine.healthy
-    assert not hosts()
+    assert not engine_processes()
 
 
 async def test_killed_it_fails_what_waits_and_comes_back() -> None:
@@ -277,12 +274,12 @@ async def test_a_signal_to_end_is_for_who_asks() -> None:
 async def test_closed_while_it_starts_it_leaves_nothing() -> None:
     engine = made(start="never")
     starting = asyncio.create_task(engine.start())
-    while not hosts():
+    while not engine_processes():
         await asyncio.sleep(0.01)
     starting.cancel()
     await asyncio.wait([starting])
     await engine.close()
-    assert not hosts()
+    assert not engine_processes()
 
 
 @pytest.mark.parametrize("close", ["well", "never"])
@@ -302,7 +299,7 @@ async def test_an_engine_that_does_not_end_is_ended() -> None:
     engine = made({"end_seconds": 0.5}, close="never")
     await engine.start()
     await engine.close()
-    assert not hosts()
+    assert not engine_processes()
 
 
 async def test_prepares_its_process_first(capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import psutil
 import pytest
 
 from models.errors import BundleError
+from tests.models.engines.hosting import engine_processes
 from tests.service.world import World, serving
 
 pytestmark = pytest.mark.anyio
 QUESTION = {"user_id": "u0", "candidates": ["i1", "i2", "i3", "i4"], "timeout_ms": 20_000}
-
-
-def engine_processes() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "models.engines.host" in child.cmdline()]
 
 
 async def test_answers_as_with_an_engine_here_and_without_it_while_it_is_gone(world: World, tmp_path: Path) -> None:
