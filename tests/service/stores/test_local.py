@@ -15,7 +15,7 @@ from service.stores.local import LocalServer, LocalServerConfig, LocalServerErro
 from service.stores.port import Bounds, Event, UserKey
 from service.stores.redis.address import parse_address
 from service.stores.redis.users import RedisConfig, RedisStore
-from tests.service.stores.conftest import pid_of
+from tests.service.stores.conftest import pid_of, pids_of
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ async def test_it_comes_back_whatever_of_it_is_lost(tmp_path: Path, monkeypatch:
         else:
             os.kill(pid if what == "server" else os.getpgid(pid), signal.SIGTERM)
         async with asyncio.timeout(20):
-            while not (await server._answers() and pid_of(server) != pid):
+            while not (pids_of(server) - {pid} and await server._answers()):
                 await asyncio.sleep(0.02)
         store = RedisStore(parse_address(url), RedisConfig(timeout_seconds=5), Bounds())
         await store.record({USER: [Event(str(moment), f"i{moment}", moment)]})
