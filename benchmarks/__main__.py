@@ -402,7 +402,7 @@ def overload(
 ) -> None:
     """The service at multiples of its capacity, open loop."""
     questionnaire = Questionnaire(bundle, EMBEDDED)
-    bodies = [each.body for each in questionnaire.ask(512, candidates, seed)]
+    bodies = questionnaire.bodies(overload_benchmark.QUESTIONS, candidates, seed)
     users = questionnaire.users(50, seed)
     service = (bundle, engine, dtype, device)
     rows, more = overload_benchmark.measure(service, bodies, users, seconds, timeout_ms, llm_core)
@@ -427,7 +427,7 @@ def storms(
     seed: SeedOption = 0,
 ) -> None:
     """What memory the service has after each of several storms."""
-    bodies = [each.body for each in Questionnaire(bundle, EMBEDDED).ask(512, candidates, seed)]
+    bodies = Questionnaire(bundle, EMBEDDED).bodies(overload_benchmark.QUESTIONS, candidates, seed)
     rows = overload_benchmark.storms((bundle, engine, dtype, "cpu"), bodies, count, seconds, (rate, tight_rate))
     loads = {"count": count, "seconds": seconds, "rates": [rate, tight_rate]}
     settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, "cpu"), **loads}

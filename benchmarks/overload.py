@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +35,10 @@ TIGHT_MULTIPLES = (2.0, 20.0, 60.0)
 """Of the LLM's capacity: well below that of the fallback, and beyond."""
 RECOVERY_SECONDS = 10.0
 """After a storm all is to be as before after so long."""
+
+QUESTIONS = 16_384
+"""Asked in turn over all loads: one that vLLM was asked before, it has in its cache, and answers in a quarter of the
+time."""
 
 QUIET_SECONDS = 2.0
 """After a storm, before memory is looked at: connections are closed, and what was late has ended."""
@@ -113,7 +118,7 @@ def measure(
 
     Args:
         service: bundle, engine, dtype and device.
-        bodies: questions; taken in turn.
+        bodies: questions, of which no load is asked those of another while they last.
         users: to be explained.
         seconds: of each load.
         timeout_ms: of the requests.
@@ -121,28 +126,27 @@ def measure(
     """
     context = multiprocessing.get_context("spawn")
     with served(*service, llm_core) as (port, process), ProcessPoolExecutor(1, context) as loader:
+        fresh = cycle(bodies)
 
-        def load(*streams: Stream) -> list[list[Seen]]:
-            return loader.submit(open_loop, port, streams).result()
+        def load(rate: float, seconds: float, timeout_ms: int, *others: Stream) -> list[list[Seen]]:
+            return loader.submit(open_loop, port, (_stream(rate, seconds, fresh, timeout_ms), *others)).result()
 
-        load(Stream(5, 3, bodies))
-        taken, _ = loader.submit(saturate, port, 8, list(bodies)[:CALIBRATION]).result()
+        load(5, 3, timeout_ms)
+        taken, _ = loader.submit(saturate, port, 8, list(islice(fresh, CALIBRATION))).result()
         capacity = CALIBRATION / taken
-        load(Stream(MULTIPLES[0] * capacity, RECOVERY_SECONDS, bodies, timeout_ms))  # calibration knew no hurry
+        load(MULTIPLES[0] * capacity, RECOVERY_SECONDS, timeout_ms)  # calibration knew no hurry
         before = sum(_memory(process).values())
         rows = []
         for multiple in MULTIPLES:
-            (seen,) = load(Stream(multiple * capacity, seconds, bodies, timeout_ms))
+            (seen,) = load(multiple * capacity, seconds, timeout_ms)
             rows.append(row(f"{multiple:g}x", seen, seconds, timeout_ms))
-        (after,) = load(Stream(MULTIPLES[0] * capacity, RECOVERY_SECONDS + seconds, bodies, timeout_ms))
+        (after,) = load(MULTIPLES[0] * capacity, RECOVERY_SECONDS + seconds, timeout_ms)
         recovered = [each for each in after if each.at >= RECOVERY_SECONDS]
         rows.append(row(f"{MULTIPLES[0]:g}x, {RECOVERY_SECONDS:g} s after that", recovered, seconds, timeout_ms))
         for multiple in TIGHT_MULTIPLES:
-            (tight,) = load(Stream(multiple * capacity, seconds, bodies, TIGHT_MS))
+            (tight,) = load(multiple * capacity, seconds, TIGHT_MS)
             rows.append(row(f"{multiple:g}x, {TIGHT_MS} ms", tight, seconds, TIGHT_MS))
-        ranked, explained = load(
-            Stream(2 * capacity, seconds, bodies, timeout_ms), Stream(0.5, seconds, user_ids=users)
-        )
+        ranked, explained = load(2 * capacity, seconds, timeout_ms, Stream(0.5, seconds, user_ids=users))
         rows.append(row("2x, beside explanations", ranked, seconds, timeout_ms))
         grown = sum(_memory(process).values()) - before
     peak = max(each["LLM-ranked/s"] for each in rows) or 1.0
@@ -168,19 +172,20 @@ def storms(
 
     Args:
         service: bundle, engine, dtype and device.
-        bodies: questions; taken in turn.
+        bodies: questions, taken in turn over all storms.
         count: of storms, each of which is two loads: with time for the LLM, then without. The first row is a breeze.
         seconds: of each of both.
         rates: requests a second of each.
     """
     context = multiprocessing.get_context("spawn")
     with served(*service) as (port, process), ProcessPoolExecutor(1, context) as loader:
+        fresh = cycle(bodies)
         rows: list[dict[str, Any]] = []
         for storm in range(count + 1):
             seen: list[Seen] = []
             loads = list(zip(rates, (TIMEOUT_MS, TIGHT_MS), strict=True)) if storm else [(5.0, TIMEOUT_MS)]
             for rate, timeout_ms in loads:
-                seen += loader.submit(open_loop, port, (Stream(rate, seconds, bodies, timeout_ms),)).result()[0]
+                seen += loader.submit(open_loop, port, (_stream(rate, seconds, fresh, timeout_ms),)).result()[0]
             time.sleep(QUIET_SECONDS)
             rows.append(
                 {
@@ -192,6 +197,12 @@ def storms(
                 }
             )
     return rows
+
+
+def _stream(rate: float, seconds: float, fresh: Iterator[dict[str, Any]], timeout_ms: int) -> Stream:
+    """A load of questions that were not asked yet: as many as may come by chance, and more."""
+    most = int(rate * seconds + 6 * (rate * seconds) ** 0.5) + 1
+    return Stream(rate, seconds, list(islice(fresh, most)), timeout_ms)
 
 
 def _memory(process: psutil.Process) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,20 +57,30 @@ class Questionnaire:
 
     def ask(self, count: int, candidates: int, seed: int) -> list[Asked]:
         """`count` questions: the longer half of the users, each with `candidates` random items to rank."""
-        rng = np.random.default_rng(seed)
-        catalogue, histories = self._model.catalogue, self._model.histories
-        users = sorted(histories.user_ids(), key=lambda user_id: -len(histories.of(user_id)))
-        users = users[: max(1, len(users) // 2)]
         asked = []
         with torch.inference_mode():
-            for row in rng.integers(len(users), size=count):
-                ranked = (1 + rng.permutation(len(catalogue))[:candidates]).tolist()
-                history = histories.of(users[row]).tolist()
-                user_vector = self._model.user_vectors([history], [users[row]])[0]
+            for user_id, ranked in self._drawn(count, candidates, seed):
+                history = self._model.histories.of(user_id).tolist()
+                user_vector = self._model.user_vectors([history], [user_id])[0]
                 question = self._composer.recommend(user_vector, history, ranked)
-                body = {"user_id": users[row], "candidates": [catalogue.item_ids[item] for item in ranked]}
-                asked.append(Asked(question, self._shown(ranked), body))
+                asked.append(Asked(question, self._shown(ranked), self._body(user_id, ranked)))
         return asked
+
+    def bodies(self, count: int, candidates: int, seed: int) -> list[dict[str, Any]]:
+        """What `ask` would put to the service, without composing prompts."""
+        return [self._body(user_id, ranked) for user_id, ranked in self._drawn(count, candidates, seed)]
+
+    def _drawn(self, count: int, candidates: int, seed: int) -> Iterator[tuple[str, list[int]]]:
+        rng = np.random.default_rng(seed)
+        histories = self._model.histories
+        users = sorted(histories.user_ids(), key=lambda user_id: -len(histories.of(user_id)))
+        users = users[: max(1, len(users) // 2)]
+        for row in rng.integers(len(users), size=count):
+            yield users[row], (1 + rng.permutation(len(self._model.catalogue))[:candidates]).tolist()
+
+    def _body(self, user_id: str, ranked: Sequence[int]) -> dict[str, Any]:
+        item_ids = self._model.catalogue.item_ids
+        return {"user_id": user_id, "candidates": [item_ids[item] for item in ranked]}
 
     def _shown(self, items: Sequence[int]) -> list[str]:
         titles = [self._model.catalogue.titles[item] for item in items]
