@@ -15,7 +15,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.metrics import StoreFailure, StoreOperation
-from service.stores.patience import within
+from service.stores.patience import Wait, within
 from service.stores.port import StoreError
 from service.stores.redis.cluster import Cluster
 from service.stores.redis.connect import Client
@@ -100,11 +100,13 @@ class Channel:
         with self._timer(self._operation):
             connections = self._connections[self.client.node_of(key) if isinstance(self.client, Cluster) else ""]
             await self._take(connections, QUEUE * self._patience if patience is None else patience)
-            call = asyncio.ensure_future(self._call(command))
+            wait = Wait(seconds)
+            call = asyncio.ensure_future(self._call(command, wait))
             self._calls.add(call)
             call.add_done_callback(partial(self._ended, connections))
+            call.add_done_callback(wait.over)  # one that is ended before it began does not say so itself
             try:
-                in_time = await within(call, seconds)
+                in_time = await wait.in_time()
             finally:
                 if not call.done():
                     _abandon(call, self._abandoned)
@@ -147,9 +149,12 @@ class Channel:
         if not self._watch.up:
             raise self._failure("unreachable")
 
-    async def _call(self, command: Callable[[], Awaitable[Result]]) -> Result:
-        self._need_server()
-        return await command()
+    async def _call(self, command: Callable[[], Awaitable[Result]], wait: Wait) -> Result:
+        try:
+            self._need_server()
+            return await command()
+        finally:
+            wait.over()
 
     def _ended(self, connections: asyncio.Semaphore, call: asyncio.Task[object]) -> None:
         self._calls.discard(call)

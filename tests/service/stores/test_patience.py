@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.stores.patience import within
+from service.stores.patience import Wait, within
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +35,24 @@ async def test_what_lies_there_is_not_late_however_late_the_loop_is() -> None:
     assert asking.result() == b"!\n"
     writer.close()
     server.close()
+
+
+async def test_who_waits_goes_on_in_the_next_round_of_the_event_loop() -> None:
+    """Under load a round is as long as all requests that wait for it take together."""
+    rounds, wait, loop = 0, Wait(5), asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        if not waiting.done():
+            loop.call_soon(count)
+
+    waiting = asyncio.ensure_future(wait.in_time())
+    await asyncio.sleep(0)
+    wait.over()
+    loop.call_soon(count)
+    assert await waiting
+    assert rounds == 1
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
