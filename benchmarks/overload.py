@@ -36,7 +36,7 @@ TIGHT_MULTIPLES = (2.0, 20.0, 60.0)
 RECOVERY_SECONDS = 10.0
 """After a storm all is to be as before after so long."""
 
-QUESTIONS = 16_384
+QUESTIONS = 65_536
 """Asked in turn over all loads: one that vLLM was asked before, it has in its cache, and answers in a quarter of the
 time."""
 

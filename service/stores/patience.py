@@ -38,11 +38,15 @@ class Wait:
             self._timer.cancel()
 
     def _next(self) -> None:
+        """What this round of the loop has read goes first."""
         self._left -= 1
-        if self._left:
-            self._timer = self._loop.call_later(self._slice, self._next)
-        else:
+        self._loop.call_soon(self._arm)
+
+    def _arm(self) -> None:
+        if not self._left:
             self._end(False)
+        elif not self._over.done():
+            self._timer = self._loop.call_later(self._slice, self._next)
 
     def _end(self, in_time: bool) -> None:
         if not self._over.done():
@@ -55,7 +59,7 @@ async def within(work: asyncio.Future[Any], seconds: float) -> bool:
         return True
     wait = Wait(seconds)
     work.add_done_callback(wait.over)
-    return await wait.in_time()
+    return await wait.in_time() or work.done()
 
 
 async def answer(work: Awaitable[Result], seconds: float) -> Result:

@@ -106,7 +106,7 @@ class Channel:
             call.add_done_callback(partial(self._ended, connections))
             call.add_done_callback(wait.over)  # one that is ended before it began does not say so itself
             try:
-                in_time = await wait.in_time()
+                in_time = await wait.in_time() or call.done()
             finally:
                 if not call.done():
                     _abandon(call, self._abandoned)

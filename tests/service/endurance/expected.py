@@ -145,6 +145,8 @@ class Expected:
             return f"ranker {ranker} with fallback {fallback}"
         elif ranker == "popularity" and fallback not in ("cold_user", "timeout"):
             return f"popularity with fallback {fallback}"
+        elif cold and ranker != "popularity":
+            return f"ranker {ranker} for a user of whom nothing is known"
         return compare(items, await self.scores(ranker, ask, history), ask.count)
 
     def genres_fit(self, answer: dict[str, Any], top_k: int, history: Sequence[str]) -> str | None:

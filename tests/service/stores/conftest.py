@@ -41,4 +41,6 @@ def pids_of(server: LocalServer) -> set[int]:
 
 def pid_of(server: LocalServer) -> int:
     """The process that listens on the socket of one that runs."""
-    return min(pids_of(server))
+    pids = pids_of(server)
+    assert pids, "it does not run"
+    return min(pids)

@@ -18,8 +18,11 @@ async def test_what_never_comes_is_waited_for_as_long_as_was_said() -> None:
     assert not never.done()
 
 
-async def test_what_lies_there_is_not_late_however_late_the_loop_is() -> None:
-    """The answer is sent at once, but this process is busy for five times the patience before it looks."""
+@pytest.mark.parametrize("before", [0.0, 0.047])
+async def test_what_lies_there_is_not_late_however_late_the_loop_is(before: float) -> None:
+    """The answer is sent at once, but this process is busy for five times the patience before it looks, from the start
+    or over the last slice.
+    """
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
 
@@ -30,7 +33,7 @@ async def test_what_lies_there_is_not_late_however_late_the_loop_is() -> None:
     asking = asyncio.ensure_future(ask())
     for _ in range(3):
         await asyncio.sleep(0)
-    asyncio.get_running_loop().call_soon(time.sleep, 0.25)
+    asyncio.get_running_loop().call_later(before, time.sleep, 0.25)
     assert await within(asking, 0.05)
     assert asking.result() == b"!\n"
     writer.close()
