@@ -135,6 +135,7 @@ async def _answer(engine: LLMEngine, plan: Plan, message: Question, tell: Callab
     except Exception as error:
         if not isinstance(error, AllmrecError):
             logger.exception("llm_request_failed")
+        tell(Alive(engine.healthy))  # first: who is told of the failure then asks how the engine is
         tell(Failed(message.number, portable(error)))
 
 

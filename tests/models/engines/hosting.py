@@ -53,9 +53,16 @@ def engine_processes() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and "models.engines.host" in child.cmdline():
+            if lives(child) and "models.engines.host" in child.cmdline():
                 found.append(child)
     return found
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended. One that has, and that its parent has not looked at yet, is a zombie."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class Hosted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ class ScriptedConfig(Config):
         start: "well", "refuses", "raises" or "never".
         lives: a file in which each life leaves a line; none if not given.
         later: what the second life does at its start, and the third does not: as `start`, or "another LLM".
-        score: "zeros", "late" (an hour), "two parts", "raises", "cancelled" or "not to be sent".
+        score: "zeros", "late" (an hour), "two parts", "raises", "dies", "cancelled" or "not to be sent".
         close: "well" or "never".
         well_seconds: after so long the engine says that it is not well.
         forks: it starts with a child that has all that it has.
@@ -102,6 +103,9 @@ class ScriptedEngine:
             return [lambda: None]  # type: ignore[list-item]
         if self.config.score == "raises":
             raise ZeroDivisionError("by zero")
+        if self.config.score == "dies":
+            self._since = -math.inf
+            raise EngineError("it died of the question")
         return [np.zeros(len(branch.children), dtype=np.float32) for branch in trie.branches]
 
     async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:  # noqa: ARG002

@@ -21,7 +21,7 @@ from models.engines.base import warm_up_question
 from models.engines.process import EngineProcess, EngineProcessConfig
 from models.errors import AllmrecError, ConfigError, EngineError, OverloadedError
 from models.prompts.layout import Prompt
-from tests.models.engines.hosting import engine_processes
+from tests.models.engines.hosting import engine_processes, lives
 from tests.models.engines.scripted import ScriptedConfig, ScriptedEngine, broken_measure, mark
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +99,13 @@ async def test_an_error_there_is_one_here(script: dict[str, str], error: type[Al
         assert engine.healthy
 
 
+async def test_whoever_is_told_of_a_death_finds_the_engine_dead() -> None:
+    async with running(score="dies") as engine:
+        with pytest.raises(EngineError, match="died of the question"):
+            await engine.score(PROMPT, TRIE)
+        assert not engine.healthy
+
+
 @pytest.mark.parametrize(
     ("start", "error", "words"),
     [("refuses", ConfigError, "there is no such LLM"), ("raises", EngineError, "OSError: the disk is gone")],
@@ -136,7 +143,7 @@ async def test_nothing_that_it_started_outlives_it() -> None:
         first.kill()
         await until(engine, healthy=False)
         await until(engine, healthy=True)
-        assert not child.is_running()
+        assert not lives(child)
 
 
 async def test_a_second_start_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -291,7 +298,7 @@ async def test_it_does_not_outlive_who_asks(close: str) -> None:
         host = psutil.Process(int(await asyncio.to_thread(parent.stdout.readline)))
         parent.kill()
     async with asyncio.timeout(SECONDS):
-        while host.is_running() and host.status() != psutil.STATUS_ZOMBIE:
+        while lives(host):
             await asyncio.sleep(0.05)
 
 
