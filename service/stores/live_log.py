@@ -76,17 +76,16 @@ class LiveLog:
         return moment is None or (event.repeats_after is not None and abs(event.moment - moment) > event.repeats_after)
 
     def _settle(self, now: int) -> set[str]:
-        """What is later than can be happened now; its items."""
-        latest = self._bounds.latest(now)
-        if self._newest is None or self._newest <= latest:
+        """If anything is later than can be, all that is later than now happened now; its items."""
+        if self._newest is None or self._newest <= self._bounds.latest(now):
             return set()
         for event in self._events.values():
-            if event.moment > latest:
+            if event.moment > now:
                 self._events[event.event_id] = replace(event, moment=now)
         settled = set()
         for items in (self._known, self._unknown):
             for met in items.values():
-                if met.moment > latest:
+                if met.moment > now:
                     items[met.item_id] = replace(met, moment=now)
                     settled.add(met.item_id)
         self._newest = now

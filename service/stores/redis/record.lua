@@ -51,13 +51,13 @@ if head then
 end
 local earlier, stored, settled = arrivals, {}, {}
 
--- Nothing is later than clocks may differ: what is was written when the clock was ahead, or by an earlier version, and
--- happened now; as it arrived in order, it stays in order.
+-- Nothing is later than clocks may differ: what is was written when the clock was ahead, or by an earlier version. Then
+-- all that is later than now happened now: as it arrived in order, it stays in order, with what is to come behind it.
 local function settle()
     local events = redis.call("HGETALL", log)
     for i = 1, #events, 2 do
         local arrival, sent, payload = string.match(events[i + 1], "^(%d+)|(-?%d+)|(.*)$")
-        if events[i] ~= "" and tonumber(sent) > latest then
+        if events[i] ~= "" and tonumber(sent) > now then
             redis.call("HSET", log, events[i], arrival .. "|" .. whole(now) .. "|" .. payload)
         end
     end
@@ -65,7 +65,7 @@ local function settle()
         local items = redis.call("HGETALL", key)
         for i = 1, #items, 2 do
             local moment, arrival = pair(items[i + 1])
-            if moment > latest then
+            if moment > now then
                 redis.call("HSET", key, items[i], whole(now) .. "|" .. whole(arrival))
                 settled[#settled + 1] = items[i]
             end

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.stores.live_log import LiveLog
 from service.stores.local import LocalServer
 from service.stores.memory import MemoryCache, MemoryStore
 from service.stores.port import NOBODY, Bounds, Event, LiveUser, UserKey, UserStore, VectorCache
@@ -177,6 +178,18 @@ async def test_what_stands_further_ahead_than_clocks_may_differ_happened_now(
     assert users[USER].met[-1].moment == soon
 
 
+async def test_what_is_settled_stays_behind_what_stood_only_a_little_ahead(
+    store: UserStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was ahead by less than clocks may differ, then by more, and is right again."""
+    now = round(time.time() * 1e6)
+    for ahead, item in ((200, "a"), (400, "b"), (0, "c")):
+        moment = now + ahead * 10**6
+        monkeypatch.setattr(store, "_clock", lambda moment=moment: moment / 1e6)
+        users = await told(store, {USER: [untimed(item, moment)]})
+    assert items(users[USER]) == items(await store.read(USER)) == ["a", "b", "c"]
+
+
 async def test_the_latest_items_are_remembered(store: UserStore) -> None:
     users = await told(store, {USER: [event(f"i{moment}", moment) for moment in range(5)]})
     assert items(users[USER]) == ["i2", "i3", "i4"]
@@ -316,6 +329,15 @@ EVENTS = st.builds(
     st.booleans(),
     st.sampled_from(["", "1"]),
 )
+
+
+@settings(deadline=None, derandomize=True)
+@given(clocks=st.lists(st.integers(0, 60), min_size=1, max_size=8))
+def test_events_without_a_time_stay_in_order_whatever_the_clock_does(clocks: list[int]) -> None:
+    log = LiveLog(Bounds(ahead_seconds=8), 0)
+    for number, clock in enumerate(clocks):
+        log.add([untimed(f"i{number}", clock * 10**6)], clock * 10**6)
+    assert items(log.user()) == [f"i{number}" for number in range(len(clocks))]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
