@@ -33,11 +33,13 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     Raises:
         ClientGoneError: it left.
     """
-    asking, done, gone = asyncio.current_task(), False, False
+    asking = asyncio.current_task()
+    assert asking is not None  # noqa: S101
+    before, done, gone = asking.cancelling(), False, False
 
     def left(leaving: asyncio.Task[None]) -> None:
         nonlocal gone
-        if asking is not None and not done and not leaving.cancelled():
+        if not done and not leaving.cancelled():
             gone = asking.cancel()
 
     leaving = asyncio.ensure_future(_gone(request))
@@ -45,12 +47,14 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     try:
         return await work
     except asyncio.CancelledError:
-        if asking is None or not gone or asking.uncancel():
+        if not gone or asking.cancelling() > before + 1:
             raise
         raise ClientGoneError("the client closed the connection") from None
     finally:
         done = True
         leaving.cancel()
+        if gone:
+            asking.uncancel()
 
 
 async def _gone(request: Request) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -43,6 +42,22 @@ HANG = 5
 def untimed(_: StoreOperation) -> AbstractContextManager[None]:
     """For who does not want to know how long operations take."""
     return nullcontext()
+
+
+class _Turn:
+    """A place among the commands under way, and the wait of who has it."""
+
+    def __init__(self, connections: asyncio.Semaphore, wait: Wait) -> None:
+        self.wait = wait
+        self._connections = connections
+        self._over = False
+
+    def over(self, _: object = None) -> None:
+        """The place is free, and who waits goes on. Said again it changes nothing."""
+        if not self._over:
+            self._over = True
+            self._connections.release()
+            self.wait.over()
 
 
 class Channel:
@@ -100,13 +115,13 @@ class Channel:
         with self._timer(self._operation):
             connections = self._connections[self.client.node_of(key) if isinstance(self.client, Cluster) else ""]
             await self._take(connections, QUEUE * self._patience if patience is None else patience)
-            wait = Wait(seconds)
-            call = asyncio.ensure_future(self._call(command, wait))
+            turn = _Turn(connections, Wait(seconds))
+            call = asyncio.ensure_future(self._call(command, turn))
             self._calls.add(call)
-            call.add_done_callback(partial(self._ended, connections))
-            call.add_done_callback(wait.over)  # one that is ended before it began does not say so itself
+            call.add_done_callback(self._ended)
+            call.add_done_callback(turn.over)  # one that is ended before it began does not say so itself
             try:
-                in_time = await wait.in_time() or call.done()
+                in_time = await turn.wait.in_time() or call.done()
             finally:
                 if not call.done():
                     _abandon(call, self._abandoned)
@@ -149,16 +164,15 @@ class Channel:
         if not self._watch.up:
             raise self._failure("unreachable")
 
-    async def _call(self, command: Callable[[], Awaitable[Result]], wait: Wait) -> Result:
+    async def _call(self, command: Callable[[], Awaitable[Result]], turn: _Turn) -> Result:
         try:
             self._need_server()
             return await command()
         finally:
-            wait.over()
+            turn.over()
 
-    def _ended(self, connections: asyncio.Semaphore, call: asyncio.Task[object]) -> None:
+    def _ended(self, call: asyncio.Task[object]) -> None:
         self._calls.discard(call)
-        connections.release()
         if not call.cancelled():
             call.exception()  # looked at, in case nobody waits for it any more
 

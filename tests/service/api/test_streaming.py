@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from fastapi import Request
@@ -71,6 +72,21 @@ async def test_a_client_that_leaves_as_the_work_ends_disturbs_nothing_after_it()
 
     assert await unless_gone(request_of(left), leaving()) == "answer"
     await settled()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_work_that_ends_well_though_it_is_cancelled_leaves_nothing_behind() -> None:
+    left = asyncio.Event()
+
+    async def stubborn() -> str:
+        left.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "answer"
+
+    assert await unless_gone(request_of(left), stubborn()) == "answer"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
