@@ -145,7 +145,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings, runtime.metrics),
+        middleware=_middleware(settings, runtime),
     )
     app.state.runtime = runtime
     _add_routes(app, with_key=settings.api_key is not None)
@@ -160,11 +160,11 @@ def _add_routes(app: FastAPI, with_key: bool) -> None:
     openapi.install(app, with_key)
 
 
-def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings, runtime: Runtime) -> list[Middleware]:
     """What surrounds the routes, outermost first: nothing is read of a request that has no key, none counts until
     it is there.
     """
-    chain = [Middleware(Observe, metrics=metrics)]
+    chain = [Middleware(Observe, runtime=runtime)]
     if settings.cors_origins:
         chain.append(
             Middleware(
@@ -189,7 +189,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         *chain,
         Middleware(Methods),
         Middleware(ReadBody, max_bytes=settings.max_body_bytes, seconds=settings.read_timeout_seconds),
-        Middleware(Capacity, metrics=metrics, max_requests=settings.max_requests),
+        Middleware(Capacity, metrics=runtime.metrics, max_requests=settings.max_requests),
     ]
 
 

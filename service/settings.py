@@ -9,22 +9,37 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from models.errors import ConfigError
 
 PREFIX = "ALLMREC_"
+DAY = 86_400
+CENTURY = 36_525 * DAY
+"""In seconds."""
+
+# Nobody means more, and more is more than clocks and Redis can do with.
+Seconds = Annotated[float, Field(le=DAY)]
+WholeSeconds = Annotated[int, Field(le=DAY)]
+Milliseconds = Annotated[int, Field(le=1000 * DAY)]
+Life = Annotated[int, Field(le=CENTURY)]
 
 
 class Settings(BaseSettings):
     """One frozen object, built once by the composition root."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     bundle: Path = Field(Path("bundles/demo"), description="Bundle version or bundle home to serve.")
@@ -48,10 +63,10 @@ class Settings(BaseSettings):
     cors_origins: list[str] = Field([], description='Origins whose pages may ask, as JSON: `["https://shop.example"]`.')
     max_connections: int = Field(2048, gt=0, description="Connections; beyond, the slowest or silent one goes.")
     max_header_bytes: int = Field(32_768, gt=0, description="Larger request headers are refused with 431.")
-    read_timeout_seconds: float = Field(10.0, gt=0, description="A request is there within this time, or refused.")
-    keep_alive_seconds: int = Field(75, gt=0, description="How long a silent connection is kept.")
-    lame_duck_seconds: float = Field(5.0, ge=0, description="From SIGTERM on: not ready, but still answering.")
-    shutdown_seconds: int = Field(10, ge=0, description="How long running requests may finish on shutdown.")
+    read_timeout_seconds: Seconds = Field(10.0, gt=0, description="A request is there by then, or refused.")
+    keep_alive_seconds: WholeSeconds = Field(75, gt=0, description="How long a silent connection is kept.")
+    lame_duck_seconds: Seconds = Field(5.0, ge=0, description="From SIGTERM on: not ready, but still answering.")
+    shutdown_seconds: WholeSeconds = Field(10, ge=0, description="How long running requests may finish on shutdown.")
 
     engine: Literal["transformers", "vllm"] = Field("transformers", description="LLM engine.")
     llm: str | None = Field(None, description="LLM by name or path; the bundle's own if not given.")
@@ -75,12 +90,12 @@ class Settings(BaseSettings):
     window: int = Field(20, ge=1, le=100, description="How many items the LLM ranks: the best by the blend without it.")
     retrieve: int = Field(100, ge=1, le=1000, description="How many items are retrieved and ranked.")
     max_candidates: int = Field(1000, ge=1, description="Candidates a client may send; more are refused with 422.")
-    timeout_ms: int = Field(1000, gt=0, description="Time to answer if the request does not say.")
-    max_timeout_ms: int = Field(60_000, gt=0, description="Longest `timeout_ms` a request may ask for.")
-    reserve_ms: int = Field(10, ge=0, description="Kept from the LLM's time for the rest of the answer.")
-    floor_ms: int = Field(25, ge=0, description="The blend's ranking gets this long however small `timeout_ms` is.")
+    timeout_ms: Milliseconds = Field(1000, gt=0, description="Time to answer if the request does not say.")
+    max_timeout_ms: Milliseconds = Field(60_000, gt=0, description="Longest `timeout_ms` a request may ask for.")
+    reserve_ms: Milliseconds = Field(10, ge=0, description="Kept from the LLM's time for the rest of the answer.")
+    floor_ms: Milliseconds = Field(25, ge=0, description="The blend gets this long however small `timeout_ms` is.")
     max_inflight: int = Field(64, gt=0, description="Requests at the LLM; more get the blend's ranking.")
-    explain_timeout_ms: int = Field(10_000, gt=0, description="Time for an explanation.")
+    explain_timeout_ms: Milliseconds = Field(10_000, gt=0, description="Time for an explanation.")
     explain_tokens: int = Field(48, gt=0, description="Longest explanation, quoted titles aside, in LLM tokens.")
     explain_tries: int = Field(
         8, ge=0, le=32, description="Items of a history without which the LLM is asked again, to tell what they do."
@@ -101,26 +116,21 @@ class Settings(BaseSettings):
     )
     redis_waitaof: bool = Field(False, description="Acknowledge events once a Redis given by URL has them on its disk.")
     redis_connections: int = Field(64, gt=0, description="Connections of each kind, to each node; others wait.")
-    redis_timeout_ms: int = Field(100, gt=0, description="Longest wait for a Redis connection, and for an answer.")
-    redis_write_timeout_ms: int = Field(2000, gt=0, description="The same for events to be kept.")
-    redis_retry_seconds: float = Field(1.0, gt=0, description="Redis is looked after as often as this.")
+    redis_timeout_ms: Milliseconds = Field(100, gt=0, description="Longest wait for a Redis connection, or an answer.")
+    redis_write_timeout_ms: Milliseconds = Field(2000, gt=0, description="The same for events to be kept.")
+    redis_retry_seconds: Seconds = Field(1.0, gt=0, description="Redis is looked after as often as this.")
     user_cache_size: int = Field(10_000, ge=1, description="Users kept in process memory.")
-    representation_ttl_seconds: int = Field(86_400, gt=0, description="Life of a cached user representation.")
+    representation_ttl_seconds: Life = Field(86_400, gt=0, description="Life of a cached user representation.")
     representation_places: int = Field(100_000, ge=1, description="Cached representations at most.")
     live_history_items: int = Field(50, ge=1, description="Items of feedback in a history.")
-    live_history_ttl_seconds: int = Field(30 * 86_400, gt=0, description="Life of what a silent user did.")
+    live_history_ttl_seconds: Life = Field(30 * 86_400, gt=0, description="Life of what a silent user did.")
     live_seen_items: int = Field(10_000, ge=1, description="Items of feedback remembered per user as seen.")
     live_unknown_items: int = Field(100, ge=1, description="The same for items that the catalogue does not have.")
     live_events: int = Field(200, ge=1, description="Events kept per user, with type and recommendation.")
-    clock_skew_seconds: float = Field(300, ge=0, description="How far a client's clock may be ahead.")
+    clock_skew_seconds: Seconds = Field(300, ge=0, description="How far a client's clock may be ahead.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or people.")
-
-    @field_validator("api_key", "redis_url", "cache_url", "llm", "dtype", "torch_threads", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
 
 
 def load_settings(**overrides: object) -> Settings:

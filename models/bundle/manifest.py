@@ -101,7 +101,7 @@ def load_manifest(directory: Path) -> Manifest:
         manifest = Manifest.model_validate_json(data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
         raise BundleError(f"{path}: damaged, not a manifest: restore or export the bundle again") from error
     if data != _written({name: value for name, value in content.items() if name != "checksum"}):
         raise BundleError(f"{path}: damaged, its checksum does not match: restore or export the bundle again")

@@ -62,7 +62,7 @@ class Authenticate:
 
 def given_key(headers: Headers) -> bytes:
     """The key as it was sent: `X-API-Key`, a bearer token, or the password that a browser asks for; or nothing."""
-    if "x-api-key" in headers:
+    if headers.get("x-api-key"):
         return headers["x-api-key"].encode("latin-1")  # starlette decodes headers so: these are the bytes that came
     scheme, _, value = headers.get("authorization", "").partition(" ")
     sent = value.strip().encode("latin-1")

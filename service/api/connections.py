@@ -7,13 +7,14 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
 from pydantic import BaseModel
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.pressure import Pressure
 from service.api.request_ids import request_id_of
@@ -25,6 +26,10 @@ GRACE_SECONDS = 1.0
 RETRY_SECONDS = 1
 QUIET = (b"/health/", b"/metrics")
 """What is answered whatever the pressure: whoever operates the service must see it."""
+LINGER_SECONDS = 2.0
+"""So long what a client still sends is read and dropped after its answer; else the kernel would drop that answer."""
+MOST_PIPELINED = 8
+"""So many requests are read behind the one that is being answered."""
 LEAST_READ_BYTES = 65_536
 """What a client must take of an answer that waits for it, in the time that it has to send a request."""
 
@@ -39,10 +44,107 @@ class Bounds(BaseModel, frozen=True):
     keep_alive_seconds: int = 75
 
 
+class Parser:
+    """httptools' parser of requests, which stays with HTTP/1.1: no other protocol is spoken here.
+
+    That parser takes nothing more for HTTP once a client offers an upgrade, as Java's and curl's do (`Upgrade: h2c`),
+    and loses the body. A server may ignore the offer (RFC 9110, section 7.8), so what came without it is parsed again.
+    """
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol = protocol
+        self._parser = httptools.HttpRequestParser(protocol)
+        # As uvicorn has it: a pipelined request behind one that wants the connection closed is dropped.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    @property
+    def offers_upgrade(self) -> bool:
+        """Whether what is parsed now wants another protocol, and is parsed again without that."""
+        return bool(self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT")
+
+    def feed_data(self, data: bytes) -> None:
+        """See httptools."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.offers_upgrade:
+                    raise
+                data = self._head() + data[upgrade.args[0] :]
+            else:
+                return
+
+    def should_upgrade(self) -> bool:
+        """Never, to uvicorn."""
+        return False
+
+    def should_keep_alive(self) -> bool:
+        """See httptools."""
+        return bool(self._parser.should_keep_alive())
+
+    def get_method(self) -> bytes:
+        """See httptools."""
+        return bytes(self._parser.get_method())
+
+    def get_http_version(self) -> str:
+        """See httptools."""
+        return str(self._parser.get_http_version())
+
+    def _head(self) -> bytes:
+        """Of the request that offers an upgrade, without the offer."""
+        lines = [b"%b %b HTTP/%b" % (self.get_method(), self._protocol.url, self.get_http_version().encode())]
+        for name, value in self._protocol.headers:
+            if name == b"connection":
+                kept = (token.strip() for token in value.split(b","))
+                value = b", ".join(token for token in kept if token.lower() != b"upgrade")  # noqa: PLW2901
+            if name != b"upgrade":
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
+
+
+class Lingering:
+    """A transport that is not closed before the client has read its answer, where it is still sending.
+
+    Args:
+        transport: asyncio's, which does all else.
+        sending: whether the client is in the middle of a request.
+    """
+
+    def __init__(self, transport: asyncio.Transport, sending: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._sending = sending
+        self._timer: asyncio.TimerHandle | None = None
+        self.write = transport.write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """See asyncio."""
+        return self._timer is not None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """See asyncio."""
+        if self._timer is not None:
+            return
+        if self._transport.is_closing() or not self._sending() or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
+
+    def closed(self) -> None:
+        """It is, by whichever side."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 by httptools, within `bounds`, under `pressure`.
 
-    A request's headers and body must be there within a time of their first byte, headers within a size. A client that
+    A request's headers and body must be there within a time of their first byte, headers within a size, and so must
+    what stands between the chunks of a body and behind them; trailers are dropped. A client that
     hardly reads what it asked for, so that it cannot be sent, is cut off. When there are too many connections, the one
     that has been silent or unfinished for longest makes room; if all are being answered, the newcomer goes. Requests
     that the event loop has no time for are answered by 503 here, before anything is made of them.
@@ -54,11 +156,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        self.parser: Any = Parser(self)
+        self.transport: Any = Lingering(transport, lambda: self._reading)
         self._since = time.monotonic()
         self._reading = False
         self._too_large = self._refused = False
         self._head_bytes: int | None = 0
-        self._unread = 0
+        self._between_bytes = self._trailer_bytes = self._unread = 0
+        self._answered: RequestResponseCycle | None = None
+        self._later: Callable[[], None] | None = None
         self.url = b""
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -70,20 +176,40 @@ class BoundedProtocol(HttpToolsProtocol):
         """See asyncio."""
         self._unwatch()
         self._watch_reader(False)
+        self.transport.closed()
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True  # uvicorn tells the latest request alone
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._later is not None:
             return
         if not self._reading:
             self._reading, self._since = True, time.monotonic()
             self._watch()
+        self._between_bytes += len(data)
         super().data_received(data)
         if self._head_bytes is not None and self._reading:
             self._head_bytes += len(data)
-            if self._head_bytes > self.bounds.max_header_bytes and not self.transport.is_closing():
-                self._refuse(431)
+        if self._reading and max(self._head_bytes or 0, self._between_bytes) > self.bounds.max_header_bytes:
+            self._refuse(431)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools. What comes behind a body is no header of it (RFC 9110, section 6.5)."""
+        if self._head_bytes is not None:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value) + 4
+        self._between_bytes = 0
+        if self._trailer_bytes > self.bounds.max_header_bytes:
+            self._too_large = True
+            raise ValueError("the trailers are too large")
+
+    def on_chunk_header(self) -> None:
+        """See httptools."""
+        self._between_bytes = 0
 
     def on_headers_complete(self) -> None:
         """See httptools."""
@@ -91,7 +217,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.bounds.max_header_bytes:
             self._too_large = True
             raise ValueError("the headers are too large")  # caught as a broken request is
-        self._head_bytes, self._unread = None, 0
+        if self.parser.offers_upgrade:
+            return
+        self._head_bytes = None
+        self._between_bytes = self._trailer_bytes = self._unread = 0
         free = (self.cycle is None or self.cycle.response_complete) and not self.expect_100_continue
         asked = free and not self.url.startswith(QUIET)
         self._refused = asked and not self.pressure.admits()
@@ -101,6 +230,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pressure.passed()
         if not self._refused:
             super().on_headers_complete()
+            if len(self.pipeline) <= MOST_PIPELINED:
+                self.flow.resume_reading()  # or nobody would notice that the client leaves
 
     def send_400_response(self, msg: str) -> None:
         """See uvicorn: a problem instead of plain text."""
@@ -110,6 +241,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """See httptools."""
         if not self._refused:
             super().on_body(body)
+        self._between_bytes = 0
         self._unread += len(body)
         if self._unread <= self.bounds.max_body_bytes or self.transport.is_closing():
             return
@@ -120,8 +252,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self.parser.offers_upgrade:
+            return
         self.scope.setdefault("state", {})["received"] = time.perf_counter()
         self._reading, self._head_bytes, self._since = False, 0, time.monotonic()
+        self._between_bytes = 0
         self._unwatch()
         if self._refused:
             self._refused = False
@@ -136,6 +271,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """See uvicorn."""
         self._since = time.monotonic()
         super().on_response_complete()
+        if self._later is not None and not self._answering() and not self.transport.is_closing():
+            later, self._later = self._later, None
+            later()
 
     def pause_writing(self) -> None:
         """See asyncio."""
@@ -153,7 +291,7 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def idle(self) -> bool:
         """Whether nothing is being answered: silent, or with a request that is not there yet."""
-        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        return self._answered is None or self._answered.response_complete or self._answered.more_body
 
     def _watch(self) -> None:
         self._unwatch()
@@ -173,6 +311,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_under_pressure(keep=False)
         elif self._reading and self._head_bytes is not None:
             self._refuse(408, f"a request must be there within {self.bounds.read_timeout_seconds:g} seconds")
+        elif self._answering():
+            self._later = self._later or self.transport.close
         else:
             self.transport.close()
 
@@ -204,9 +344,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(503, "too many requests at once: try again in a second", "Overloaded", keep)
 
     def _refuse(self, status: int, detail: str = "", title: str = "", keep: bool = False) -> None:
-        """Answer by a problem, unless another answer is under way on this connection: then it ends as it is."""
+        """Answer by a problem, behind other answers that are under way on this connection."""
+        if self.transport.is_closing() or self._later is not None:
+            return
         if self._answering():
-            self.transport.close()
+            self._later = partial(self._refuse, status, detail, title, keep)
             return
         self.on_refusal(status)
         phrase = HTTPStatus(status).phrase
@@ -226,10 +368,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if not keep:
             self.transport.close()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _answering(self) -> bool:
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self._answered
+        if cycle is None or cycle.response_complete:
             return False
-        return bool(self.cycle.response_started or self.pipeline or not self.cycle.more_body)
+        return bool(cycle.response_started or self.pipeline or not cycle.more_body)
 
     def _path(self) -> str:
         """Of the request, as far as it is there and can be read."""

@@ -7,12 +7,13 @@ from fastapi import APIRouter
 from models.errors import NotFoundError
 from service.api.dependencies import ServingOf
 from service.api.problems import responses
+from service.api.routes import rest
 from service.api.schemas.items import Item
 
 router = APIRouter()
 
 
-@router.get("/items/{item_id:path}", responses=responses(404), tags=["catalogue"])
+@router.get(f"/items/{rest('item_id')}", responses=responses(404), tags=["catalogue"])
 async def get_item(item_id: str, serving: ServingOf) -> Item:
     """An item."""
     catalogue = serving.deployment.catalogue

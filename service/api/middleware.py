@@ -17,6 +17,7 @@ from service.api.problems import problem, problem_of
 from service.api.request_ids import request_id_of
 from service.api.routes import methods_of, route_of
 from service.metrics import Metrics
+from service.runtime import Runtime
 
 logger = structlog.get_logger("service.access")
 
@@ -31,11 +32,15 @@ MOST_MEMBERS = 64
 
 
 class Observe:
-    """Gives every request an id, counts and times it, and turns what nobody expected into a problem."""
+    """Gives every request an id, counts and times it, and turns what nobody expected into a problem.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Once the service is about to end, answers close their connections, so that the next request goes elsewhere.
+    """
+
+    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
         self._app = app
-        self._metrics = metrics
+        self._runtime = runtime
+        self._metrics = runtime.metrics
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +57,10 @@ class Observe:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if self._runtime.leaving:
+                    headers["Connection"] = "close"
             await send(message)
 
         self._running += 1

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
+
+
+class IdConvertor(StringConvertor):
+    """The rest of a path, whatever it is: ids may have slashes and line breaks."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", IdConvertor())
+
+
+def rest(name: str) -> str:
+    """A path's parameter of this name, an id, which is all that is left of the path."""
+    return f"{{{name}:id}}"
 
 
 def methods_of(scope: Scope) -> list[str]:

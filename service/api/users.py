@@ -6,12 +6,13 @@ from fastapi import APIRouter
 
 from service.api.dependencies import ServingOf
 from service.api.problems import responses
+from service.api.routes import rest
 from service.api.schemas.users import HistoryItem, User
 
 router = APIRouter()
 
 
-@router.get("/users/{user_id:path}", responses=responses(404), tags=["users"])
+@router.get(f"/users/{rest('user_id')}", responses=responses(404), tags=["users"])
 async def get_user(user_id: str, serving: ServingOf) -> User:
     """A user's history, as answers see it."""
     deployment = serving.deployment

@@ -208,12 +208,13 @@ class Recommender:
 
 
 def _known(catalogue: Catalogue, history: Sequence[tuple[str, int | None]]) -> tuple[list[Sent], list[str]]:
-    """The entries of a history that the catalogue has, and the ids of the others."""
+    """The entries of a history that the catalogue has, and the ids of the others. Times count if all have one."""
+    timed = all(moment is not None for _, moment in history)
     sent, unknown = [], []
     for item_id, moment in history:
         item = catalogue.index_of(item_id)
         if item is None:
             unknown.append(item_id)
         else:
-            sent.append(Sent(item, moment))
+            sent.append(Sent(item, moment if timed else None))
     return sent, unknown

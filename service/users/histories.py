@@ -8,6 +8,7 @@ else. Among equal times, what arrived later is later. An item counts at its late
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -257,7 +258,7 @@ def _event(feedback: Feedback, moment: int, known: bool) -> Event:
         event_id, repeats_after = f"client:{feedback.event_id}", None
     else:
         essence = (feedback.item_id, feedback.type, feedback.recommendation_id or "", str(moment) if timed else "")
-        digest = hashlib.sha256("\0".join(essence).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(essence).encode()).hexdigest()
         event_id, repeats_after = digest[:24], None if timed else RETRY_SECONDS * MICROSECONDS
     return Event(
         event_id, feedback.item_id, moment, feedback.type, feedback.recommendation_id, known, timed, repeats_after

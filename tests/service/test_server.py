@@ -31,7 +31,8 @@ def test_sigterm_makes_a_lame_duck_first(world: World, engine: FakeEngine, tmp_p
         server.handle_exit(signal.SIGTERM, None)
         assert httpx.get(f"{url}/health/ready").status_code == 503
         assert httpx.get(f"{url}/health/live").status_code == 200
-        assert httpx.post(f"{url}/recommend", json={"user_id": "u0"}).json()["ranker"] == "llm"
+        answer = httpx.post(f"{url}/recommend", json={"user_id": "u0"})
+        assert (answer.json()["ranker"], answer.headers["connection"]) == ("llm", "close")
         assert not server.should_exit
         while not server.should_exit:
             time.sleep(0.02)

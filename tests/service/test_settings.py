@@ -43,11 +43,23 @@ def test_port_and_redis_url_have_their_conventional_names(monkeypatch: pytest.Mo
 
 
 def test_an_empty_value_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files pass unset variables on as empty ones."""
-    for name in ("REDIS_URL", "ALLMREC_API_KEY", "ALLMREC_LLM", "ALLMREC_TORCH_THREADS", "ALLMREC_DTYPE"):
-        monkeypatch.setenv(name, "")
-    settings = load_settings()
-    assert (settings.redis_url, settings.api_key, settings.llm, settings.torch_threads, settings.dtype) == (None,) * 5
+    """Compose files pass unset variables on as empty ones. Of two names the other counts."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"ALLMREC_{name.upper()}", "")
+    monkeypatch.setenv("REDIS_URL", "")
+    assert load_settings() == Settings()
+    monkeypatch.setenv("PORT", "9")
+    assert load_settings().port == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CLOCK_SKEW_SECONDS", "inf"), ("LAME_DUCK_SECONDS", "nan"), ("LIVE_HISTORY_TTL_SECONDS", "9999999999999999")],
+)
+def test_times_that_no_clock_can_do_with_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"ALLMREC_{name}", value)
+    with pytest.raises(ConfigError, match=f"ALLMREC_{name}: "):
+        load_settings()
 
 
 @pytest.mark.parametrize(

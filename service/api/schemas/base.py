@@ -10,14 +10,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from models.identifiers import MAX_ID_LENGTH
 
+ISO = re.compile(
+    r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?([Zz]|(?P<hours>[+-]\d{2})|[+-]\d{2}:?\d{2})?)?", re.ASCII
+)
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 def _only_iso(value: object) -> object:
-    """Numbers are refused: nobody could say whether they are seconds or milliseconds."""
-    if not isinstance(value, str) or not re.match(r"\d{4}-\d{2}-\d{2}", value):
+    """Numbers are refused: nobody could say whether they are seconds or milliseconds. Offsets may be hours alone."""
+    if not isinstance(value, str) or not (found := ISO.fullmatch(value)):
         raise ValueError("an ISO 8601 time is needed, such as 2026-01-02T03:04:05Z")
-    return value
+    return f"{value}:00" if found["hours"] else value
 
 
 def _as_utc(moment: datetime) -> datetime:
@@ -28,7 +31,7 @@ Timestamp = Annotated[
     datetime,
     BeforeValidator(_only_iso),
     AfterValidator(_as_utc),
-    Field(description="ISO 8601; UTC if no offset is given."),
+    Field(description="ISO 8601, without leap seconds; UTC if no offset is given."),
 ]
 
 

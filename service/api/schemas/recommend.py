@@ -93,7 +93,7 @@ class RecommendResponse(BaseModel):
 
     recommendation_id: str
     items: list[RecommendedItem]
-    missing_item_ids: list[str] = Field(description="Ids of the request that the catalogue does not have.")
+    missing_item_ids: list[str] = Field(description="Ids of candidates and history that the catalogue does not have.")
     ranker: BestRanker
     fallback: Fallback
     bundle_version: str

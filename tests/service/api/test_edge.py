@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import json
 import re
 import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 from service.api.schemas.problem import Problem
 from tests.service.api.hosting import on_a_socket
-from tests.service.world import FakeEngine, World, serving
+from tests.service.world import FakeEngine, World, fake_engine, serving
 
 KEY = "s3cret"
 BODY = b'{"user_id": "u0"}'
@@ -29,8 +30,6 @@ BODY = b'{"user_id": "u0"}'
 @pytest.fixture(scope="module")
 def port(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A service that is in a hurry: two seconds to read a request, twenty connections, two requests at a time."""
-    from tests.service.world import fake_engine
-
     settings = world.settings_for(
         tmp_path_factory.mktemp("edge"),
         read_timeout_seconds=1,
@@ -208,13 +207,133 @@ def test_a_broken_request_is_a_problem(port: int, sent: bytes, path: str) -> Non
         told(until_closed(client), 400, path=path)
 
 
-def test_what_is_broken_behind_a_request_leaves_no_second_answer_to_it(port: int) -> None:
-    """Whichever comes first: nobody takes a problem for the answer to what was sent before it."""
+@pytest.mark.parametrize("before", [1, 3])
+def test_what_is_broken_behind_requests_is_told_behind_their_answers(port: int, before: int) -> None:
+    """Nobody takes a problem for the answer to what was sent before it, nor is that lost."""
     with connect(port) as client:
-        client.sendall(b"GET /users/u0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\n\r\nNONSENSE\r\n\r\n")
+        client.sendall(
+            b"GET /users/u0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\n\r\n" * before + b"NONSENSE\r\n\r\n"
+        )
         answer = until_closed(client)
-    assert not answer.startswith(b"HTTP/1.1 400")
-    assert answer.count(b"x-request-id: mine") <= 1
+    assert answer.count(b"x-request-id: mine") == before
+    told(answer[answer.index(b"HTTP/1.1 400 ") :], 400, path="")
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200"] * before + [b"400"]
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize("parts", ["whole", "head and body", "bytes", "three at once", "chunks"])
+def test_an_offer_of_another_protocol_is_not_heard(port: int, parts: str) -> None:
+    """As `curl --http2` and Java's client make it with every request."""
+    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + UPGRADE
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    match parts:
+        case "head and body":
+            sent = [whole[: -len(BODY)], BODY]
+        case "bytes":
+            sent = [whole[place : place + 1] for place in range(len(whole))]
+        case "three at once":
+            sent = [whole * 3]
+        case "chunks":
+            sent = [head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)]
+        case _:
+            sent = [whole]
+    with connect(port) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in sent:
+            client.sendall(part)
+            time.sleep(0.001)
+        answer = until_closed(client)
+    count = 3 if parts == "three at once" else 1
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200"] * count
+    assert answer.count(b'"ranker":"llm"') >= count
+
+
+def test_what_comes_behind_an_offer_of_another_protocol_is_answered(port: int) -> None:
+    get = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+    with connect(port) as client:
+        client.sendall(get + UPGRADE + b"\r\n" + get + b"Connection: close\r\n\r\n")
+        assert until_closed(client).count(b"HTTP/1.1 200 ") == 2
+
+
+CHUNKED = b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+
+
+@pytest.mark.parametrize("trailers", [b"X: " + b"y" * 50_000_000, b"a:b\r\n" * 10_000_000], ids=["long", "many"])
+def test_trailers_are_bounded_as_headers_are(port: int, trailers: bytes) -> None:
+    """Fifty megabytes of them are refused after the first, and delay nobody."""
+    waited = []
+
+    def send() -> None:
+        with connect(port) as client:
+            with contextlib.suppress(OSError):
+                client.sendall(CHUNKED + b"Content-Type: application/json\r\n\r\n" + CHUNKS)
+                client.sendall(trailers)
+            waited.append(until_closed(client))
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    started = time.monotonic()
+    assert httpx.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+    assert time.monotonic() - started < 2
+    sending.join()
+    assert waited[0].startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_trailers_are_no_headers(port: int, pause: float) -> None:
+    """Wherever segments end: they are dropped (RFC 9110, section 6.5)."""
+    answers = []
+    for head, trailer in ((b"", b"Content-Type: application/json"), (b"Content-Type: application/json\r\n", b"X: y")):
+        with connect(port) as client:
+            client.sendall(CHUNKED + head + b"\r\n" + CHUNKS)
+            time.sleep(pause)
+            client.sendall(trailer + b"\r\n\r\n")
+            answers.append(client.recv(65_536)[:12])
+    assert answers == [b"HTTP/1.1 422", b"HTTP/1.1 200"]
+
+
+@pytest.mark.parametrize("size", [1_100_000, 5_000_000, 20_000_000])
+def test_who_sends_too_much_is_told_though_the_rest_is_not_read(port: int, size: int) -> None:
+    """A client that sends it all before it reads has the answer."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client.request("POST", "/recommend", b" " * size, {"Content-Type": "application/json"})
+    answer = client.getresponse()
+    assert (answer.status, answer.getheader("content-type")) == (413, "application/problem+json")
+    answer.read()
+    client.close()
+
+
+def test_who_asks_for_much_at_once_and_leaves_is_noticed(world: World, tmp_path: Path) -> None:
+    """Not only of the latest request: what is being answered ends, and what has not begun never does."""
+    engine = fake_engine(world)
+    settings = world.settings_for(tmp_path, timeout_ms=30_000)
+    body = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    with on_a_socket(settings, engine) as (port, _):
+        engine.seconds = 20.0
+        for count in (1, 2, 5):
+            engine.calls = engine.cancelled = 0
+            with connect(port) as client:
+                client.sendall(count * (body % (len(BODY), BODY)))
+                until(lambda: engine.calls > 0)
+            until(lambda: engine.cancelled == engine.calls)
+        until(lambda: _counted(port, 499) == 3)
+        assert _counted(port, 200) == 0
+
+
+def until(true: Callable[[], bool]) -> None:
+    due = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < due, "it does not come"
+        time.sleep(0.02)
+
+
+def _counted(port: int, code: int) -> float:
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    name = f'allmrec_http_requests_total{{code="{code}",route="/recommend"}}'
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def told(answer: bytes, status: int, path: str, request_id: str = "") -> None:
@@ -384,6 +503,8 @@ class TestKeys:
             assert "Basic" in limited.headers["www-authenticate"]
             assert (await client.get("/about", headers={"X-API-Key": KEY})).status_code == 200
             assert (await client.get("/about", auth=("any", KEY))).status_code == 200
+            both = {"X-API-Key": "", "Authorization": f"Bearer {KEY}"}
+            assert (await client.get("/about", headers=both)).status_code == 200
 
     async def test_no_key_is_no_wrong_key(self, world: World, engine: FakeEngine, tmp_path: Path):
         """A browser that begins without one is asked for it, whoever did so before, and whoever guessed."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -87,6 +88,46 @@ async def test_a_large_body_of_unknown_length_is_refused_when_it_grows_too_long(
     answer = await client.post("/recommend", content=pieces(), headers={"content-type": "application/json"})
     assert_problem(answer, 413)
     assert pieces_taken == 2
+
+
+@pytest.mark.parametrize("user_id", ["a\nb", "a\n", "\n", "a/b", "a%2Fb", "\N{GRINNING FACE}", "{a}"])
+async def test_whoever_is_told_about_can_be_looked_up(client: httpx.AsyncClient, user_id: str) -> None:
+    events = [{"user_id": user_id, "item_id": "i1"}]
+    assert (await client.post("/feedback", json={"events": events})).status_code == 202
+    found = await client.get(f"/users/{quote(user_id, safe='')}")
+    assert (found.status_code, found.json().get("user_id")) == (200, user_id)
+
+
+@pytest.mark.parametrize(
+    ("written", "status"),
+    [
+        ("2020-01-02T03:04:05+00", 202),
+        ("2020-01-02 03:04:05.5-08", 202),
+        ("2020-01-02T03:04:05+0100", 202),
+        ("2020-01-02", 202),
+        ("2020-01-02_03:04:05", 422),
+        ("2020-01-02T03:04:60Z", 422),
+        ("2020-01-02T24:00:00Z", 422),
+        ("2020-01-02T03:04:05\N{MINUS SIGN}08:00", 422),
+    ],
+)
+async def test_times_are_iso_8601(client: httpx.AsyncClient, written: str, status: int) -> None:
+    events = [{"user_id": "timely", "item_id": "i1", "timestamp": written}]
+    assert (await client.post("/feedback", json={"events": events})).status_code == status
+
+
+async def test_times_of_a_history_count_if_all_have_one(client: httpx.AsyncClient) -> None:
+    """An entry that the catalogue does not have is one of them."""
+
+    async def scores(*history: dict[str, str]) -> list[dict[str, object]]:
+        asked = {"history": list(history), "candidates": [f"i{number}" for number in range(5, 15)]}
+        return list((await client.post("/recommend", json=asked)).json()["items"])
+
+    late, early = ({"item_id": item, "timestamp": f"20{year}-01-01"} for item, year in (("i1", 20), ("i2", 10)))
+    as_given, by_time = await scores({"item_id": "i1"}, {"item_id": "i2"}), await scores(early, late)
+    assert as_given != by_time
+    assert await scores(late, early) == by_time
+    assert await scores(late, early, {"item_id": "nowhere"}) == as_given
 
 
 async def test_unknown_paths_and_methods_are_problems(client: httpx.AsyncClient) -> None:

@@ -150,10 +150,11 @@ class Faults:
     async def _tell_store(self, *command: Any) -> None:
         """A command by a connection of our own; a store that is dead or frozen is told nothing."""
         pid = store_pid(self.victim.redis_dir)
-        if pid is None or pid in self._frozen:
+        socket = None if pid is None or pid in self._frozen else socket_of(pid)
+        if socket is None:
             return
         try:
-            async with Redis(unix_socket_path=socket_of(pid), socket_timeout=1.0) as redis:
+            async with Redis(unix_socket_path=socket, socket_timeout=1.0) as redis:
                 await redis.execute_command(*command)
         except (RedisError, OSError):
             return

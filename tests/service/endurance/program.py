@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,10 +177,14 @@ def cache_pid(service_pid: int, redis_dir: Path) -> int | None:
     return None
 
 
-def socket_of(pid: int) -> str:
-    """The unix socket that a store listens on: it says so in its title."""
-    title = psutil.Process(pid).cmdline()[0]
-    return title.split("unixsocket:")[1].split()[0]
+def socket_of(pid: int) -> str | None:
+    """The unix socket that a store listens on: it says so in its title. None of one that is starting, or ends."""
+    try:
+        title = " ".join(psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return None
+    found = re.search(r"unixsocket:(\S+)", title)
+    return found and found[1]
 
 
 class Part(NamedTuple):

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -36,6 +36,13 @@ PATIENCE_SECONDS = 60.0
 FAILURES = 'allmrec_store_failures_total{operation="read"'
 
 
+class States(NamedTuple):
+    """What a service may know that a user did: histories, of which so many have all that was acknowledged."""
+
+    items: list[tuple[str, ...]]
+    whole: int
+
+
 class Shopper:
     """One user, who asks and tells one thing after the other.
 
@@ -62,7 +69,7 @@ class Shopper:
         self.user_id = user_id
         self.kept: list[Kept] = []
         self.pending: tuple[Kept, dict[str, Any]] | None = None
-        self.checks: list[tuple[dict[str, Any], Ask, list[tuple[str, ...]], int]] = []
+        self.checks: list[tuple[dict[str, Any], Ask, States, int]] = []
         self.latencies: list[tuple[float, float]] = []
         self._service = service
         self._expected = expected
@@ -71,6 +78,7 @@ class Shopper:
         self._client = httpx.AsyncClient(timeout=PATIENCE_SECONDS, transport=transport)
         self._timeouts = timeouts
         self._events = 0
+        self._heard: tuple[int, list[Kept]] = 0, []
 
     async def close(self) -> None:
         """Hang up."""
@@ -125,7 +133,7 @@ class Shopper:
 
     def forget(self) -> None:
         """The service was started without what it had kept."""
-        self.kept, self.pending = [], None
+        self.kept, self.pending, self._heard = [], None, (0, [])
 
     async def recommend(self, ask: Ask, check_now: bool = True, strict: bool = False) -> dict[str, Any] | None:
         """Ask for a recommendation and check it; None if there was no answer."""
@@ -157,7 +165,7 @@ class Shopper:
         self._findings.count("user")
         found = tuple(item["item_id"] for item in reversed(answer.get("history", [])))
         trained, states = self._expected.trained(self.user_id), self._states(strict)
-        fitting = [place for place, state in enumerate(states) if appended(trained, state) == found]
+        fitting = [place for place, state in enumerate(states.items) if appended(trained, state) == found]
         if not fitting or ("history" not in answer and self.kept):
             self._wrong(f"the history is {found[len(trained) :]}, and {in_order(self.kept)} was acknowledged")
         else:
@@ -174,6 +182,7 @@ class Shopper:
             if answer["accepted"] != 1:
                 self._wrong(f"one event was told, and {answer['accepted']} accepted")
             self.kept.append(event[0])
+            self._heard = self._service.life, [*self._heard_now(), event[0]]
             self.pending = None
 
     async def _predict(self) -> None:
@@ -199,26 +208,27 @@ class Shopper:
             return
         self._findings.count(f"explain: {answer['ranker']}, {answer['sentence_source']}")
         states, wrong = self._states(), list[str | None]()
-        for place, state in enumerate(states):
+        for place, state in enumerate(states.items):
             wrong.append(self._expected.genres_fit(answer, top_k, appended(trained, state)))
             if wrong[-1] is None:
                 await self._account(place, states, life)
                 return
         self._wrong(f"an explanation: {wrong[0]}")
 
-    async def _check(self, answer: dict[str, Any], ask: Ask, states: Sequence[tuple[str, ...]], life: int) -> None:
+    async def _check(self, answer: dict[str, Any], ask: Ask, states: States, life: int) -> None:
         wrong: list[str | None] = []
-        for place, state in enumerate(states):
+        for place, state in enumerate(states.items):
             wrong.append(await self._expected.fits(answer, ask, state))
             if wrong[-1] is None:
                 if answer["ranker"] != "popularity" or answer["fallback"] != "timeout":
                     await self._account(place, states, life)  # else it says itself that there was no time for the store
                 return
-        self._wrong(f"a recommendation ({answer['ranker']}, {answer['fallback']}) to {ask.body}: {wrong[0]}")
+        said = "; or, ".join(dict.fromkeys(str(reason) for reason in wrong))
+        self._wrong(f"a recommendation ({answer['ranker']}, {answer['fallback']}) to {ask.body}: {said}")
 
-    async def _account(self, place: int, states: Sequence[tuple[str, ...]], life: int) -> None:
-        """An answer from nothing, though events were acknowledged, is one for which the store could not be read."""
-        if place == 0 or place < len(states) - 1:
+    async def _account(self, place: int, states: States, life: int) -> None:
+        """An answer without all that was acknowledged is one for which the store could not be read."""
+        if place < states.whole:
             return
         self._findings.count("answers without the store")
         self._findings.stale[life] = self._findings.stale.get(life, 0) + 1
@@ -261,11 +271,22 @@ class Shopper:
         content: dict[str, Any] = answer.json()
         return content
 
-    def _states(self, strict: bool = False) -> list[tuple[str, ...]]:
-        """What the user may have done since training, as the service knows it; the last is what it knows of nobody."""
+    def _states(self, strict: bool = False) -> States:
+        """What the user may have done since training, as the service knows it.
+
+        Without its store it knows what it heard itself since it was started, or nothing.
+        """
         pending = None if self.pending is None else self.pending[0]
         states = [in_order(kept) for kept in with_pending(self.kept, pending)]
-        return states if strict else [*states, ()]
+        whole = len(states)
+        if not strict:
+            states += [in_order(kept) for kept in with_pending(self._heard_now(), pending)] + [()]
+        return States(states, whole)
+
+    def _heard_now(self) -> list[Kept]:
+        """What was acknowledged in this life of the service."""
+        life, kept = self._heard
+        return kept if life == self._service.life else []
 
     def _ask(self) -> Ask:
         """Some question."""

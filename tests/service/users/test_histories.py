@@ -127,6 +127,16 @@ async def test_a_retry_without_times_changes_nothing(
     assert await ids(histories, deployment) == ["i1", "i2", "i3"]
 
 
+async def test_events_are_the_same_only_if_all_is_the_same(
+    store: Moody, histories: Histories, deployment: Deployment
+) -> None:
+    """Ids may have any characters."""
+    one = Feedback("n", "i1", recommendation_id="view\0z")
+    other = Feedback("n", "i1\0view", recommendation_id="z")
+    await histories.record(deployment, [one, other])
+    assert len(await store.events(UserKey("tiny", "n"))) == 2
+
+
 async def test_a_click_after_a_view_is_another_event(
     store: Moody, histories: Histories, deployment: Deployment
 ) -> None:
