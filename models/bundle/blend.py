@@ -153,9 +153,11 @@ class Blends(Config):
             return "what the LLM adds is not known: too few users had an item to hold out"
         mean, low, high = self.llm_lift.ndcg
         line = f"the LLM adds {mean:+.4f} ({low:+.4f} to {high:+.4f}) of NDCG@10 to the blend without it"
+        likelier, least, most = self.llm_lift.log_likelihood
+        line += f", and {likelier:+.4f} nats ({least:+.4f} to {most:+.4f})"
         if self.llm_lift.is_certain:
             return line
-        line += ": no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"
+        line += ": by these no certain lift, ALLMREC_RANKER=blend serves without it and saves its cost"
         over_cf = self.llm_lift_over_cf
         if over_cf is None or not over_cf.is_certain:
             return line

@@ -29,6 +29,7 @@ from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.manifest import LLMRecord, Origin
 from models.errors import DataError
 from models.llm.law import TokenLaw
+from models.llm.loading import load_config
 from models.rankers.base import Ranker
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
 from training.allmrec.blend import BlendConfig, worth
@@ -129,7 +130,12 @@ class Pipeline(Foundation):
         return lambda: self._weigh(config, run)
 
     def export(self, home: Path) -> Path:
-        """Publish the bundle into `home` and return its path, or that of an earlier export of the same results."""
+        """Publish the bundle into `home` and return its path, or that of an earlier export of the same results.
+
+        Raises:
+            ConfigError: the LLM cannot be had; said before anything is trained.
+        """
+        load_config(self.recipe.stage2.llm)
         model = self.served.completed(self.weighed.title_log_probs)
         inputs = {
             **self.fingerprints(("blend",)),
@@ -153,7 +159,9 @@ class Pipeline(Foundation):
 
         Raises:
             DataError: there is nobody to evaluate with.
+            ConfigError: as in `export`.
         """
+        load_config(self.recipe.stage2.llm)
         if not self.evaluated_users:
             raise DataError(f"nobody in dataset {self.dataset.info.name} can be evaluated: more history a user helps")
         inputs = {**self.fingerprints(("blend",)), "methods": " ".join(sorted(methods))}

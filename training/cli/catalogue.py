@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from training.allmrec.recipes import shipped_recipes
+from training.data.importing.source import source_name
 
 if TYPE_CHECKING:
     from training.allmrec.pipeline import Pipeline
@@ -149,7 +150,7 @@ def make_pipeline(
     """The stages of a recipe on a dataset, in the folder `out`.
 
     Raises:
-        ConfigError: the recipe is wrong, or names a device that is not there.
+        ConfigError: the recipe is wrong, or names a device that is not there; another process is at work in `out`.
     """
     # Seconds of imports that neither help nor importing data needs.
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
@@ -157,13 +158,16 @@ def make_pipeline(
     from models.devices import check_devices  # noqa: PLC0415
     from training.allmrec.pipeline import Pipeline  # noqa: PLC0415
     from training.allmrec.recipe import load_recipe  # noqa: PLC0415
+    from training.runs.occupied import occupy  # noqa: PLC0415 - it needs torch
 
     transformers_logging.disable_progress_bar()
     chosen = load_recipe(recipe, settings or ())
     check_devices(chosen.devices)
-    return Pipeline(dataset, chosen, out or Path("runs") / run_name(dataset), console, by_time=by_time)
+    directory = out or Path("runs") / run_name(dataset)
+    occupy(directory)
+    return Pipeline(dataset, chosen, directory, console, by_time=by_time)
 
 
 def run_name(dataset: Path) -> str:
     """What runs on `dataset` are called."""
-    return dataset.resolve().name.split(".")[0]
+    return source_name(dataset)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from models.domain import DOMAINS
 from models.errors import ConfigError, DataError
-from training.data.dataset import Dataset, is_replaceable
+from training.data.dataset import Dataset, check_replaceable
 from training.data.demo.generate import DemoConfig, generate
 from training.data.importing.columns import Columns
 from training.data.importing.dialect import Quoting
@@ -87,7 +87,7 @@ def import_(  # noqa: PLR0917 - typer reads the options off the signature
     ] = None,
 ) -> None:
     """Make a dataset from MovieLens, MIND, Amazon Reviews, RecBole, CSV, JSON or Parquet files."""
-    _check_out(out)
+    check_replaceable(out)
     chosen = None if events is None else tuple(event.strip() for event in events.split(",") if event.strip())
     if chosen == ():
         raise ConfigError("--events names no event: give some, such as view,purchase, or leave it out")
@@ -155,10 +155,16 @@ def training_part(
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
 ) -> None:
     """Write what backbones learn from, without what is held out: for another library, to import its vectors."""
+    from polars.exceptions import PolarsError  # noqa: PLC0415
+
     from training.data.splits import SequenceSplit  # noqa: PLC0415 - it needs torch
 
     frame = SequenceSplit.from_dataset(Dataset.load(dataset)).training_frame()
-    frame.write_parquet(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(out)
+    except (OSError, PolarsError) as error:
+        raise DataError(f"{out} cannot be written: {error}; name another file with --out") from None
     console.print(f"{out}: {len(frame):,} interactions of {frame['user_id'].n_unique():,} users", highlight=False)
 
 
@@ -170,16 +176,10 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="One seed, one world.")] = 0,
 ) -> None:
     """Make the demo world: movies and people that never were."""
-    _check_out(out)
+    check_replaceable(out)
     dataset = generate(DemoConfig(users=users, items=items, seed=seed))
     dataset.save(out)
     _summarise(dataset, out)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse before the work what `Dataset.save` would refuse after it."""
-    if out.exists() and not is_replaceable(out):
-        raise DataError(f"{out} exists and is no dataset: choose another folder for --out")
 
 
 def _summarise(dataset: Dataset, out: Path) -> None:

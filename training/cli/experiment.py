@@ -50,12 +50,14 @@ def experiment(
 
     from training.experiments.presets import present  # noqa: PLC0415
     from training.experiments.run import Ground  # noqa: PLC0415
+    from training.runs.occupied import occupy  # noqa: PLC0415
 
     transformers_logging.disable_progress_bar()
     chosen, datasets = _chosen(list(names or ()), every)
     for dataset in datasets or (present(files) if every else []) or _nothing(files):
         path, preset = _dataset(dataset, files, out)
         changed = [*preset, *_budgets(minutes), *(settings or ())]
+        occupy(out / run_name(Path(dataset)))
         ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, target)
         for one in chosen:
             if every and one.needs_target and target is None:

@@ -134,8 +134,7 @@ class Dataset:
             DataError: `path` holds something else than a dataset, or cannot be written.
         """
         target = Path(path)
-        if target.exists() and not is_replaceable(target):
-            raise DataError(f"{target} exists and is no dataset: choose another folder for the output")
+        check_replaceable(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -177,9 +176,20 @@ class Dataset:
         return cls(info, interactions, items)
 
 
-def is_replaceable(target: Path) -> bool:
-    """Whether `target` is a dataset or an empty folder, so that writing a dataset there destroys nothing else."""
-    return target.is_dir() and ((target / INFO_FILE).exists() or not any(target.iterdir()))
+def check_replaceable(target: Path) -> None:
+    """Refuse what holds anything but a dataset, which writing one there would destroy.
+
+    Raises:
+        DataError: it does.
+    """
+    if not target.exists():
+        return
+    names = {each.name for each in target.iterdir()} if target.is_dir() else set[str]()
+    if not target.is_dir() or (names and INFO_FILE not in names):
+        raise DataError(f"{target} exists and is no dataset: choose another folder for the output")
+    if others := sorted(names - {INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE}):
+        few = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
+        raise DataError(f"{target} holds more than a dataset ({few}): move that elsewhere, or choose another folder")
 
 
 def _swap(written: Path, target: Path, aside: Path) -> None:

@@ -17,6 +17,8 @@ from training.data.dataset import Dataset
 from training.data.fitness import check_fitness, evaluated_users
 from training.data.splits import SequenceSplit
 
+LARGEST = 1e15
+"""Beyond this a rating is drawn at the edge."""
 SAMPLE = 5
 QUANTILES = (0.0, 0.5, 0.9, 1.0)
 
@@ -97,7 +99,7 @@ def draw(dataset: Dataset, path: Path) -> None:
     interactions = dataset.interactions
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{dataset.info.name}: {len(interactions):,} interactions")
+    figure.suptitle(f"{dataset.info.name}: {len(interactions):,} interactions", parse_math=False)
     (lengths, popularity), (time, last) = figure.subplots(2, 2)
     counts = interactions.group_by("user_id").len()["len"].to_numpy()
     lengths.hist(counts, bins=np.geomspace(1, max(counts.max(), 2) + 1, 40))
@@ -110,7 +112,7 @@ def draw(dataset: Dataset, path: Path) -> None:
     time.hist(years, bins=60)
     time.set(title="over time", xlabel="year", ylabel="interactions")
     if "rating" in interactions.columns:
-        last.hist(interactions["rating"].drop_nulls().to_numpy(), bins=30)
+        last.hist(interactions["rating"].drop_nulls().clip(-LARGEST, LARGEST).to_numpy(), bins=30)
         last.set(title="ratings", xlabel="rating", ylabel="interactions")
     else:
         last.hist(dataset.items["title"].str.len_chars().to_numpy(), bins=30)

@@ -36,7 +36,9 @@ def plot(evaluation: EvaluationReport, path: Path) -> None:
         axes.axvline(evaluation.chance["hit@1"], color="black", linestyle=":", linewidth=1)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(names)), names)
-    figure.suptitle(f"{evaluation.dataset}: Hit@1 among 1 + 19; dotted: chance; orange: served, blue: with an LLM")
+    figure.suptitle(
+        f"{evaluation.dataset}: Hit@1 among 1 + 19; dotted: chance; orange: served, blue: with an LLM", parse_math=False
+    )
     figure.savefig(path, dpi=120)
 
 

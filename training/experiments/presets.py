@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from models.errors import DataError
-from training.data.dataset import is_replaceable
+from training.data.dataset import INFO_FILE
 from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.ledger import OnBadRow
 from training.data.importing.report import run_import
@@ -68,7 +68,7 @@ def import_preset(name: str, folder: Path, out: Path, console: Console) -> Path:
         DataError: a file is missing, or cannot be used.
     """
     preset = PRESETS[name]
-    if out.is_dir() and is_replaceable(out) and any(out.iterdir()):
+    if (out / INFO_FILE).is_file():
         return out
     sources = preset.sources(folder)
     lacking = [path.name for path in sources if not path.is_file()]

@@ -125,7 +125,10 @@ async def test_about_tells_what_the_llm_and_the_signals_are_worth(client: httpx.
     assert about["ranker"] == "llm"
     assert about["llm_lift"] == worth
     assert (about["sources"], about["refitted"]) == (["cf"], False)
-    assert about["llm_in_words"] == "the LLM adds +0.0200 (+0.0100 to +0.0300) of NDCG@10 to the blend without it"
+    assert about["llm_in_words"] == (
+        "the LLM adds +0.0200 (+0.0100 to +0.0300) of NDCG@10 to the blend without it,"
+        " and +0.0200 nats (+0.0100 to +0.0300)"
+    )
     assert about["signals"] == [{"id": name, "title": name, "lift": worth} for name in ("cf", "words_best")]
 
 

@@ -15,7 +15,7 @@ from training.data.importing.items import read_items
 from training.data.importing.options import Format, ImportConfig, ImportOptions, given_flags
 from training.data.importing.orders import OrderedTable
 from training.data.importing.plan import Plan, make_plan
-from training.data.importing.source import Advance
+from training.data.importing.source import Advance, source_name
 from training.data.importing.table import Table
 
 LACKING = {
@@ -91,7 +91,7 @@ class Import:
     def _info(self) -> DatasetInfo:
         config = self.config
         return DatasetInfo(
-            name=config.name or config.sources[0].resolve().name.split(".")[0],
+            name=config.name or source_name(config.sources[0]),
             domain=config.domain or self.plan.domain,
             format=self.plan.format,
             sources=tuple(source.label for source in self.plan.sources),

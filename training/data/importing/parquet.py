@@ -15,7 +15,7 @@ from training.data.importing.table import Row, Table
 MAGIC = b"PAR1"
 BLOCK_ROWS = 100_000
 UUID_BYTES = 16
-NO_CELL = (pl.Duration, pl.Time, pl.Object, pl.Null)
+NO_CELL = (pl.Duration, pl.Time, pl.Object)
 
 
 class ParquetTable(Table):
@@ -42,6 +42,7 @@ class ParquetTable(Table):
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(source, error) from None
         self._uuids: dict[str, bool] = {}
+        types = {name: kind for name, kind in types.items() if kind != pl.Null}  # a column of nothing is none
         super().__init__(source, list(types))
         self.types = types
 

@@ -15,13 +15,10 @@ from training.data.importing.objects import JsonTable, looks_like_json
 from training.data.importing.options import Format, ImportConfig, names_for
 from training.data.importing.orders import OrderedTable
 from training.data.importing.parquet import MAGIC, ParquetTable
-from training.data.importing.source import COMPRESSED_SUFFIXES, Source, find_sources
+from training.data.importing.source import COMPRESSED_SUFFIXES, TABLE_SUFFIXES, Source, find_sources
 from training.data.importing.table import Table
 from training.data.importing.text import Text
 
-SUFFIXES = (
-    *(".csv", ".tsv", ".tab", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".inter", ".item"),
-)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -138,8 +135,10 @@ def _plan_tables(sources: Sequence[Source], config: ImportConfig) -> Plan:
     others = [*kinds["other"], *kinds["orders"], *kinds["lines"]]
     passed_over = [*passed_over, *(table.source.label for table in others)]
     columns = config.columns
-    if columns.separator is None and any(isinstance(table, recbole.AtomicTable) for table in kinds["items"]):
-        columns = columns.model_copy(update={"separator": recbole.SEPARATOR})
+    atomic = next((table for table in kinds["items"] if isinstance(table, recbole.AtomicTable)), None)
+    if columns.separator is None and atomic is not None:
+        separator = atomic.separator(find(atomic, columns, "categories"))
+        columns = columns.model_copy(update={"separator": separator})
     return Plan(_format_of(interactions), interactions, kinds["items"], columns, passed_over=passed_over)
 
 
@@ -150,14 +149,19 @@ def _open_tables(sources: Sequence[Source], config: ImportConfig) -> tuple[list[
     passed_over = [f"{each.name}/" for folder in folders for each in sorted(folder.iterdir()) if each.is_dir()]
     for source in sources:
         listed = _is_listed(source, config)
-        if not listed and source.suffix not in SUFFIXES:
+        if not listed and source.suffix not in TABLE_SUFFIXES:
             passed_over.append(source.label)
             continue
-        tables.append(open_table(source, config))
+        try:
+            tables.append(open_table(source, config))
+        except DataError as error:
+            if listed:
+                raise
+            raise DataError(f"{error}; or, if it is no part of the data, list the files that are one by one") from error
     if not tables:
         raise DataError(
             f"{', '.join(map(str, config.sources))}: no table was found{_beside(passed_over)}; give files ending in"
-            f" {', '.join(SUFFIXES)}, also with {', '.join(COMPRESSED_SUFFIXES)}, or list files one by one"
+            f" {', '.join(TABLE_SUFFIXES)}, also with {', '.join(COMPRESSED_SUFFIXES)}, or list files one by one"
         )
     return tables, passed_over
 

@@ -24,10 +24,19 @@ class AtomicTable(DelimitedTable):
     Args:
         source: the file.
         encoding: None tells it by the bytes.
+
+    Attributes:
+        lists: columns with several names a cell.
     """
 
     syntax = "RecBole atomic file"
 
     def __init__(self, source: Source, encoding: str | None) -> None:
         super().__init__(source, encoding, Wished("\t", Quoting.NONE))
-        self.header = tuple(name.rpartition(":")[0] for name in self.header)
+        typed = [name.rpartition(":") for name in self.header]
+        self.header = tuple(name for name, _, _ in typed)
+        self.lists = {name for name, _, kind in typed if kind.strip() == "token_seq"}
+
+    def separator(self, column: str | None) -> str:
+        """What parts the names in a column; nothing parts what is one."""
+        return SEPARATOR if column in self.lists else ""

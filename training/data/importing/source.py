@@ -26,6 +26,9 @@ Advance = Callable[[int], None]
 """Told how many more bytes of input have been read."""
 
 BLOCK = 1 << 20
+TABLE_SUFFIXES = (
+    *(".csv", ".tsv", ".tab", ".dat", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".inter", ".item"),
+)
 COMPRESSED_SUFFIXES = (".gz", ".gzip", ".bz2", ".xz", ".zst", ".zstd", ".zip")
 ZIP_MAGIC = b"PK\x03\x04"
 COMPRESSIONS: dict[bytes, tuple[str, Callable[[IO[bytes]], Any]]] = {
@@ -260,3 +263,12 @@ def _members(path: Path) -> list[Source]:
 def _is_hidden(name: str, listed: bool = False) -> bool:
     """Files that systems leave beside the data: `.DS_Store`, `._ratings.csv`, `_SUCCESS`."""
     return not listed and name.startswith((".", "_"))
+
+
+def source_name(path: Path) -> str:
+    """What a dataset from there is called: `shop` for `shop.csv.gz`, `shop.v1` for a folder `shop.v1`."""
+    name = path.resolve().name.lstrip(".")
+    suffixes = (*TABLE_SUFFIXES, *COMPRESSED_SUFFIXES)
+    while (suffix := PurePosixPath(name).suffix) and suffix.lower() in suffixes:
+        name = name.removesuffix(suffix)
+    return name or "dataset"

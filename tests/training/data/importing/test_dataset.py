@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from models.errors import DataError
 from training.cli.data import app
 from training.data.dataset import ITEMS_SCHEMA, Dataset, DatasetInfo
+from training.data.importing.source import source_name
 
 
 @pytest.fixture
@@ -37,6 +38,30 @@ def test_an_older_dataset_is_replaced_and_nothing_else_stays(dataset: Dataset, t
     Dataset(dataset.info.model_copy(update={"name": "two"}), dataset.interactions, dataset.items).save(tmp_path / "one")
     assert Dataset.load(tmp_path / "one").info.name == "two"
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "raw/items.csv", "items.csv"])
+def test_nothing_but_a_dataset_is_replaced(dataset: Dataset, tmp_path: Path, other: str) -> None:
+    """The sources may lie there, too."""
+    dataset.save(tmp_path / "one")
+    kept = tmp_path / "one" / other
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("dear to somebody")
+    with pytest.raises(DataError, match=rf"one holds more than a dataset \({other.partition('/')[0]}\): move"):
+        dataset.save(tmp_path / "one")
+    assert kept.read_text() == "dear to somebody"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        *[("shop.csv.gz", "shop"), ("shop.v1", "shop.v1"), ("shop.v2", "shop.v2"), ("2026.10", "2026.10")],
+        *[(".hidden", "hidden"), (".csv", "csv"), ("Toys.JSON.GZ", "Toys"), ("ml-100k.inter", "ml-100k")],
+    ],
+)
+def test_datasets_are_called_after_their_sources(path: str, name: str) -> None:
+    """Two catalogues have two names, and none has no name."""
+    assert source_name(Path(path)) == name
 
 
 def test_a_failed_save_leaves_the_older_dataset(
@@ -160,6 +185,15 @@ class TestCommands:
             assert told in result.output
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert max(map(len, result.output.splitlines())) <= 80 + len(str(picture))
+
+    @pytest.mark.parametrize("name", ["US$_2020_$ sales", "$\\foo_{$"])
+    def test_inspect_draws_whatever_the_name_and_the_ratings(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "i.csv").write_text("user,item,rating,title\nu,a,1e308,A\nu,b,-1e308,B\nv,a,5,A\nv,c,1,C\n")
+        CliRunner().invoke(app, ["import", str(tmp_path / "i.csv"), "--name", name, "--out", str(tmp_path / "out")])
+        picture = tmp_path / "out.png"
+        result = CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), "--picture", str(picture)])
+        assert result.exit_code == 0
+        assert picture.read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize("command", ["import", "demo"])
     def test_a_wrong_output_folder_is_refused_before_the_work(self, tmp_path: Path, command: str) -> None:

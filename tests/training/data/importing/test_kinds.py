@@ -466,6 +466,33 @@ class TestFormats:
             ("10", "Toy Box", "", ["Comedy", "Kids"]),
         )
 
+    def test_what_is_one_token_is_one_name(self, tmp_path: Path) -> None:
+        put(tmp_path / "toy.inter", "user_id:token\titem_id:token\n1\t10\n")
+        put(tmp_path / "toy.item", "item_id:token\ttitle:token_seq\tcategory:token\n10\tToy Box\tVideo Games\n")
+        assert imported(tmp_path).items.row(0) == ("10", "Toy Box", "", ["Video Games"])
+
+    @pytest.mark.parametrize("role", ["description", "categories", "title"])
+    def test_a_column_of_nothing_is_none(self, tmp_path: Path, role: str) -> None:
+        items = {"item_id": ["a"], "title": ["A"], "description": ["d"], "categories": [["c"]], role: [None]}
+        pl.DataFrame(items, schema_overrides={role: pl.Null}).write_parquet(tmp_path / "items.parquet")
+        pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "rating": [None]}).write_parquet(tmp_path / "plays.parquet")
+        if role == "title":
+            with pytest.raises(DataError, match="holds neither interactions nor items"):
+                imported(tmp_path / "plays.parquet", tmp_path / "items.parquet")
+            return
+        dataset = imported(tmp_path)
+        assert "rating" not in dataset.interactions.columns
+        found = dataset.items.select("item_id", "title", "description", "categories").row(0)
+        assert found == ("a", "A", *(("", ["c"]) if role == "description" else ("d", [])))
+
+    def test_a_file_of_a_folder_that_is_no_table_can_be_left_out(self, tmp_path: Path) -> None:
+        plays = put(tmp_path / "plays.csv", "user_id,item_id\nu,a\n")
+        items = put(tmp_path / "items.csv", "item_id,title\na,A\n")
+        put(tmp_path / "config.json", "{broken")
+        with pytest.raises(DataError, match=r"config\.json.*list the files that are"):
+            imported(tmp_path)
+        assert len(imported(plays, items).interactions) == 1
+
     def test_files_without_header(self, tmp_path: Path) -> None:
         put(tmp_path / "clicks.csv", "196,242,3,881250949\n")
         put(tmp_path / "items.csv", "242,Kolya\n")

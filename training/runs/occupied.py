@@ -1,0 +1,46 @@
+"""Run folders that a process has for itself: what two write at once is of neither."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from models.errors import ConfigError
+from training.runs.distributed import processes
+
+CLAIM_FILE = ".claim"
+_claims: dict[Path, IO[str]] = {}
+
+
+def occupy(directory: Path) -> None:
+    """Keep others out of a run folder until this process ends. Of several that run together the first does so.
+
+    Raises:
+        ConfigError: another process is at work there, or it is no folder.
+    """
+    place = directory.resolve()
+    if place in _claims or not processes().is_first:
+        return
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        claim = (place / CLAIM_FILE).open("a+")
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be a run folder: {error.strerror}; name another with --out") from None
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.seek(0)
+        other = claim.read().strip()
+        claim.close()
+        raise ConfigError(
+            f"another process{f' ({other})' * bool(other)} is at work in {directory}: wait for it, or name another"
+            " folder with --out"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    claim.truncate(0)
+    claim.write(str(os.getpid()))
+    claim.flush()
+    _claims[place] = claim
