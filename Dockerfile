@@ -24,6 +24,8 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=180s CMD curl --fail --si
 ENTRYPOINT ["allmrec-serve"]
 
 FROM base AS cpu
+# vLLM compiles some kernels when it starts.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 # torch comes first and alone. Name PyTorch's index of CPU builds in TORCH_INDEX, or pip takes a CUDA build of gigabytes.
 ARG TORCH_INDEX=
 RUN pip install torch==2.13.0 ${TORCH_INDEX:+--index-url ${TORCH_INDEX}}

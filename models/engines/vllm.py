@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -124,7 +125,8 @@ class VLLMEngine:
         """Start vLLM's processes, warm them up and watch over them.
 
         Raises:
-            ConfigError: the LLM's weights cannot be read, or vLLM has no implementation of its own of its family.
+            ConfigError: the LLM's weights cannot be read, vLLM has no implementation of its own of its family, or there
+                is no compiler for its kernels.
             EngineError: vLLM does not start.
         """
         if self.config.load_format == "dummy":
@@ -412,6 +414,10 @@ def _load(config: VLLMEngineConfig, given_up: threading.Event) -> AsyncLLM:
 
     _go_on(given_up)
     on_cpu = current_platform.is_cpu()
+    if on_cpu and shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
+        raise ConfigError(
+            f"vLLM compiles kernels on the CPU when it starts, and there is no compiler {compiler}: install g++"
+        )
     with _without_interface(Path(resolve(config.llm))) as model:
         arguments = AsyncEngineArgs(
             model=model,

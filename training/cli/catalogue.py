@@ -164,7 +164,8 @@ def make_pipeline(
     chosen = load_recipe(recipe, settings or ())
     check_devices(chosen.devices)
     directory = out or Path("runs") / run_name(dataset)
-    occupy(directory)
+    if dataset.exists():
+        occupy(directory)
     return Pipeline(dataset, chosen, directory, console, by_time=by_time)
 
 

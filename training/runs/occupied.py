@@ -5,13 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import IO
 
 from models.errors import ConfigError
 from training.runs.distributed import processes
 
-CLAIM_FILE = ".claim"
-_claims: dict[Path, IO[str]] = {}
+_occupied: dict[Path, int] = {}
 
 
 def occupy(directory: Path) -> None:
@@ -21,26 +19,20 @@ def occupy(directory: Path) -> None:
         ConfigError: another process is at work there, or it is no folder.
     """
     place = directory.resolve()
-    if place in _claims or not processes().is_first:
+    if place in _occupied or not processes().is_first:
         return
     try:
         place.mkdir(parents=True, exist_ok=True)
-        claim = (place / CLAIM_FILE).open("a+")
+        opened = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise ConfigError(f"{directory} cannot be a run folder: {error.strerror}; name another with --out") from None
     try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        claim.seek(0)
-        other = claim.read().strip()
-        claim.close()
+        os.close(opened)
         raise ConfigError(
-            f"another process{f' ({other})' * bool(other)} is at work in {directory}: wait for it, or name another"
-            " folder with --out"
+            f"another process is at work in {directory}: wait for it, or name another folder with --out"
         ) from None
     except OSError:
         pass  # a file system without locks
-    claim.truncate(0)
-    claim.write(str(os.getpid()))
-    claim.flush()
-    _claims[place] = claim
+    _occupied[place] = opened
