@@ -140,8 +140,9 @@ def load_settings(**overrides: object) -> Settings:
         ConfigError: a value is wrong; names the setting.
     """
     _refuse_unknown_names()
+    given = {name: value for name, value in overrides.items() if value != ""}
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = "; ".join(
             f"{PREFIX}{str(detail['loc'][0]).removeprefix(PREFIX).upper()}: {detail['msg']}"

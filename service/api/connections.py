@@ -53,9 +53,7 @@ class Parser:
 
     def __init__(self, protocol: BoundedProtocol) -> None:
         self._protocol = protocol
-        self._parser = httptools.HttpRequestParser(protocol)
-        # As uvicorn has it: a pipelined request behind one that wants the connection closed is dropped.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._fresh()
 
     @property
     def offers_upgrade(self) -> bool:
@@ -64,13 +62,16 @@ class Parser:
 
     def feed_data(self, data: bytes) -> None:
         """See httptools."""
+        rest = memoryview(data)
         while True:
             try:
-                self._parser.feed_data(data)
+                self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self.offers_upgrade:
-                    raise
-                data = self._head() + data[upgrade.args[0] :]
+                    return
+                head, rest = self._head(), rest[upgrade.args[0] :]
+                self._parser = self._fresh()  # this one may take the connection for closed
+                self._parser.feed_data(head)
             else:
                 return
 
@@ -89,6 +90,12 @@ class Parser:
     def get_http_version(self) -> str:
         """See httptools."""
         return str(self._parser.get_http_version())
+
+    def _fresh(self) -> Any:
+        parser = httptools.HttpRequestParser(self._protocol)
+        # As uvicorn has it: a pipelined request behind one that wants the connection closed is dropped.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def _head(self) -> bytes:
         """Of the request that offers an upgrade, without the offer."""
@@ -114,10 +121,14 @@ class Lingering:
         self._transport = transport
         self._sending = sending
         self._timer: asyncio.TimerHandle | None = None
-        self.write = transport.write
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._timer is None:
+            self._transport.write(data)
 
     def is_closing(self) -> bool:
         """See asyncio."""
@@ -136,6 +147,7 @@ class Lingering:
 
     def closed(self) -> None:
         """It is, by whichever side."""
+        self._sending = lambda: False  # what it knows of its protocol would keep that alive
         if self._timer is not None:
             self._timer.cancel()
 
@@ -176,15 +188,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """See asyncio."""
         self._unwatch()
         self._watch_reader(False)
-        self.transport.closed()
-        if self._answered is not None and not self._answered.response_complete:
-            self._answered.disconnected = True  # uvicorn tells the latest request alone
-            self._answered.message_event.set()
+        self._leave()
         super().connection_lost(exc)
+        self.transport.closed()
+        self.pipeline.clear()
+        self._answered = self._later = None
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        if self.transport.is_closing() or self._later is not None:
+        if self._deaf:
             return
         if not self._reading:
             self._reading, self._since = True, time.monotonic()
@@ -195,6 +207,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         if self._reading and max(self._head_bytes or 0, self._between_bytes) > self.bounds.max_header_bytes:
             self._refuse(431)
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        if not self._reading:
+            self._reading, self._since = True, time.monotonic()
+            self._watch()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools. What comes behind a body is no header of it (RFC 9110, section 6.5)."""
@@ -217,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.bounds.max_header_bytes:
             self._too_large = True
             raise ValueError("the headers are too large")  # caught as a broken request is
-        if self.parser.offers_upgrade:
+        if self.parser.offers_upgrade or self._deaf:
             return
         self._head_bytes = None
         self._between_bytes = self._trailer_bytes = self._unread = 0
@@ -239,6 +258,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
+        if self._deaf:
+            return
         if not self._refused:
             super().on_body(body)
         self._between_bytes = 0
@@ -252,7 +273,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        if self.parser.offers_upgrade:
+        if self.parser.offers_upgrade or self._deaf:
             return
         self.scope.setdefault("state", {})["received"] = time.perf_counter()
         self._reading, self._head_bytes, self._since = False, 0, time.monotonic()
@@ -265,6 +286,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.on_response_complete()
         else:
             super().on_message_complete()
+            if self.cycle.response_complete and self.timeout_keep_alive_task is None:  # answered before it was there
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
         self.url, self.headers = b"", []  # what comes next is not about this one
 
     def on_response_complete(self) -> None:
@@ -292,6 +317,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def idle(self) -> bool:
         """Whether nothing is being answered: silent, or with a request that is not there yet."""
         return self._answered is None or self._answered.response_complete or self._answered.more_body
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether nothing more is taken of the client."""
+        return self._later is not None or self.transport.is_closing()
+
+    def _leave(self) -> None:
+        """Tell whoever answers that nobody will read it; uvicorn tells the latest request alone."""
+        for cycle in (self._answered, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _watch(self) -> None:
         self._unwatch()
@@ -345,7 +382,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str = "", title: str = "", keep: bool = False) -> None:
         """Answer by a problem, behind other answers that are under way on this connection."""
-        if self.transport.is_closing() or self._later is not None:
+        if self._deaf:
             return
         if self._answering():
             self._later = partial(self._refuse, status, detail, title, keep)
@@ -367,6 +404,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write((head if bare else head + content).encode())
         if not keep:
             self.transport.close()
+            self._leave()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle

@@ -19,6 +19,8 @@ from models.errors import DataError
 INFO_FILE = "dataset.json"
 INTERACTIONS_FILE = "interactions.parquet"
 ITEMS_FILE = "items.parquet"
+OWN_FILES = {INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, "Thumbs.db"}
+"""What a dataset's folder has, and what may come there by itself, as hidden files do."""
 
 INTERACTIONS_SCHEMA: Mapping[str, pl.DataType] = {
     "user_id": pl.String(),
@@ -184,10 +186,13 @@ def check_replaceable(target: Path) -> None:
     """
     if not target.exists():
         return
-    names = {each.name for each in target.iterdir()} if target.is_dir() else set[str]()
+    try:
+        names = {each.name for each in target.iterdir()} if target.is_dir() else set[str]()
+    except OSError as error:
+        raise DataError(f"{target} cannot be read: {error.strerror}; choose another folder for the output") from error
     if not target.is_dir() or (names and INFO_FILE not in names):
         raise DataError(f"{target} exists and is no dataset: choose another folder for the output")
-    if others := sorted(names - {INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE}):
+    if others := sorted(name for name in names - OWN_FILES if not name.startswith(".")):
         few = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise DataError(f"{target} holds more than a dataset ({few}): move that elsewhere, or choose another folder")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import http.client
 import json
+import logging
 import re
 import socket
 import threading
@@ -19,6 +21,7 @@ import httpx
 import psutil
 import pytest
 
+from service.api.connections import BoundedProtocol
 from service.api.schemas.problem import Problem
 from tests.service.api.hosting import on_a_socket
 from tests.service.world import FakeEngine, World, fake_engine, serving
@@ -255,6 +258,78 @@ def test_what_comes_behind_an_offer_of_another_protocol_is_answered(port: int) -
     with connect(port) as client:
         client.sendall(get + UPGRADE + b"\r\n" + get + b"Connection: close\r\n\r\n")
         assert until_closed(client).count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "connection"),
+    [
+        (b"1.0", b"Connection: Upgrade\r\n"),
+        (b"1.1", b"Connection: Upgrade, close\r\n"),
+        (b"1.1", b"Connection: upgrade\r\nConnection: close\r\n"),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", BODY])
+def test_an_offer_from_who_wants_to_leave_is_answered(
+    port: int, version: bytes, connection: bytes, body: bytes
+) -> None:
+    line = b"POST /recommend" if body else b"GET /health/live"
+    head = b"%b HTTP/%b\r\nHost: x\r\nUpgrade: h2c\r\n%b" % (line, version, connection)
+    if body:
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    with connect(port) as client:
+        client.sendall(head + b"\r\n" + body)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", until_closed(client)) == [b"200"]
+
+
+BROKEN_CHUNK = b"Transfer-Encoding: chunked\r\n\r\nZZZ\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"OPTIONS /health/live HTTP/1.1\r\nHost: x\r\n" + BROKEN_CHUNK,
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\n" + BROKEN_CHUNK,
+    ],
+)
+def test_what_is_refused_is_answered_once(port: int, sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever else would have answered finds that nobody is there, and makes no noise."""
+    with connect(port) as client:
+        client.sendall(sent)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", until_closed(client)) == [b"400"]
+        time.sleep(0.2)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_connection_that_was_answered_early_is_not_kept_for_ever(port: int) -> None:
+    """A body that nobody asked for comes after the answer."""
+    with connect(port) as client:
+        client.sendall(b"OPTIONS /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 204 ")
+        client.sendall(b"12345")
+        assert until_closed(client) == b""
+
+
+def test_half_of_the_next_request_has_its_time(port: int) -> None:
+    with connect(port) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /health/live HTTP/1.1\r\nX: ")
+        assert re.findall(rb"HTTP/1.1 (\d+) ", until_closed(client)) == [b"200", b"408"]
+
+
+def test_closed_connections_leave_nothing_for_the_garbage_collector(port: int) -> None:
+    def alive() -> int:
+        return sum(issubclass(type(each), BoundedProtocol) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for _ in range(20):
+            with connect(port) as client:
+                client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                until_closed(client)
+        until(lambda: alive() <= before + 2)
+    finally:
+        gc.enable()
 
 
 CHUNKED = b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"

@@ -266,9 +266,9 @@ def _is_hidden(name: str, listed: bool = False) -> bool:
 
 
 def source_name(path: Path) -> str:
-    """What a dataset from there is called: `shop` for `shop.csv.gz`, `shop.v1` for a folder `shop.v1`."""
-    name = path.resolve().name.lstrip(".")
-    suffixes = (*TABLE_SUFFIXES, *COMPRESSED_SUFFIXES)
+    """What a dataset from there is called: `shop` for a file `shop.csv.gz`, `shop.v1` for a folder `shop.v1`."""
+    name = path.resolve().name
+    suffixes = (*TABLE_SUFFIXES, *COMPRESSED_SUFFIXES) if path.is_file() else ()
     while (suffix := PurePosixPath(name).suffix) and suffix.lower() in suffixes:
         name = name.removesuffix(suffix)
     return name or "dataset"

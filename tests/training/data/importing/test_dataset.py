@@ -52,16 +52,32 @@ def test_nothing_but_a_dataset_is_replaced(dataset: Dataset, tmp_path: Path, oth
     assert kept.read_text() == "dear to somebody"
 
 
+def test_what_comes_by_itself_is_replaced(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path / "one")
+    for name in (".DS_Store", "._x", "Thumbs.db"):
+        (tmp_path / "one" / name).touch()
+    dataset.save(tmp_path / "one")
+    assert Dataset.load(tmp_path / "one").info == dataset.info
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        *[("shop.csv.gz", "shop"), ("shop.v1", "shop.v1"), ("shop.v2", "shop.v2"), ("2026.10", "2026.10")],
-        *[(".hidden", "hidden"), (".csv", "csv"), ("Toys.JSON.GZ", "Toys"), ("ml-100k.inter", "ml-100k")],
+        *[("shop.csv.gz", "shop"), ("Toys.JSON.GZ", "Toys"), ("ml-100k.inter", "ml-100k"), (".csv", ".csv")],
+        *[
+            ("shop/", "shop"),
+            ("shop.v1/", "shop.v1"),
+            ("2026.10/", "2026.10"),
+            (".shop/", ".shop"),
+            ("s.csv/", "s.csv"),
+        ],
     ],
 )
-def test_datasets_are_called_after_their_sources(path: str, name: str) -> None:
-    """Two catalogues have two names, and none has no name."""
-    assert source_name(Path(path)) == name
+def test_datasets_are_called_after_their_sources(tmp_path: Path, path: str, name: str) -> None:
+    """Files without what they are, folders by their whole names: two of these have two."""
+    place = tmp_path / path
+    place.mkdir() if path.endswith("/") else place.touch()
+    assert source_name(place) == name
 
 
 def test_a_failed_save_leaves_the_older_dataset(
