@@ -67,7 +67,8 @@ def pack(
     tries: Sequence[Branching],
 ) -> PackedBatch:
     """Pack B prompts (each (L,) ids with (S,) slots) with the branching paths of their tries."""
-    trees = [tree_of(trie) for trie in tries]
+    shared = {number: tree_of(trie) for number, trie in {id(trie): trie for trie in tries}.items()}
+    trees = [shared[id(trie)] for trie in tries]
     sizes = [len(ids) + len(tree.tokens) for ids, tree in zip(token_ids, trees, strict=True)]
     rows, longest = len(sizes), max(sizes)
     packed_ids = np.zeros((rows, longest), dtype=np.int64)
@@ -173,13 +174,18 @@ class Tree:
 
 def tree_of(trie: Branching) -> Tree:
     """The tokens on the way to the branching nodes of `trie`, shallow ones first."""
-    prefixes = {b.path[:end] for b in trie.branches for end in range(1, len(b.path) + 1)}
+    prefixes: set[tuple[int, ...]] = set()
+    for branch in trie.branches:
+        path = branch.path
+        while path and path not in prefixes:
+            prefixes.add(path)
+            path = path[:-1]
     paths = sorted(prefixes, key=lambda path: (len(path), path))
     offset = {path: index for index, path in enumerate(paths)}
-    visible = np.zeros((len(paths), len(paths)), dtype=bool)
+    visible = np.eye(len(paths), dtype=bool)
     for path, index in offset.items():
-        for end in range(1, len(path) + 1):
-            visible[index, offset[path[:end]]] = True
+        if len(path) > 1:
+            visible[index] |= visible[offset[path[:-1]]]
     return Tree(
         tokens=np.asarray([path[-1] for path in paths], dtype=np.int64),
         depths=np.asarray([len(path) for path in paths], dtype=np.int64),
