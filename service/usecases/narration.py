@@ -11,6 +11,8 @@ from models.writing import END, QUOTE
 from service.llm_gate import FallbackError
 from service.outcome import SentenceSource
 
+LONGEST_QUOTE = 200
+"""Characters of a title that a sentence repeats."""
 NO_GAP = (" ", ",", ".", ";", ":", ")", "\n")
 
 
@@ -115,7 +117,9 @@ def item_facts(title: str, domain: Domain, cited: Sequence[str], tried: int) -> 
 
 
 def quoted(title: str) -> str:
-    """A title as sentences have it that no LLM wrote."""
+    """A title as sentences have it that no LLM wrote; of a very long one its beginning."""
+    if len(title) > LONGEST_QUOTE:
+        title = title[: LONGEST_QUOTE - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
     return f"\N{LEFT DOUBLE QUOTATION MARK}{title}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 

@@ -30,6 +30,7 @@ class DelimitedTable(Table):
         encoding: None tells it by the bytes.
         wished: what of the dialect is given.
         names: the column names of a file without header.
+        format: whose columns those are, if it is not the user who named them.
 
     Raises:
         DataError: no header can be read.
@@ -38,9 +39,14 @@ class DelimitedTable(Table):
     syntax = "delimited text"
 
     def __init__(
-        self, source: Source, encoding: str | None, wished: Wished, names: Sequence[str] | None = None
+        self,
+        source: Source,
+        encoding: str | None,
+        wished: Wished,
+        names: Sequence[str] | None = None,
+        format: str | None = None,
     ) -> None:
-        self._encoding = encoding
+        self._encoding, self._format = encoding, format
         self._text = Text(source, encoding)
         lines, cut = self._text.sample()
         self._preface = 0
@@ -108,13 +114,15 @@ class DelimitedTable(Table):
             skip = 0
 
     def _wrong_width(self, found: int) -> BadRowError:
-        expected = len(self.header)
-        where = "the header has" if self._has_header else "--columns names"
-        return BadRowError(
-            "wrong number of columns",
-            f"{found} column{'s' * (found != 1)} where {where} {expected}; mend or quote the row"
-            + ("" if self._has_header else ", or name as many as there are with --columns"),
-        )
+        hint = ""
+        if self._has_header:
+            where = "the header has"
+        elif self._format:
+            where = f"{self._format} has"
+        else:
+            where, hint = "--columns names", ", or name as many as there are with --columns"
+        detail = f"{found} column{'s' * (found != 1)} where {where} {len(self.header)}; mend or quote the row{hint}"
+        return BadRowError("wrong number of columns", detail)
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[str]], Sequence[str]]:

@@ -10,12 +10,12 @@ from typing import Any
 from models.errors import DataError
 from training.data.importing.builder import DatasetBuilder
 from training.data.importing.columns import find, flag, need, optional
-from training.data.importing.items import book, check_type, id_column, need_titles
-from training.data.importing.ledger import BadRowError
+from training.data.importing.items import ItemTexts, book, check_type, id_column, need_titles
+from training.data.importing.ledger import BadRowError, Ledger, OnBadRow
 from training.data.importing.options import ImportOptions
 from training.data.importing.source import Advance
 from training.data.importing.table import Table
-from training.data.importing.texts import is_missing
+from training.data.importing.texts import is_missing, parse_text
 from training.data.importing.times import MICROSECONDS, AmbiguousDatesError, TimeColumn
 
 MAX_EVENT_NAMES = 1000
@@ -66,6 +66,8 @@ class InteractionReader:
         Raises:
             DataError: a row is bad and that is an error, or a chosen event never occurs.
         """
+        if self._texts is not None:
+            self._read_items(self._texts)
         # A role that is absent is a None in each row, so that one loop serves all tables.
         order = ("user", "item", "time", "rating", "event")
         present = [role for role in order if role in self.roles]
@@ -96,13 +98,28 @@ class InteractionReader:
         if code is None:
             item_id = self._items.parse(raw)
             if self._texts is not None and item_id not in self._builder.item_codes:
-                self._builder.add_item(item_id, *self._texts.parse(item_id, texts))
-                self._builder.items.read += 1
-                self._first_titles[self._builder.item_code(item_id)] = texts[0]
+                self._texts.parse(item_id, texts)  # says what is wrong with them: none of its rows has any that could be kept
             code = self._builder.item_code(item_id)
         if self._texts is not None and self._first_titles.setdefault(code, texts[0]) != texts[0]:
-            self._retitled += 1
+            self._retitled += bool(parse_text(texts[0]))
         return code
+
+    def _read_items(self, texts: ItemTexts) -> None:
+        """Add every item, by the first of its rows that says what it is."""
+        builder, event = self._builder, self.roles.get("event")
+        wanted = [self.roles["item"], *([] if event is None else [event]), *texts.wanted]
+        for _, (raw, *values) in self._table.rows(wanted, Ledger(OnBadRow.SKIP)):
+            if event is not None and str(values.pop(0)).strip() not in self._options.events:
+                continue
+            try:
+                item_id = self._items.parse(raw)
+                if item_id in builder.item_codes:
+                    continue
+                builder.add_item(item_id, *texts.parse(item_id, values))
+            except BadRowError:
+                continue
+            builder.items.read += 1
+            self._first_titles[builder.item_code(item_id)] = values[0]
 
     def _is_chosen(self, raw: Any) -> bool:
         event = str(raw).strip()

@@ -15,6 +15,7 @@ from training.data.importing.ledger import BadRowError, Ledger, OnBadRow
 from training.data.importing.source import Advance, Source, by_name
 from training.data.importing.table import Row, Table
 
+FORMAT = "MIND"
 BEHAVIORS = ("impression", "user", "time", "history", "impressions")
 NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 COLUMNS = Columns(
@@ -44,7 +45,7 @@ def open_tables(sources: Sequence[Source], encoding: str | None) -> tuple[Table,
     widths = [len(DelimitedTable(files[name], encoding, TAB).first_row) for name in ("behaviors.tsv", "news.tsv")]
     if widths != [len(BEHAVIORS), len(NEWS)]:
         return None
-    return _Clicks(files["behaviors.tsv"], encoding), DelimitedTable(files["news.tsv"], encoding, TAB, NEWS)
+    return _Clicks(files["behaviors.tsv"], encoding), DelimitedTable(files["news.tsv"], encoding, TAB, NEWS, FORMAT)
 
 
 class _Clicks(Table):
@@ -57,7 +58,7 @@ class _Clicks(Table):
     syntax = "MIND's behaviors"
 
     def __init__(self, source: Source, encoding: str | None) -> None:
-        self._table = DelimitedTable(source, encoding, TAB, BEHAVIORS)
+        self._table = DelimitedTable(source, encoding, TAB, BEHAVIORS, FORMAT)
         super().__init__(source, ("user", "news", "time"))
         self.types = {"time": pl.Datetime()}
 

@@ -13,6 +13,7 @@ from training.data.importing.ledger import Ledger, OnBadRow
 from training.data.importing.source import Advance, Source, by_name
 from training.data.importing.table import Row, Table
 
+FORMAT = "MovieLens"
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 MOVIE_COLUMNS = ("movieId", "title", "genres")
 COLUMNS = Columns(
@@ -72,11 +73,11 @@ def open_tables(files: Files, encoding: str | None) -> tuple[Table, Table]:
         return DelimitedTable(files.ratings, encoding, comma), DelimitedTable(files.movies, encoding, comma)
     if files.ratings.suffix == ".dat":
         return (
-            DelimitedTable(files.ratings, encoding, COLON, RATING_COLUMNS),
-            DelimitedTable(files.movies, encoding, COLON, MOVIE_COLUMNS),
+            DelimitedTable(files.ratings, encoding, COLON, RATING_COLUMNS, FORMAT),
+            DelimitedTable(files.movies, encoding, COLON, MOVIE_COLUMNS, FORMAT),
         )
     tab = Wished("\t", Quoting.NONE)
-    return DelimitedTable(files.ratings, encoding, tab, RATING_COLUMNS), _FlaggedMovies(files, encoding)
+    return DelimitedTable(files.ratings, encoding, tab, RATING_COLUMNS, FORMAT), _FlaggedMovies(files, encoding)
 
 
 class _FlaggedMovies(Table):
@@ -88,7 +89,7 @@ class _FlaggedMovies(Table):
         genres = GENRES_100K if files.genres is None else _genre_names(files.genres)
         self._genres = genres
         names = (*ITEM_COLUMNS_100K, *(f"genre {name}" for name in genres))
-        self._table = DelimitedTable(files.movies, encoding, Wished("|", Quoting.NONE), names)
+        self._table = DelimitedTable(files.movies, encoding, Wished("|", Quoting.NONE), names, FORMAT)
         super().__init__(files.movies, MOVIE_COLUMNS)
 
     def rows(self, wanted: Sequence[str], ledger: Ledger, advance: Advance = lambda _: None) -> Iterator[Row]:
@@ -110,7 +111,7 @@ class _FlaggedMovies(Table):
 
 def _genre_names(source: Source) -> tuple[str, ...]:
     """The genres of `u.genre`, by their numbers."""
-    table = DelimitedTable(source, None, Wished("|", Quoting.NONE), ("name", "number"))
+    table = DelimitedTable(source, None, Wished("|", Quoting.NONE), ("name", "number"), FORMAT)
     numbered: dict[int, str] = {}
     for line, (name, number) in table.rows(("name", "number"), Ledger(OnBadRow.FAIL)):
         if not number.strip().isdigit():

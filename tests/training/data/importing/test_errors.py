@@ -92,6 +92,26 @@ def test_interactions_with_a_skipped_item_say_so(folder: Path) -> None:
     assert dataset.info.interactions.skipped == {"item without usable text": 1}
 
 
+@pytest.mark.parametrize("policy", OnBadRow)
+def test_an_item_has_the_first_title_of_its_rows(tmp_path: Path, policy: OnBadRow) -> None:
+    """A row without title is an interaction like any other, as long as another row of its item has one."""
+    table = tmp_path / "events.csv"
+    table.write_text("user,item,time,title\nu,a,1,\nu,b,2,B\nv,a,3,A\nv,b,4,  \nw,a,5,A too\n")
+    dataset, _ = imported(table, on_bad_row=policy)
+    assert dict(dataset.items.select("item_id", "title").rows()) == {"a": "A", "b": "B"}
+    assert dataset.info.interactions.kept == 5
+    assert [warning for warning in dataset.info.warnings if "1 rows have another title" in warning]
+
+
+def test_an_item_without_title_in_any_row_is_told_at_its_first(tmp_path: Path) -> None:
+    table = tmp_path / "events.csv"
+    table.write_text("user,item,time,title\nu,a,1,A\nu,b,2,\nv,b,3,\nv,a,4,A\n")
+    with pytest.raises(DataError, match=r"events\.csv, line 3: item 'b' has an empty title"):
+        imported(table)
+    dataset, _ = imported(table, on_bad_row=OnBadRow.SKIP)
+    assert dataset.info.interactions.skipped == {"empty title": 2}
+
+
 def test_an_item_that_says_the_same_twice_is_no_error(folder: Path) -> None:
     (folder / "items.csv").write_text(ITEMS + "a,A\n")
     dataset, _ = imported(folder)

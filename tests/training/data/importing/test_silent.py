@@ -257,6 +257,12 @@ class TestFlags:
         with pytest.raises(DataError, match=r"4 columns where --columns names 3; .*name as many as there are"):
             imported(table, no_header=True, names=("user,item,title",))
 
+    def test_the_columns_of_a_format_are_not_said_to_be_named_by_the_user(self, tmp_path: Path) -> None:
+        put(tmp_path / "movies.dat", "2::A::Drama\n")
+        put(tmp_path / "ratings.dat", "1::2::5::9\n1::2::5\n")
+        with pytest.raises(DataError, match=r"line 2: 3 columns where MovieLens has 4; mend or quote the row; or"):
+            imported(tmp_path)
+
     def test_genres_that_are_not_numbered_are_refused(self, tmp_path: Path) -> None:
         put(tmp_path / "u.data", "1\t2\t3\t4\n")
         put(tmp_path / "u.item", "2|A|||x|" + "|".join("0" * 19) + "\n")
