@@ -30,7 +30,7 @@ class DelimitedTable(Table):
         encoding: None tells it by the bytes.
         wished: what of the dialect is given.
         names: the column names of a file without header.
-        format: whose columns those are, if it is not the user who named them.
+        named_by: the format whose columns those are, if it is not the user who named them.
 
     Raises:
         DataError: no header can be read.
@@ -44,9 +44,9 @@ class DelimitedTable(Table):
         encoding: str | None,
         wished: Wished,
         names: Sequence[str] | None = None,
-        format: str | None = None,
+        named_by: str | None = None,
     ) -> None:
-        self._encoding, self._format = encoding, format
+        self._encoding, self._named_by = encoding, named_by
         self._text = Text(source, encoding)
         lines, cut = self._text.sample()
         self._preface = 0
@@ -117,8 +117,8 @@ class DelimitedTable(Table):
         hint = ""
         if self._has_header:
             where = "the header has"
-        elif self._format:
-            where = f"{self._format} has"
+        elif self._named_by:
+            where = f"{self._named_by} has"
         else:
             where, hint = "--columns names", ", or name as many as there are with --columns"
         detail = f"{found} column{'s' * (found != 1)} where {where} {len(self.header)}; mend or quote the row{hint}"

@@ -98,7 +98,7 @@ class InteractionReader:
         if code is None:
             item_id = self._items.parse(raw)
             if self._texts is not None and item_id not in self._builder.item_codes:
-                self._texts.parse(item_id, texts)  # says what is wrong with them: none of its rows has any that could be kept
+                self._texts.parse(item_id, texts)  # tells what is wrong: no row of the item has a usable title
             code = self._builder.item_code(item_id)
         if self._texts is not None and self._first_titles.setdefault(code, texts[0]) != texts[0]:
             self._retitled += bool(parse_text(texts[0]))
