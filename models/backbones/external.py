@@ -96,11 +96,15 @@ class External(Backbone):
 
     def _read(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None) -> torch.Tensor:
         """(B, d) what the program makes of whole histories; zeros of empty ones."""
+        real_B_1 = (history_B_T != 0).any(dim=1, keepdim=True)
+        return torch.where(real_B_1, self.said(history_B_T, item_vectors).to(self.item_vectors.dtype), 0.0)
+
+    def said(self, history_B_T: torch.Tensor, item_vectors: torch.Tensor | None = None) -> Any:
+        """What the program makes of histories, as it is: (B, d), if it does as it must."""
         table = self.item_vectors if item_vectors is None else item_vectors
         real_B_T = history_B_T != 0
         vectors_B_T_D = functional.embedding(history_B_T, table) * real_B_T[..., None]
-        read_B_D = self._program()(vectors_B_T_D, real_B_T)
-        return torch.where(real_B_T.any(dim=1, keepdim=True), read_B_D, 0.0)
+        return self._program()(vectors_B_T_D, real_B_T)
 
     def _program(self) -> Any:
         """The program, loaded on first use, where the weights are."""

@@ -101,6 +101,9 @@ class Foundation(Chain):
         if tuned and (warning := tuned.check(llm, *self.tuning_data)):
             self.say(f"warning: {warning}", style="yellow")
         split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
+        if self._by_time and self.recipe.backbone.is_external:
+            learned = "imported vectors must be of `allmrec-train training-part --time-split`, or test items"
+            self.say(f"warning: {learned} are known to them", style="yellow")
         for warning in check_fitness(self.dataset, split):
             self.say(f"warning: {warning}", style="yellow")
         return split

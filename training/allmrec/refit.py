@@ -56,12 +56,14 @@ def refitted(recipe: Recipe, metrics: Mapping[str, Metrics], weighed: Collection
 def as_chosen(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrainingConfig:
     """The chosen preset, for as many epochs as gave the best weights; what is imported is imported again.
 
+    Of items that were held out there may be no vectors: another library had not met them.
+
     Args:
         config: of the stage.
         metrics: of the stage.
     """
     if config.is_external:
-        return config
+        return config.model_copy(update={"settings": {**config.settings, "complete": False}})
     # Where nobody validates no step is the best, and the last one's weights are kept.
     epochs = metrics["epochs"] * (metrics["best_step"] or metrics["steps"]) / max(1, metrics["steps"])
     loop = LoopConfig(**{**_schedule(config.loop), "epochs": max(epochs, 1.0)})

@@ -24,6 +24,8 @@ from training.data.splits import SequenceSplit
 RIDGE = 1e-3
 """Of the map from histories to user vectors, as a share of the mean square of its inputs."""
 TOLERANCE = 1e-4
+USERS = 33
+"""Of the batch that a program is tried with: more than were traced, most likely."""
 
 
 class ExternalSource(Config):
@@ -34,12 +36,14 @@ class ExternalSource(Config):
         users: vectors of users; those without are told by the items of their history.
         encoder: a TorchScript program, as in `models.backbones.external`, that tells users by their history.
         max_length: only this many of the latest items of a history are read.
+        complete: whether every item with training interactions must have a vector; others are told by their texts.
     """
 
     items: Path
     users: Path | None = None
     encoder: Path | None = None
     max_length: int = Field(50, gt=0)
+    complete: bool = True
 
     @model_validator(mode="after")
     def _one_way(self) -> ExternalSource:
@@ -91,6 +95,8 @@ def import_backbone(split: SequenceSplit, source: ExternalSource, device: str = 
     items = read_vectors(source.items)
     users = None if source.users is None else read_vectors(source.users)
     program = b"" if source.encoder is None else source.encoder.read_bytes()
+    if source.encoder is not None and not program:
+        raise ConfigError(f"{source.encoder}: it is empty: save the program again, by torch.jit.save")
     if users is not None and users.vectors.shape[1] != items.vectors.shape[1]:
         widths = users.vectors.shape[1], items.vectors.shape[1]
         raise ConfigError(f"{source.users}: vectors of {widths[0]} numbers, but those of items have {widths[1]}")
@@ -102,36 +108,40 @@ def import_backbone(split: SequenceSplit, source: ExternalSource, device: str = 
         program_size=len(program),
     )
     backbone = External(config).requires_grad_(False).eval()
-    _put_items(backbone, split, items, source.items)
+    _put_items(backbone, split, items, source)
     backbone.program = torch.frombuffer(bytearray(program), dtype=torch.uint8) if program else backbone.program
     backbone.users.weight.zero_()
     backbone.fold_in.weight.copy_(torch.eye(config.embedding_size))
     if users is not None:
-        _put_users(backbone, split, users)
+        _put_users(backbone, split, users, source.users)
     if source.encoder is not None:
         _check_program(backbone, source.encoder)
     return backbone.to(device)
 
 
-def _put_items(backbone: External, split: SequenceSplit, items: Vectors, path: Path) -> None:
+def _put_items(backbone: External, split: SequenceSplit, items: Vectors, source: ExternalSource) -> None:
     """E by the catalogue's ids."""
     catalogue = split.catalogue
     rows, found = items.rows_for(catalogue.item_ids[1:])
     missing = np.flatnonzero(catalogue.trained[1:] & ~found)
-    if len(missing):
+    if not found.any() or (source.complete and len(missing)):
         raise ConfigError(
-            f"{path}: no vectors of {len(missing)} items that have training interactions, such as"
-            f" '{catalogue.item_ids[1 + missing[0]]}': every one needs a vector, by its id in the dataset"
+            f"{source.items}: no vectors of {len(missing)} items that have training interactions, such as"
+            f" '{catalogue.item_ids[1 + missing[0]]}': every one needs a vector, by its id in the dataset; the file has"
+            f" ids such as '{items.ids[0]}'"
         )
     backbone.items.weight.copy_(torch.from_numpy(np.concatenate([np.zeros_like(rows[:1]), rows])))
     backbone.placed.copy_(torch.from_numpy(np.concatenate([[False], found])))
 
 
-def _put_users(backbone: External, split: SequenceSplit, users: Vectors) -> None:
+def _put_users(backbone: External, split: SequenceSplit, users: Vectors, path: Path | None) -> None:
     """Vectors of users, and by ridge regression the map from the mean of a history to them, for who has none."""
     rows, found = users.rows_for(split.user_ids)
     if not found.any():
-        raise ConfigError(f"none of the {len(users.ids)} user ids is in the dataset, such as '{split.user_ids[0]}'")
+        raise ConfigError(
+            f"{path}: none of its {len(users.ids)} user ids, such as '{users.ids[0]}', is in the dataset, which has ids"
+            f" such as '{split.user_ids[0]}'"
+        )
     known = np.flatnonzero(found).tolist()
     means_U_D = represent_all(backbone, [split.train[user] for user in known]).double()
     wanted_U_D = torch.from_numpy(rows[known]).double()
@@ -143,16 +153,25 @@ def _put_users(backbone: External, split: SequenceSplit, users: Vectors) -> None
 
 def _check_program(backbone: External, path: Path) -> None:
     """Refuse a program whose answers have another shape, or depend on padding or on who else is asked about."""
-    length = min(backbone.max_length, 4)
-    history_2_T = torch.randint(1, backbone.num_items + 1, (2, length), generator=torch.Generator().manual_seed(0))
-    history_2_T[1, 0] = 0 if length > 1 else history_2_T[1, 0]
+    length, wanted = backbone.max_length, (USERS, backbone.embedding_size)
+    generator = torch.Generator().manual_seed(0)
+    history_B_T = torch.randint(1, backbone.num_items + 1, (USERS, length), generator=generator)
+    history_B_T[1:, 0] = 0 if length > 1 else history_B_T[1:, 0]
     try:
-        together = backbone.represent(history_2_T)
-        alone = backbone.represent(history_2_T[1:, min(1, length - 1) :])
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"{path}: the program cannot be used: {str(error).strip().splitlines()[-1]}") from error
-    wanted = (2, backbone.embedding_size)
-    if together.shape != wanted or not together.isfinite().all():
-        raise ConfigError(f"{path}: for 2 users it gives {tuple(together.shape)}, not {wanted} finite numbers")
-    if not torch.allclose(together[1:], alone, atol=TOLERANCE, rtol=TOLERANCE):
+        said = backbone.said(history_B_T)
+        if not isinstance(said, torch.Tensor) or said.shape != wanted or not said.is_floating_point():
+            found = f"{tuple(said.shape)} {said.dtype}" if isinstance(said, torch.Tensor) else type(said).__name__
+            raise ConfigError(f"{path}: for {USERS} users it gives {found}, not {wanted} numbers with a point")
+        together = backbone.represent(history_B_T)
+        alone = backbone.represent(history_B_T[-1:, min(1, length - 1) :])
+        short = backbone.represent(history_B_T[:, -1:])
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ConfigError(
+            f"{path}: the program cannot be used, where a TorchScript module is wanted that takes any number of users"
+            f" and up to {length} items of each: {last}"
+        ) from error
+    if not (together.isfinite().all() and short.isfinite().all()):
+        raise ConfigError(f"{path}: it gives numbers that are not finite, for {length} items of a history or for one")
+    if not torch.allclose(together[-1:], alone, atol=TOLERANCE, rtol=TOLERANCE):
         raise ConfigError(f"{path}: what it says of a user depends on padding or on other users: it must heed `real`")

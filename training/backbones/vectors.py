@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from models.errors import ConfigError
 
 IDS, VECTORS = "ids", "vectors"
+WANTED = f"'{IDS}' are n strings or whole numbers, '{VECTORS}' n rows of as many numbers each, in 16 to 64 bits"
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,37 @@ def read_vectors(path: Path) -> Vectors:
     Raises:
         ConfigError: the file cannot be read, or ids and vectors do not fit; names the file.
     """
-    reader = _READERS.get(path.suffix)
+    reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(f"{path}: vectors are read from {', '.join(_READERS)}")
     try:
         ids, vectors = reader(path)
     except KeyError as error:
         raise ConfigError(f"{path}: it has no {error}: name them '{IDS}' and '{VECTORS}'") from error
-    except (OSError, ValueError, zipfile.BadZipFile, SafetensorError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be read: {_in_a_line(error)}; {WANTED}") from error
+    except pl.exceptions.PolarsError as error:
+        raise ConfigError(f"{path}: cannot be read: {_in_a_line(error)}; {WANTED}") from error
+    if not isinstance(ids, list) or not all(isinstance(each, str | int) for each in ids):
+        raise ConfigError(f"{path}: '{IDS}' are not names in one row; {WANTED}")
+    if vectors.dtype.kind not in "fiub":
+        raise ConfigError(f"{path}: vectors are of {vectors.dtype}; {WANTED}")
     names = [str(each) for each in ids]
-    if vectors.ndim != 2 or len(vectors) != len(names):
+    if vectors.ndim != 2 or len(vectors) != len(names) or not vectors.size:
         raise ConfigError(f"{path}: {len(names)} ids do not fit vectors of shape {tuple(vectors.shape)}")
     if len(set(names)) < len(names):
         raise ConfigError(f"{path}: an id stands there twice")
-    if not np.isfinite(vectors).all():
-        raise ConfigError(f"{path}: a vector is not finite")
-    return Vectors(names, np.ascontiguousarray(vectors, dtype=np.float32))
+    with np.errstate(over="ignore"):
+        numbers = np.ascontiguousarray(vectors, dtype=np.float32)
+    if not np.isfinite(numbers).all():
+        raise ConfigError(f"{path}: a vector is not finite in 32 bits")
+    if not numbers.any():
+        raise ConfigError(f"{path}: all vectors are zeros")
+    return Vectors(names, numbers)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _npz(path: Path) -> tuple[Sequence[object], np.ndarray]:

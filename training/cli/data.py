@@ -10,6 +10,7 @@ from rich.console import Console
 
 from models.domain import DOMAINS
 from models.errors import ConfigError, DataError
+from models.files import written_atomically
 from training.data.dataset import Dataset, check_replaceable
 from training.data.demo.generate import DemoConfig, generate
 from training.data.importing.columns import Columns
@@ -153,16 +154,23 @@ def inspect(
 def training_part(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset's folder.")],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    by_time: Annotated[
+        bool, typer.Option("--time-split", help="Without what came after the moment that `--time-split` splits at.")
+    ] = False,
 ) -> None:
     """Write what backbones learn from, without what is held out: for another library, to import its vectors."""
     from polars.exceptions import PolarsError  # noqa: PLC0415
 
     from training.data.splits import SequenceSplit  # noqa: PLC0415 - it needs torch
 
-    frame = SequenceSplit.from_dataset(Dataset.load(dataset)).training_frame()
+    if out.resolve().parent == dataset.resolve():
+        raise DataError(f"{out} is in the dataset's own folder: name a file elsewhere with --out")
+    loaded = Dataset.load(dataset)
+    frame = (SequenceSplit.by_time(loaded) if by_time else SequenceSplit.from_dataset(loaded)).training_frame()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(out)
+        with written_atomically(out) as partial:
+            frame.write_parquet(partial)
     except (OSError, PolarsError) as error:
         raise DataError(f"{out} cannot be written: {error}; name another file with --out") from None
     console.print(f"{out}: {len(frame):,} interactions of {frame['user_id'].n_unique():,} users", highlight=False)

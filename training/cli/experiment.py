@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.errors import ConfigError
+from models.errors import ConfigError, DataError
 from training.cli.catalogue import RecipeName, Settings, console, run_name
 
 if TYPE_CHECKING:
@@ -63,7 +63,14 @@ def experiment(
             if every and one.needs_target and target is None:
                 console.print(f"{one.id} is left out: it needs --target", highlight=False)
                 continue
-            written = one.run(ground, seeds)
+            try:
+                written = one.run(ground, seeds)
+            except DataError as error:
+                if not every and len(datasets) < 2:
+                    raise
+                said = f"{one.id} of {dataset} is left out: {error}"
+                console.print(said, style="yellow", highlight=False, markup=False)
+                continue
             console.print(written.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
             console.print(f"written: {written}", highlight=False, soft_wrap=True)
 

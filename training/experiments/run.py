@@ -7,9 +7,12 @@ takes them from there; so do trained stages.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hashlib
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -21,7 +24,8 @@ from rich.console import Console
 from models.devices import check_devices
 from models.domain import DOMAINS
 from models.engines.transformers import in_process
-from models.errors import ConfigError
+from models.errors import ConfigError, DataError
+from models.files import written_atomically
 from models.rankers.base import Ranker
 from models.threads import one_thread
 from training import baselines
@@ -33,6 +37,7 @@ from training.data.sequences import Sequences
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import UNIFORM
 from training.evaluation.protocols import Sampled, ask_all
+from training.evaluation.tables import ScoreTables
 from training.experiments.scenarios import Scenario
 from training.experiments.tables import Row, Table
 from training.runs.context import RunContext
@@ -67,6 +72,11 @@ class Ground:
         """With what makes the row what it is."""
         recipe = load_recipe(self.recipe, [*self.settings, f"seed={seed}", *system_of(row).settings, *row.settings])
         check_devices(recipe.devices)
+        known = {EVERY, *find_systems(baselines)}
+        for name in sorted(set(recipe.baselines) - known):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(sorted(known))}"
+            raise ConfigError(f"baselines.{name}: there is no such system; {hint}")
         return recipe
 
     def bench(self, row: Row, scenario: Scenario, seed: int) -> Bench:
@@ -181,7 +191,10 @@ def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
     shop = Shop(held_out.catalogue, prompt, foreign=scenario.foreign)
     context.fingerprint = _fingerprint(row, bench, shop, held_out)
     context.directory /= context.fingerprint[:12]
-    if not (context.directory / TRAINING_FILE).is_file():
+    said = _kept(context.directory)
+    if said is None:
+        if (context.directory / TRAINING_FILE).exists():
+            ground.console.print("what was said before is damaged, and asked again", style="yellow")
         fitted = ground.fitted(row, bench)
         shutil.rmtree(context.directory, ignore_errors=True)
         context.directory.mkdir(parents=True)
@@ -190,8 +203,12 @@ def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
             ranker = asyncio.run(asking.ask(fitted, system_of(row).asks_llm))
         asked = min(evaluation.llm_users, len(held_out)) if ranker.needs_llm else len(held_out)
         content = {"ranker": ranker.id, "users": asked, "training": bench.cost.model_dump()}
-        (context.directory / TRAINING_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return _kept(context.directory)
+        with written_atomically(context.directory / TRAINING_FILE) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        said = _kept(context.directory)
+        if said is None:
+            raise DataError(f"{context.directory} cannot be read again: run the command again, and look at the disk")
+    return said
 
 
 @dataclass(frozen=True)
@@ -212,10 +229,17 @@ class _Asking:
             return ranker
 
 
-def _kept(directory: Path) -> Answers:
-    kept: Mapping[str, Any] = json.loads((directory / TRAINING_FILE).read_text(encoding="utf-8"))
-    training, asking = Cost.model_validate(kept["training"]), Cost.load(directory / COST_FILE)
-    return Answers(directory, kept["ranker"], kept["users"], training, asking)
+def _kept(directory: Path) -> Answers | None:
+    """What is in a folder, if all of it can be read."""
+    try:
+        kept: Mapping[str, Any] = json.loads((directory / TRAINING_FILE).read_text(encoding="utf-8"))
+        training = Cost.model_validate(kept["training"])
+        asking = Cost.model_validate_json((directory / COST_FILE).read_text(encoding="utf-8"))
+        if kept["ranker"] not in ScoreTables.load(UNIFORM, directory):
+            return None
+        return Answers(directory, kept["ranker"], kept["users"], training, asking)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _fingerprint(row: Row, bench: Bench, shop: Shop, held_out: HeldOut) -> str:

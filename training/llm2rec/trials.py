@@ -24,6 +24,7 @@ from models.backbones.hybrid import Hybrid, HybridConfig
 from models.catalogue import Catalogue
 from models.config import Config
 from models.devices import check_devices
+from models.errors import ConfigError
 from models.files import written_atomically
 from training.backbones.config import BackboneTrainingConfig, Preset
 from training.backbones.full_ranking import FullRanking
@@ -198,5 +199,7 @@ def labelled(encoders: Sequence[str]) -> dict[str, str]:
         if not separator:
             path = Path(given)
             label, encoder = path.parent.name if path.name == "encoder" else path.name, given
+        if label in found:
+            raise ConfigError(f"two encoders are called '{label}': give each its name, as in --encoder NAME=FOLDER")
         found[label] = encoder
     return found

@@ -60,7 +60,7 @@ class Reading(nn.Module):
         alone = [self._lists.alone] * len(after)
         # In one pass: on a GPU a step waits for its kernels to be launched, however small they are.
         both = spread(self._log_probs([*after, *alone], trees * 2), places * 2, items_B_C.shape[1])
-        likely_B_C, prior_B_C = both.split(len(after))
+        likely_B_C, prior_B_C = both[: len(after)], both[len(after) :]
         tokens = torch.tensor([len(tree.steps[0]) for tree in trees], device=likely_B_C.device)
         return Read(likely_B_C, prior_B_C, tokens)
 

@@ -281,6 +281,24 @@ def test_other_networks_become_bundles(kind: str, ground: Path, tmp_path: Path) 
     assert load_bundle(tmp_path / "bundle").manifest.backbone.kind == kind
 
 
+def test_others_may_learn_from_what_was_before_a_moment(tmp_path: Path) -> None:
+    """For `evaluate --time-split`: what came later is known to nobody."""
+    times = [
+        (f"u{user}", f"i{(7 * user + 3 * step) % 40}", 1_600_000_000 + 86_400 * (user + 3 * step))
+        for user in range(30)
+        for step in range(10)
+    ]
+    rows = "".join(f"{user},{item},{moment},{item} of the shop\n" for user, item, moment in times)
+    (tmp_path / "events.csv").write_text("user,item,time,title\n" + rows)
+    assert allmrec_train("import", tmp_path / "events.csv", "--out", tmp_path / "data").exit_code == 0
+    part = tmp_path / "part.parquet"
+    result = allmrec_train("training-part", tmp_path / "data", "--out", part, "--time-split")
+    assert result.exit_code == 0, result.output
+    dataset = Dataset.load(tmp_path / "data")
+    assert pl.read_parquet(part).equals(SequenceSplit.by_time(dataset).training_frame())
+    assert len(pl.read_parquet(part)) < len(dataset.interactions)
+
+
 def test_vectors_of_others_become_a_bundle(ground: Path, fitted: Path, tmp_path: Path) -> None:
     """From what `training-part` writes to a bundle that has them; other vectors are another backbone."""
     part = tmp_path / "train.parquet"
@@ -290,6 +308,10 @@ def test_vectors_of_others_become_a_bundle(ground: Path, fitted: Path, tmp_path:
     assert train.filter(pl.col("user_id") == "u3").sort("position")["item_id"].to_list() == [
         split.catalogue.item_ids[item] for item in split.train[split.user_ids.index("u3")]
     ]
+    home = fitted / "run" / "data" / "dataset"
+    within = allmrec_train("training-part", home, "--out", home / "interactions.parquet")
+    assert within.exit_code == 2
+    assert "is in the dataset's own folder" in within.output.replace("\n", " ")
     arguments = ("--recipe", ground / "recipe.toml", "--out", tmp_path / "run", "--bundle", tmp_path / "bundle")
     settings = ("--set", "backbone.kind=external", "--set", f"backbone.settings={{items='{tmp_path / 'items.npz'}'}}")
     ids = train["item_id"].unique(maintain_order=True).to_numpy().astype(str)

@@ -71,9 +71,10 @@ def test_the_second_backbone_is_chosen_likewise() -> None:
 
 
 def test_what_is_imported_is_imported_again() -> None:
-    """It has no epochs."""
+    """It has no epochs, and perhaps no vectors of what was held out."""
     config = BackboneTrainingConfig(kind="external", settings={"items": "items.npz"})
-    assert as_chosen(config, {"validation": {}, "items": 30}) == config
+    chosen = as_chosen(config, {"validation": {}, "items": 30})
+    assert chosen == config.model_copy(update={"settings": {"items": "items.npz", "complete": False}})
 
 
 def test_without_validation_the_last_step_counts() -> None:

@@ -114,6 +114,14 @@ def test_all_formats_say_the_same(suffix: str, tmp_path: Path) -> None:
         ({"ids": ["a"], "vectors": np.full((1, 2), np.nan)}, "a vector is not finite"),
         ({"names": ["a"], "vectors": np.zeros((1, 2))}, "it has no 'ids"),
         ({"ids": np.asarray([{}], dtype=object), "vectors": np.zeros((1, 2))}, "cannot be read"),
+        ({"ids": ["a"], "vectors": np.full((1, 2), 1e300)}, "a vector is not finite in 32 bits"),
+        ({"ids": ["a"], "vectors": np.ones((1, 2)) + 1j}, "vectors are of complex128"),
+        ({"ids": ["a"], "vectors": np.asarray([["x", "y"]])}, "vectors are of <U1"),
+        ({"ids": ["a"], "vectors": np.zeros((1, 2))}, "all vectors are zeros"),
+        ({"ids": ["a"], "vectors": np.zeros((1, 0))}, r"1 ids do not fit vectors of shape \(1, 0\)"),
+        ({"ids": [], "vectors": np.zeros((0, 2))}, r"0 ids do not fit vectors of shape \(0, 2\)"),
+        ({"ids": np.asarray([b"a"]), "vectors": np.ones((1, 2))}, "'ids' are not names in one row"),
+        ({"ids": [["a"]], "vectors": np.ones((1, 2))}, "'ids' are not names in one row"),
     ],
 )
 def test_files_that_say_nothing_are_refused(content: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -123,9 +131,10 @@ def test_files_that_say_nothing_are_refused(content: dict[str, object], message:
         read_vectors(tmp_path / "items.npz")
 
 
-@pytest.mark.parametrize("name", ["items.npz", "items.csv"])
-def test_files_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("no vectors")
+@pytest.mark.parametrize("content", ["no vectors", ""])
+@pytest.mark.parametrize("name", ["items.npz", "items.csv", "items.parquet", "items.safetensors"])
+def test_files_that_are_none_are_refused(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=re.escape(name)):
         read_vectors(tmp_path / name)
 
@@ -140,7 +149,7 @@ def test_what_does_not_fit_the_dataset_is_refused(tmp_path: Path) -> None:
         import_backbone(SPLIT, ExternalSource(items=few))
     with pytest.raises(ConfigError, match=r"narrow.npz: vectors of 2 numbers, but those of items have 4"):
         import_backbone(SPLIT, ExternalSource(items=items, users=narrow))
-    with pytest.raises(ConfigError, match="none of the 1 user ids is in the dataset"):
+    with pytest.raises(ConfigError, match=r"strangers.npz: none of its 1 user ids, such as 'x', is in the dataset"):
         import_backbone(SPLIT, ExternalSource(items=items, users=strangers))
     with pytest.raises(ConfigError, match="give 'users' or 'encoder'"):
         ExternalSource.of({"items": items, "users": narrow, "encoder": items})
@@ -149,6 +158,16 @@ def test_what_does_not_fit_the_dataset_is_refused(tmp_path: Path) -> None:
     missing = BackboneTrainingConfig(kind="external", settings={"items": str(tmp_path / "gone.npz")})
     with pytest.raises(ConfigError, match=r"gone\.npz"):
         external_inputs(missing)
+
+
+def test_a_refit_needs_no_vectors_of_what_was_held_out(tmp_path: Path) -> None:
+    """Another library had not met these items; in a fit all that it could learn from must have one."""
+    few = write_items(tmp_path / "few.npz", list(SPLIT.catalogue.item_ids[1:20]))
+    backbone = import_backbone(SPLIT, ExternalSource(items=few, complete=False))
+    assert backbone.placed.tolist() == [False, *[True] * 19, *[False] * (len(SPLIT.catalogue) - 19)]
+    strange = write_items(tmp_path / "strange.npz", ["x"])
+    with pytest.raises(ConfigError, match=r"strange.npz: no vectors of .* the file has ids such as 'x'"):
+        import_backbone(SPLIT, ExternalSource(items=strange, complete=False))
 
 
 class Padded(torch.nn.Module):
@@ -166,11 +185,49 @@ class Broken(torch.nn.Module):
         return vectors[:, -1]
 
 
+class Impatient(torch.nn.Module):
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return vectors[:, -1] if vectors.shape[1] <= 4 else vectors[:, -1] / torch.zeros(1)
+
+
+class Whole(torch.nn.Module):
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return vectors[:, -1].long()
+
+
+class Pair(torch.nn.Module):
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ARG002
+        return vectors[:, -1], vectors[:, -1]
+
+
+class Few(torch.nn.Module):
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        assert len(vectors) <= 2, "two at most"
+        return vectors[:, -1]
+
+
+class Double(torch.nn.Module):
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return vectors[:, -1].double()
+
+
+def test_a_program_may_answer_in_another_precision(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Double()), tmp_path / "encoder.pt")
+    items = write_items(tmp_path / "items.npz")
+    backbone = import_backbone(SPLIT, ExternalSource(items=items, encoder=tmp_path / "encoder.pt"))
+    said = represent_all(backbone, [np.array([1, 2])])
+    torch.testing.assert_close(said[0], backbone.item_vectors[2])
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
+        (Impatient, "not finite, for 50 items"),
+        (Whole, r"gives \(33, 4\) torch.int64, not \(33, 4\) numbers with a point"),
+        (Pair, "gives tuple, not"),
+        (Few, "cannot be used, where a TorchScript module is wanted"),
         (Padded, "depends on padding or on other users"),
-        (Wide, r"gives \(2, 8\), not \(2, 4\)"),
+        (Wide, r"gives \(33, 8\) torch.float32, not \(33, 4\)"),
         (Broken, "the program cannot be used"),
         (None, "the program cannot be used"),
     ],
@@ -186,6 +243,12 @@ def test_programs_that_break_the_port_are_refused(
         torch.jit.save(torch.jit.script(program()), encoder)
     with pytest.raises(ConfigError, match=f"encoder.pt.*{message}"):
         import_backbone(SPLIT, ExternalSource(items=write_items(tmp_path / "items.npz"), encoder=encoder))
+
+
+def test_an_empty_program_is_none(tmp_path: Path) -> None:
+    (tmp_path / "encoder.pt").touch()
+    with pytest.raises(ConfigError, match=r"encoder.pt: it is empty"):
+        import_backbone(SPLIT, ExternalSource(items=write_items(tmp_path / "i.npz"), encoder=tmp_path / "encoder.pt"))
 
 
 def test_another_file_is_another_backbone(tmp_path: Path) -> None:

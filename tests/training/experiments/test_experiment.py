@@ -261,6 +261,40 @@ def test_too_little_data_is_one_line(ground: Path) -> None:
     assert "error: scenario '256 users': shop has 30 users" in result.output
 
 
+def test_a_table_without_enough_data_is_left_out_of_all(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next dataset has its turn."""
+    for name in [name for name in TABLES if name not in {"mini", "table6"}]:
+        monkeypatch.delitem(TABLES, name)
+    monkeypatch.setattr("training.experiments.registry.FIGURES", {})
+    result = run(ground, "--all", "shop", "other")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("is left out: scenario '256 users'") == 2
+    assert (ground / "out" / "other" / "tables" / "mini.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["training.json", "scores.npz", "cost.json"])
+@pytest.mark.parametrize("left", [None, 0, 50])
+def test_damaged_answers_are_asked_again(name: str, left: int | None, ground: Path, mini: TableReport) -> None:
+    """Figures are those of before, whatever a full disk or a careless hand left."""
+    home = ground / "out" / "shop"
+    damaged = home / mini.rows["MoRec"].answers["overall"][0] / name
+    if left is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:left])
+    result = run(ground, "mini", "shop", "--seeds", "2")
+    assert result.exit_code == 0, result.output
+    again = TableReport.model_validate_json((home / "tables" / "mini.json").read_text())
+    assert again.rows["MoRec"].cells == mini.rows["MoRec"].cells
+    assert again.rows["MoRec"].milliseconds > 0
+
+
+def test_a_mistyped_baseline_is_refused(ground: Path) -> None:
+    result = run(ground, "mini", "shop", "--set", "baselines.morek.learning_rate=1e-3")
+    assert result.exit_code == 2
+    assert "baselines.morek: there is no such system; did you mean 'morec'?" in result.output
+
+
 def test_raw_files_are_imported_on_the_way(ground: Path) -> None:
     """What their data cannot support is said, and a dataset that nothing can be learned from is refused in a line."""
     raw = ground / "files"

@@ -131,6 +131,8 @@ def test_labels_and_settings() -> None:
         "csft": "runs/x/csft/encoder",
         "best": "runs/y",
     }
+    with pytest.raises(ConfigError, match="two encoders are called 'x'"):
+        labelled(["x=a", "x=b"])
     with pytest.raises(ConfigError, match="sheets"):
         with_changes(TrialConfig(), ["sheets=1"], "evaluate-encoder")
     with pytest.raises(ConfigError, match="'sheets' is unknown"):

@@ -148,7 +148,7 @@ class Stage1:
         self.text_vectors = sentence_vectors(
             texts, config.text_encoder, config.max_text_tokens, kept or run.directory, config.device
         ).to(config.device)
-        self.alignment.item_scale.fit(self.item_vectors[self.trained])
+        self.alignment.item_scale.fit(self.item_vectors[self.trained & self.known.to(self.trained.device)])
         self.alignment.text_scale.fit(self.text_vectors[self.trained])
 
         self.candidates = draw_candidates(split, Holdout.VALIDATION, config.seed).at_most(config.validation_users)

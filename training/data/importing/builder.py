@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -48,6 +49,8 @@ class DatasetBuilder:
         joined: the ledgers of tables that interactions were joined from.
         item_codes, users: the number of each id so far.
         unusable_items: items with an id, but no usable row.
+        told: by id what rows of interactions say of an item: its title as it stands there, and its parsed texts.
+        titles: by number an item's title as it stands there.
         readings: what each file was taken for.
         warnings: what may have been meant otherwise.
     """
@@ -59,6 +62,8 @@ class DatasetBuilder:
         self.item_codes: dict[str, int] = {}
         self.users: dict[str, int] = {}
         self.unusable_items: set[str] = set()
+        self.told: dict[str, tuple[Any, tuple[str, str, tuple[str, ...]]]] = {}
+        self.titles: dict[int, Any] = {}
         self.readings: list[Reading] = []
         self.warnings: list[str] = []
         self._needs_rating = needs_rating

@@ -78,6 +78,8 @@ class Import:
             read_items(table, plan.columns, builder, advance)
         if plan.items and not builder.items.read:
             raise DataError(f"{_named(plan.items)}: there are no rows of items; give files with rows")
+        for reader in readers:
+            reader.read_texts()
         for table, reader in zip(plan.interactions, readers, strict=True):
             reader.read(advance)
             if isinstance(table, OrderedTable):

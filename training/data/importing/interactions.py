@@ -10,7 +10,7 @@ from typing import Any
 from models.errors import DataError
 from training.data.importing.builder import DatasetBuilder
 from training.data.importing.columns import find, flag, need, optional
-from training.data.importing.items import ItemTexts, book, check_type, id_column, need_titles
+from training.data.importing.items import book, check_type, id_column, need_titles
 from training.data.importing.ledger import BadRowError, Ledger, OnBadRow
 from training.data.importing.options import ImportOptions
 from training.data.importing.source import Advance
@@ -50,7 +50,6 @@ class InteractionReader:
         self._items = id_column(table, self.roles["item"], "item")
         self._clock = None if time is None else self._time(time)
         self._texts = need_titles(table, columns) if with_titles else None
-        self._first_titles: dict[int, Any] = {}
         self._retitled = 0
         self._events: Counter[str] = Counter()
 
@@ -60,14 +59,25 @@ class InteractionReader:
         kind = self._table.types.get(self.roles.get("time", ""))
         return "time" in self.roles and (kind is None or not kind.is_temporal())
 
+    def read_texts(self) -> None:
+        """What items are, where these rows tell it: by the first of an item's rows in any file that says it."""
+        if self._texts is None:
+            return
+        told = self._builder.told
+        for _, (raw, *values) in self._table.rows([self.roles["item"], *self._texts.wanted], Ledger(OnBadRow.SKIP)):
+            try:
+                item_id = self._items.parse(raw)
+                if item_id not in told:
+                    told[item_id] = values[0], self._texts.parse(item_id, values)
+            except BadRowError:
+                continue
+
     def read(self, advance: Advance) -> None:
-        """Read all rows.
+        """Read all rows, once the texts of all files were.
 
         Raises:
             DataError: a row is bad and that is an error, or a chosen event never occurs.
         """
-        if self._texts is not None:
-            self._read_items(self._texts)
         # A role that is absent is a None in each row, so that one loop serves all tables.
         order = ("user", "item", "time", "rating", "event")
         present = [role for role in order if role in self.roles]
@@ -98,28 +108,16 @@ class InteractionReader:
         if code is None:
             item_id = self._items.parse(raw)
             if self._texts is not None and item_id not in self._builder.item_codes:
-                self._texts.parse(item_id, texts)  # tells what is wrong: no row of the item has a usable title
+                if item_id not in self._builder.told:
+                    self._texts.parse(item_id, texts)  # tells what is wrong: no row of the item has a usable title
+                title, text = self._builder.told[item_id]
+                self._builder.add_item(item_id, *text)
+                self._builder.items.read += 1
+                self._builder.titles[self._builder.item_code(item_id)] = title
             code = self._builder.item_code(item_id)
-        if self._texts is not None and self._first_titles.setdefault(code, texts[0]) != texts[0]:
+        if self._texts is not None and self._builder.titles[code] != texts[0]:
             self._retitled += bool(parse_text(texts[0]))
         return code
-
-    def _read_items(self, texts: ItemTexts) -> None:
-        """Add every item, by the first of its rows that says what it is."""
-        builder, event = self._builder, self.roles.get("event")
-        wanted = [self.roles["item"], *([] if event is None else [event]), *texts.wanted]
-        for _, (raw, *values) in self._table.rows(wanted, Ledger(OnBadRow.SKIP)):
-            if event is not None and str(values.pop(0)).strip() not in self._options.events:
-                continue
-            try:
-                item_id = self._items.parse(raw)
-                if item_id in builder.item_codes:
-                    continue
-                builder.add_item(item_id, *texts.parse(item_id, values))
-            except BadRowError:
-                continue
-            builder.items.read += 1
-            self._first_titles[builder.item_code(item_id)] = values[0]
 
     def _is_chosen(self, raw: Any) -> bool:
         event = str(raw).strip()

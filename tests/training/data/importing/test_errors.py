@@ -103,6 +103,24 @@ def test_an_item_has_the_first_title_of_its_rows(tmp_path: Path, policy: OnBadRo
     assert [warning for warning in dataset.info.warnings if "1 rows have another title" in warning]
 
 
+def test_titles_may_stand_in_another_file_or_at_another_event(tmp_path: Path) -> None:
+    """In whatever order files are given; what is not chosen brings no item along."""
+    (tmp_path / "a.csv").write_text("user,item,time,event,title\nu,a,1,view,\nu,b,2,view,B\n")
+    (tmp_path / "b.csv").write_text("user,item,time,event,title\nv,a,3,buy,A\nv,b,4,view,\nv,c,5,buy,C\n")
+    for files in (["a.csv", "b.csv"], ["b.csv", "a.csv"]):
+        dataset, _ = imported(*(tmp_path / name for name in files), events=("view",))
+        assert dict(dataset.items.select("item_id", "title").rows()) == {"a": "A", "b": "B"}
+        assert dataset.info.interactions.kept == 3
+        assert not any("another title" in warning for warning in dataset.info.warnings)
+
+
+def test_other_titles_in_another_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item,time,title\nu,a,1,A\n")
+    (tmp_path / "b.csv").write_text("user,item,time,title\nv,a,3,Other\nv,a,4,\n")
+    dataset, _ = imported(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert any("b.csv: 1 rows have another title" in warning for warning in dataset.info.warnings)
+
+
 def test_an_item_without_title_in_any_row_is_told_at_its_first(tmp_path: Path) -> None:
     table = tmp_path / "events.csv"
     table.write_text("user,item,time,title\nu,a,1,A\nu,b,2,\nv,b,3,\nv,a,4,A\n")
