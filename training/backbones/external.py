@@ -165,7 +165,7 @@ def _check_program(backbone: External, path: Path) -> None:
         together = backbone.represent(history_B_T)
         alone = backbone.represent(history_B_T[-1:, min(1, length - 1) :])
         short = backbone.represent(history_B_T[:, -1:])
-    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, torch.jit.Error) as error:
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ConfigError(
             f"{path}: the program cannot be used, where a TorchScript module is wanted that takes any number of users"

@@ -69,7 +69,7 @@ def experiment(
                 if not every and len(datasets) < 2:
                     raise
                 said = f"{one.id} of {dataset} is left out: {error}"
-                console.print(said, style="yellow", highlight=False, markup=False)
+                console.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
                 continue
             console.print(written.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
             console.print(f"written: {written}", highlight=False, soft_wrap=True)
