@@ -137,7 +137,7 @@ def test_validation_is_of_validation_items_that_are_new(llm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lora", "rate", "gain"), [(None, 1e-2, 0.5), (LoRAConfig(rank=8, dropout=0.0), 3e-3, 0.05)], ids=["whole", "lora"]
+    ("lora", "rate", "gain"), [(None, 5e-3, 0.5), (LoRAConfig(rank=8, dropout=0.0), 3e-3, 0.05)], ids=["whole", "lora"]
 )
 def test_it_learns_and_is_an_llm_like_any_other(
     llm: str, lora: LoRAConfig | None, rate: float, gain: float, tmp_path: Path
