@@ -17,12 +17,21 @@ pytestmark = pytest.mark.anyio
 
 def request_of(left: asyncio.Event) -> Request:
     """One whose client is there until `left`."""
+    return watched_request_of(left)[0]
+
+
+def watched_request_of(left: asyncio.Event) -> tuple[Request, list[asyncio.Task[None]]]:
+    """One whose client is there until `left`, and the tasks that have watched it."""
+    watchers = list[asyncio.Task[None]]()
 
     async def receive() -> dict[str, str]:
+        watcher = asyncio.current_task()
+        assert watcher is not None
+        watchers.append(watcher)
         await left.wait()
         return {"type": "http.disconnect"}
 
-    return Request({"type": "http"}, receive)
+    return Request({"type": "http"}, receive), watchers
 
 
 async def settled() -> None:
@@ -39,16 +48,17 @@ async def forever(ended: list[str]) -> str:
     return ""
 
 
-async def at_once() -> str:
-    return "answer"
-
-
 async def test_the_answer_is_the_work_s_and_nobody_watches_any_more() -> None:
-    left = asyncio.Event()
-    before = asyncio.all_tasks()
-    assert await unless_gone(request_of(left), at_once()) == "answer"
+    request, watchers = watched_request_of(asyncio.Event())
+
+    async def soon() -> str:
+        await settled()
+        return "answer"
+
+    assert await unless_gone(request, soon()) == "answer"
     await settled()
-    assert asyncio.all_tasks() == before
+    (watcher,) = watchers
+    assert watcher.cancelled()
 
 
 async def test_work_ends_when_the_client_leaves_and_the_task_goes_on() -> None:
