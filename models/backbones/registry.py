@@ -20,6 +20,7 @@ from models.backbones.hybrid import Hybrid, HybridConfig
 from models.backbones.ncf import NCF, NCFConfig
 from models.backbones.nextitnet import NextItNet, NextItNetConfig
 from models.backbones.sasrec import SASRec, SASRecConfig
+from models.config import explained
 from models.errors import ConfigError
 
 BACKBONES: dict[str, tuple[type[Backbone], type[BackboneConfig]]] = {
@@ -64,7 +65,7 @@ def backbone_config(kind: str, fields: Mapping[str, Any]) -> BackboneConfig:
     try:
         return BACKBONES[kind][1].model_validate(dict(fields))
     except ValidationError as error:
-        raise ConfigError(f"backbone '{kind}': {error}") from error
+        raise ConfigError(f"backbone '{kind}': {explained(error, BACKBONES[kind][1])}") from error
 
 
 def save_backbone(backbone: Backbone, directory: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError
 
 from models.backbones.external import External
-from models.config import Config
+from models.config import Config, explained
 from models.errors import ConfigError
 from training.allmrec.blend import BlendConfig
 from training.allmrec.recipes import SHIPPED, shipped_recipes
@@ -26,7 +24,6 @@ from training.backbones.config import BackboneTrainingConfig
 from training.data.importing.importer import ImportOptions
 from training.data.importing.ledger import OnBadRow
 from training.evaluation.evaluate import EvaluationConfig
-from training.runs.loop import LoopConfig
 from training.runs.settings import parse_setting, put_setting
 
 
@@ -105,7 +102,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
     for override in overrides:
-        _override(content, override)
+        put_setting(content, Recipe, override)
     _choose_backbone(content, overrides)
     seed = content.get("seed", 0)
     for stage in STAGES:
@@ -118,7 +115,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(map(_explain, error.errors()))) from error
+        raise ConfigError(f"{where}: {explained(error, Recipe, 'the recipe')}") from error
 
 
 def _read(name: str) -> tuple[str, str]:
@@ -133,14 +130,6 @@ def _read(name: str) -> tuple[str, str]:
     except OSError as error:
         known = ", ".join(shipped_recipes())
         raise ConfigError(f"recipe '{name}' cannot be read: name one of {known}, or a TOML file") from error
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    names, value = parse_setting(override)
-    own = _known_keys(names[:1])
-    if len(names) == 2 and "loop" in own and names[1] not in own and names[1] in LoopConfig.model_fields:
-        names.insert(1, "loop")
-    put_setting(content, names, value)
 
 
 def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -174,32 +163,3 @@ def _complete_second(content: dict[str, Any], seed: Any) -> None:
         second.setdefault("seed", seed + 1)
         if isinstance(first, dict) and "device" in first:
             second.setdefault("device", first["device"])
-
-
-def _explain(error: ErrorDetails) -> str:
-    location = [str(part) for part in error["loc"]]
-    if error["type"] != "extra_forbidden":
-        return f"'{'.'.join(location) or 'the recipe'}': {error['msg']}"
-    known = _known_keys(location[:-1])
-    if "loop" in known:
-        known += LoopConfig.model_fields
-    similar = difflib.get_close_matches(location[-1], known, n=1)
-    hint = f", did you mean '{similar[0]}'?" if similar else ""
-    return f"unknown key '{'.'.join(location)}'{hint}"
-
-
-def _known_keys(location: Sequence[str]) -> list[str]:
-    """The keys that a recipe may have at `location`."""
-    schema: type[BaseModel] | None = Recipe
-    for name in location:
-        field = schema.model_fields.get(name) if schema else None
-        schema = next(_models(field.annotation), None) if field else None
-    return list(schema.model_fields) if schema else []
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that `annotation` is, or is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from models.backbones import represent_all
 from models.backbones.external import External, ExternalConfig
-from models.config import Config
+from models.config import Config, explained
 from models.errors import ConfigError
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.vectors import Vectors, read_vectors
@@ -61,7 +61,7 @@ class ExternalSource(Config):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            raise ConfigError(f"backbone 'external': {error}") from error
+            raise ConfigError(f"backbone 'external': {explained(error, cls)}") from error
 
     @property
     def files(self) -> dict[str, Path]:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from models.backbones.hybrid import HybridConfig
 from models.bundle.signal_tables import SignalTables
-from models.config import Config
+from models.config import Config, explained
 from models.errors import ConfigError
 from models.llm.loading import LanguageModel, identity_of
 from training.allmrec.pipeline import Pipeline
@@ -31,6 +31,7 @@ from training.data.fitness import check_fitness
 from training.data.splits import SequenceSplit
 from training.runs.cost import Cost, metered
 from training.runs.loop import LoopConfig
+from training.runs.settings import merged
 from training.runs.stage_run import StageRun
 
 EVERY = "every"
@@ -183,8 +184,7 @@ class Bench(Pipeline):
         try:
             return kind.model_validate(fields).limited
         except ValidationError as error:
-            wrong = (f"'{'.'.join(map(str, found['loc']))}': {found['msg']}" for found in error.errors())
-            raise ConfigError(f"baselines.{name}: {'; '.join(wrong)}") from error
+            raise ConfigError(f"baselines.{name}: {explained(error, kind)}") from error
 
     def trained(
         self, name: str, config: BaselineConfig, inputs: Mapping[str, str], train: Callable[[StageRun], dict[str, Any]]
@@ -248,12 +248,3 @@ class Bench(Pipeline):
             self._memory[key] = make()
         found: T = self._memory[key]
         return found
-
-
-def merged(general: Mapping[str, Any], special: Mapping[str, Any]) -> dict[str, Any]:
-    """`general` with what `special` says in its place, section by section."""
-    both = dict(general)
-    for key, value in special.items():
-        inside = both.get(key)
-        both[key] = merged(inside, value) if isinstance(inside, dict) and isinstance(value, dict) else value
-    return both

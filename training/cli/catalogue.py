@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,3 +173,21 @@ def make_pipeline(
 def run_name(dataset: Path) -> str:
     """What runs on `dataset` are called."""
     return source_name(dataset)
+
+
+def check_names(datasets: Sequence[Path]) -> None:
+    """Refuse several datasets in one command whose runs would be called the same.
+
+    Raises:
+        ConfigError: names two of them.
+    """
+    from models.errors import ConfigError  # noqa: PLC0415
+
+    named: dict[str, Path] = {}
+    for dataset in datasets:
+        other = named.setdefault(run_name(dataset), dataset)
+        if other.resolve() != dataset.resolve():
+            raise ConfigError(
+                f"{other} and {dataset} are both called '{run_name(dataset)}', and would share a folder:"
+                " rename one, or give each a command and an --out of its own"
+            )

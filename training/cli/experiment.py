@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.errors import ConfigError, DataError
-from training.cli.catalogue import RecipeName, Settings, console, run_name
+from training.cli.catalogue import RecipeName, Settings, check_names, console, run_name
 
 if TYPE_CHECKING:
     from training.experiments.registry import Experiment
@@ -54,6 +54,7 @@ def experiment(
 
     transformers_logging.disable_progress_bar()
     chosen, datasets = _chosen(list(names or ()), every)
+    check_names([Path(dataset) for dataset in datasets])
     for dataset in datasets or (present(files) if every else []) or _nothing(files):
         path, preset = _dataset(dataset, files, out)
         changed = [*preset, *_budgets(minutes), *(settings or ())]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from training.cli.catalogue import console, make_pipeline, run_name
+from training.cli.catalogue import check_names, console, make_pipeline, run_name
 
 if TYPE_CHECKING:
     from training.llm2rec.corpus import Domain
@@ -40,14 +40,15 @@ def llm2rec(
         ConfigError: a setting is wrong, or the LLM cannot be used.
     """
     from models.errors import ConfigError  # noqa: PLC0415
-    from training.llm2rec.config import VARIANTS, read_config  # noqa: PLC0415
+    from training.llm2rec.config import VARIANTS, LLM2RecConfig  # noqa: PLC0415
     from training.llm2rec.stages import LLM2Rec  # noqa: PLC0415
+    from training.runs.settings import with_changes  # noqa: PLC0415
 
     chosen = variants or ["llm2rec"]
     if unknown := [name for name in chosen if name not in VARIANTS]:
         raise ConfigError(f"--variant {unknown[0]}: choose among {', '.join(VARIANTS)}")
     changes = [*([f"llm={llm}"] if llm else []), *(settings or [])]
-    checked = read_config(config, changes)
+    checked = with_changes(LLM2RecConfig(), changes, "llm2rec", config)
     run = LLM2Rec(_domains(datasets, out), checked, out, console)
     for name in chosen:
         console.print(f"{name}: {run.encoder(name)}", highlight=False, soft_wrap=True)
@@ -86,6 +87,7 @@ def evaluate_encoder(
 def _domains(datasets: list[Path], out: Path) -> list[Domain]:
     from training.llm2rec.corpus import Domain  # noqa: PLC0415
 
+    check_names(datasets)
     domains = []
     for path in datasets:
         pipeline = make_pipeline(path, "default", None, out / "data" / run_name(path))

@@ -31,9 +31,11 @@ def pretrain_lm(
     ] = None,
 ) -> None:
     """Make the embedded LLM: teach a small OPT to read injected tokens. The same command goes on after Ctrl-C."""
-    from training.pretraining.commands import make_lm, read_config  # noqa: PLC0415
+    from training.pretraining.commands import make_lm  # noqa: PLC0415
+    from training.pretraining.config import PretrainConfig  # noqa: PLC0415
+    from training.runs.settings import with_changes  # noqa: PLC0415
 
-    settings = read_config(config, changes or [])
+    settings = with_changes(PretrainConfig(), changes or [], "pretrain-lm", config)
     if minutes is not None:
         limits = {"minutes": minutes, "max_steps": None}
         settings = settings.model_copy(update={"loop": settings.loop.model_copy(update=limits)})

@@ -4,6 +4,7 @@ they are called, so that help and importing start at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -37,22 +38,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train an A-LLMRec recommender and export it as a bundle.",
 )
-app.command("import")(data.import_)
-app.command("inspect")(data.inspect)
-app.command("training-part")(data.training_part)
-app.command("demo")(data.demo)
-app.command("fit")(catalogue.fit)
-app.command("backbone")(catalogue.backbone)
-app.command("stage1")(catalogue.stage1)
-app.command("stage2")(catalogue.stage2)
-app.command("export")(catalogue.export)
-app.command("evaluate")(catalogue.evaluate)
-app.command("results")(results.results)
-app.command("experiment")(experiment.experiment)
-app.command("llm2rec")(llm2rec.llm2rec)
-app.command("evaluate-encoder")(llm2rec.evaluate_encoder)
-app.command("tune-llm")(tune_llm.tune_llm)
-app.command("pretrain-lm")(lm.pretrain_lm)
-app.command("average-lm")(lm.average_lm)
-app.command("evaluate-lm")(lm.evaluate_lm)
-app.command("fetch-gemma")(lm.fetch_gemma)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "import": data.import_,
+    "inspect": data.inspect,
+    "training-part": data.training_part,
+    "demo": data.demo,
+    "fit": catalogue.fit,
+    "backbone": catalogue.backbone,
+    "stage1": catalogue.stage1,
+    "stage2": catalogue.stage2,
+    "export": catalogue.export,
+    "evaluate": catalogue.evaluate,
+    "results": results.results,
+    "experiment": experiment.experiment,
+    "llm2rec": llm2rec.llm2rec,
+    "evaluate-encoder": llm2rec.evaluate_encoder,
+    "tune-llm": tune_llm.tune_llm,
+    "pretrain-lm": lm.pretrain_lm,
+    "average-lm": lm.average_lm,
+    "evaluate-lm": lm.evaluate_lm,
+    "fetch-gemma": lm.fetch_gemma,
+}
+for name, command in COMMANDS.items():
+    # What a command raises is for who calls it from Python.
+    app.command(name, help=(command.__doc__ or "").partition("Raises:")[0])(command)

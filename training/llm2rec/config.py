@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from models.config import Config
-from models.errors import ConfigError
 from training.runs.loop import LoopConfig
-from training.runs.settings import parse_setting, put_setting
 
 
 class Stage(StrEnum):
@@ -155,36 +150,3 @@ class LLM2RecConfig(Config):
         """The config of a stage."""
         chosen: TuningConfig = getattr(self, stage.value)
         return chosen
-
-
-def read_config(path: Path | None, changes: Sequence[str] = ()) -> LLM2RecConfig:
-    """The settings in a TOML file, or the defaults, with `key=value` changes to them.
-
-    Args:
-        path: of the file.
-        changes: such as `csft.learning_rate=1e-4`; keys of a stage's `loop` may leave `loop` out: `csft.minutes=5`.
-
-    Raises:
-        ConfigError: the file is missing, no TOML, or file or changes say what is not a setting.
-    """
-    try:
-        content = LLM2RecConfig().model_dump()
-        if path is not None:
-            _merge(content, tomllib.loads(path.read_text(encoding="utf-8")))
-        for change in changes:
-            names, value = parse_setting(change)
-            if len(names) == 2 and names[0] in set(Stage) and names[1] in LoopConfig.model_fields:
-                names.insert(1, "loop")
-            put_setting(content, names, value)
-        return LLM2RecConfig.model_validate(content)
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path or 'llm2rec'}: {error}") from error
-
-
-def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put `changes` into `content`, section by section."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
-            _merge(content[key], value)
-        else:
-            content[key] = value

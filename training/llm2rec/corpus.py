@@ -16,10 +16,11 @@ import numpy as np
 
 from models.alignment.text_encoder import catalogue_texts
 from models.catalogue import Catalogue
+from models.errors import DataError
 from models.prompts.titles import encode_plain
 from training.data.sequences import Sequences
 from training.data.splits import SequenceSplit
-from training.llm2rec.config import ItemTexts, LLM2RecConfig
+from training.llm2rec.config import ItemTexts, LLM2RecConfig, Stage
 from training.llm2rec.start_token import start_token
 
 SEPARATOR, END = ",", "\n"
@@ -162,6 +163,17 @@ class Corpus:
         """Every token that is ever predicted, ascending."""
         of_titles = (titles.tokens for titles in self.titles)
         return np.asarray(sorted(set().union(*of_titles, *map(set, self.texts))), dtype=np.int64)
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Refuse what a stage has nothing to learn from, before any stage takes its time.
+
+        Raises:
+            DataError: no training sequence has two items, or all texts are the same.
+        """
+        if Stage.CSFT in stages and not any(map(len, self.sentences())):
+            raise DataError("llm2rec: no training sequence has two items, so there is no next title to learn")
+        if Stage.CONTRASTIVE in stages and len(self.texts) < 2:
+            raise DataError("llm2rec: all items have the same text, so there is nothing to tell apart; see the titles")
 
     def sentences(self) -> list[Sentences]:
         """Those of training, by domain."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.errors import DataError
 from training.data.splits import Holdout
 from training.llm2rec.batches import Dealt, Padded, mixed_batches, padded
 from training.llm2rec.config import CSFTConfig
@@ -28,9 +27,6 @@ class CSFT:
         corpus: what is learned from.
         config: how.
         seed: of the batches.
-
-    Raises:
-        DataError: no training sequence has two items.
     """
 
     def __init__(self, corpus: Corpus, config: CSFTConfig, seed: int) -> None:
@@ -42,8 +38,6 @@ class CSFT:
                 for index, part in enumerate(self._sentences)
             ]
         )
-        if not len(self._places):
-            raise DataError("llm2rec: no training sequence has two items, so there is no next title to learn")
         self._lengths = np.concatenate([part.lengths for part in self._sentences])
 
     def task(self, model: Any, weights: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Task[np.ndarray]:

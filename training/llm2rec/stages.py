@@ -80,6 +80,7 @@ class LLM2Rec:
             Interrupted: by Ctrl-C; the same call goes on.
         """
         chain = VARIANTS[variant]
+        self.corpus.check(chain)
         done = [self._trained(chain[: place + 1]) for place in range(len(chain))]
         inputs = self._inputs | {"stages": " ".join(run.output for run in done)}
         run = StageRun(self.directory / variant, self.config, self.config.seed, inputs, self._console)

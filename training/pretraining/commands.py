@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +19,6 @@ from training.pretraining.pretrain import draw, pretrain
 from training.pretraining.prompts import PromptFactory
 from training.pretraining.saving import save
 from training.pretraining.tokenizer import train_tokenizer
-from training.runs.settings import parse_setting, put_setting
 from training.runs.stage_run import StageRun
 
 WRITTEN_PROMPTS = 200
@@ -102,32 +97,6 @@ def measure_lm(
             f"Writing freely, it names a choice in {written['names_choice']:.1%} of {len(asked)} prompts,"
             f" the one that it ranks first in {written['names_first']:.1%}"
         )
-
-
-def read_config(path: Path | None, changes: Sequence[str] = ()) -> PretrainConfig:
-    """The settings in a TOML file, or the defaults, with `key=value` changes to them.
-
-    Raises:
-        ConfigError: the file is missing, no TOML, or file or changes say what is not a setting.
-    """
-    try:
-        content = PretrainConfig().model_dump()
-        if path is not None:
-            _merge(content, tomllib.loads(path.read_text(encoding="utf-8")))
-        for change in changes:
-            put_setting(content, *parse_setting(change))
-        return PretrainConfig.model_validate(content)
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path or 'pretrain-lm'}: {error}") from error
-
-
-def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put `changes` into `content`, section by section."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
-            _merge(content[key], value)
-        else:
-            content[key] = value
 
 
 def table(groups: dict[str, Measures]) -> Table:

@@ -153,7 +153,8 @@ def test_what_does_not_fit_the_dataset_is_refused(tmp_path: Path) -> None:
         import_backbone(SPLIT, ExternalSource(items=items, users=strangers))
     with pytest.raises(ConfigError, match="give 'users' or 'encoder'"):
         ExternalSource.of({"items": items, "users": narrow, "encoder": items})
-    with pytest.raises(ConfigError, match="'external'"):
+    said = r"^backbone 'external': 'items': Field required; unknown key 'item', did you mean 'items'\?$"
+    with pytest.raises(ConfigError, match=said):
         ExternalSource.of({"item": items})
     missing = BackboneTrainingConfig(kind="external", settings={"items": str(tmp_path / "gone.npz")})
     with pytest.raises(ConfigError, match=r"gone\.npz"):

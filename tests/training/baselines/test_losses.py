@@ -15,7 +15,7 @@ from models.errors import ConfigError
 from models.prompts.template import PromptConfig
 from models.rankers.base import Audience
 from tests.tiny import tiny_llm, tiny_split
-from training.baselines.bench import Bench, merged
+from training.baselines.bench import Bench
 from training.baselines.ctrl import contrast, in_words
 from training.baselines.morec import MoRecConfig
 from training.baselines.port import Shop
@@ -25,6 +25,7 @@ from training.baselines.tallrec import TALLRecConfig, YesNoPrompts, YesNoRanker,
 from training.data.splits import Holdout
 from training.evaluation.held_out import HeldOut
 from training.runs.loop import LoopConfig, train
+from training.runs.settings import merged
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

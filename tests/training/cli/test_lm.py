@@ -14,11 +14,11 @@ from training.cli.main import app
 from training.pretraining.architecture import Architecture, build_interface
 from training.pretraining.circuit.gains import Gains
 from training.pretraining.circuit.logits import RankingGains
-from training.pretraining.commands import read_config
 from training.pretraining.config import PretrainConfig
 from training.pretraining.evaluate import measure
 from training.pretraining.pretrain import initial_model_of
 from training.pretraining.saving import save
+from training.runs.settings import with_changes
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +75,19 @@ def test_settings_can_be_changed_one_by_one(tmp_path):
     """`--set` goes before the file, the file before the defaults."""
     path = tmp_path / "settings.toml"
     path.write_text("learning_rate = 1e-4\nseed = 3\n")
-    config = read_config(path, ["seed=4", "gains.note.write=0.5"])
+    config = with_changes(PretrainConfig(), ["seed=4", "gains.note.write=0.5"], "pretrain-lm", path)
     assert (config.learning_rate, config.seed, config.gains.note.write) == (1e-4, 4, 0.5)
-    limited = read_config(None, ["loop.max_steps=5"]).loop
+    limited = with_changes(PretrainConfig(), ["loop.max_steps=5"], "pretrain-lm").loop
     assert limited == PretrainConfig().loop.model_copy(update={"max_steps": 5})
     with pytest.raises(ConfigError, match="noise_level"):
-        read_config(None, ["gains.noise_level=1"])
+        with_changes(PretrainConfig(), ["gains.noise_level=1"], "pretrain-lm")
 
 
 @pytest.mark.parametrize("text", ["mixture.answers=1", "mixture.explanations=1.0"])
 def test_some_prompts_must_be_left_to_validate_on(text):
     """A run without any whose ranking can be measured would break at its first validation."""
     with pytest.raises(ConfigError, match="must leave prompts whose ranking can be measured"):
-        read_config(None, [text])
+        with_changes(PretrainConfig(), [text], "pretrain-lm")
 
 
 def test_a_config_file_with_an_unknown_setting_is_refused(tmp_path):
@@ -95,14 +95,14 @@ def test_a_config_file_with_an_unknown_setting_is_refused(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("learning_rat = 1e-4\n")
     with pytest.raises(ConfigError, match=r"settings\.toml"):
-        read_config(path)
+        with_changes(PretrainConfig(), [], "pretrain-lm", path)
 
 
 def test_gains_and_seed_come_from_the_file(tmp_path):
     """A recipe sets any field."""
     path = tmp_path / "settings.toml"
     path.write_text("seed = 7\n[gains.ranking]\nwrite = 3.0\n")
-    config = read_config(path)
+    config = with_changes(PretrainConfig(), [], "pretrain-lm", path)
     assert (config.seed, config.gains) == (7, Gains(ranking=RankingGains(write=3.0)))
 
 

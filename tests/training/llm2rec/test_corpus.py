@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.errors import ConfigError
+from models.catalogue import Catalogue
+from models.errors import ConfigError, DataError
 from models.llm.loading import load_tokenizer
 from models.prompts.titles import encode_plain
 from tests.tiny import tiny_split
 from training.llm2rec.batches import mixed_batches, padded
-from training.llm2rec.config import ItemTexts, LLM2RecConfig, read_config
-from training.llm2rec.corpus import Corpus, Sentences, Titles, item_texts
+from training.llm2rec.config import ItemTexts, LLM2RecConfig, Stage
+from training.llm2rec.corpus import Corpus, Domain, Sentences, Titles, item_texts
 from training.llm2rec.csft import CSFT
 from training.llm2rec.start_token import start_token, with_start_token
+from training.runs.settings import with_changes
 
 
 def test_a_sentence_is_titles_in_a_row(corpus: Corpus) -> None:
@@ -143,9 +146,28 @@ def test_settings_are_read_and_refused(tmp_path: Path) -> None:
     """From a file and from `--set`, where a stage's loop may be left out; what is no setting is named."""
     path = tmp_path / "settings.toml"
     path.write_text("[csft]\nlearning_rate = 1e-3\n[csft.loop]\nmax_steps = 5\n")
-    config = read_config(path, ["mntp.minutes=2", "contrastive.loop.minutes=3", "csft.lora.rank=4", "seed=3"])
+    changes = ["mntp.minutes=2", "contrastive.loop.minutes=3", "csft.lora.rank=4", "seed=3"]
+    config = with_changes(LLM2RecConfig(), changes, "llm2rec", path)
     assert (config.csft.learning_rate, config.csft.loop.max_steps, config.csft.lora.rank) == (1e-3, 5, 4)
     assert (config.mntp.loop.minutes, config.contrastive.loop.minutes, config.seed) == (2, 3, 3)
-    assert read_config(None, ["csft.lora=none"]).csft.lora is None
-    with pytest.raises(ConfigError, match="csft"):
-        read_config(None, ["csft.sheets=3"])
+    assert with_changes(LLM2RecConfig(), ["csft.lora=none"], "llm2rec").csft.lora is None
+    with pytest.raises(ConfigError, match=r"^llm2rec: unknown key 'csft.minuts', did you mean 'minutes'\?$"):
+        with_changes(LLM2RecConfig(), ["csft.minuts=3"], "llm2rec")
+
+
+def test_nothing_to_learn_from_is_told_before_training(corpus: Corpus, config: LLM2RecConfig) -> None:
+    """All stages have to have something; those that are not wanted need nothing."""
+    corpus.check(list(Stage))
+    split = tiny_split()
+    items = len(split.catalogue)
+    columns = ([f"i{number}" for number in range(items)], ["Same"] * items, [""] * items, [()] * items, [1] * items)
+    alike = replace(split, catalogue=Catalogue(*columns))
+    same = Corpus([Domain("same", alike)], corpus.tokenizer, config)
+    same.check([Stage.CSFT, Stage.MNTP])
+    with pytest.raises(DataError, match="all items have the same text"):
+        same.check([Stage.CONTRASTIVE])
+    lonely = replace(split, train=[sequence[:1] for sequence in split.train])
+    lone = Corpus([Domain("lonely", lonely)], corpus.tokenizer, config)
+    lone.check([Stage.MNTP, Stage.CONTRASTIVE])
+    with pytest.raises(DataError, match="no training sequence has two items"):
+        lone.check([Stage.CSFT])
