@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ class LiveLog:
         self._bounds = bounds
         self._born = born
         self._arrivals = 0
+        self._mark = ""
         self._newest: int | None = None
         self._events: dict[str, Event] = {}
         self._ids: dict[str, int] = {}
@@ -55,11 +57,16 @@ class LiveLog:
                 forgotten.append(met.item_id)
         found = (self._known.get(item) or self._unknown.get(item) for item in touched)
         places = in_order(each for each in found if each is not None)
-        return Change(self._born, before, self._arrivals, tuple(stored), places, tuple(forgotten))
+        mark_before = self._mark
+        if stored:
+            self._mark = secrets.token_hex(8)
+        marks = mark_before, self._mark
+        return Change(self._born, before, self._arrivals, *marks, tuple(stored), places, tuple(forgotten))
 
     def user(self) -> LiveUser:
         """What the user did."""
-        return LiveUser(self._born, self._arrivals, Trail.of([*self._known.values(), *self._unknown.values()]))
+        met = Trail.of([*self._known.values(), *self._unknown.values()])
+        return LiveUser(self._born, self._arrivals, self._mark, met)
 
     def events(self) -> list[Event]:
         """What is remembered of it, in order of arrival."""

@@ -42,7 +42,8 @@ class MemoryStore:
             if log is None:
                 log = LiveLog(self._bounds, now)
             changes[user] = log.add(their, now)
-            self._logs.put(user, log)
+            if log:
+                self._logs.put(user, log)
         return changes
 
     async def events(self, user: UserKey) -> list[Event]:

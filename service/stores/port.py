@@ -55,28 +55,38 @@ class LiveUser:
     Attributes:
         born: when the store first heard of the user, in microseconds; 0 if it never did.
         arrivals: how many events came since.
+        mark: of the write that made this state; empty if none did. A store that lost its latest writes comes to the
+            same number again with other events, and never to the same mark.
         met: every item once, oldest first.
         complete: whether `met` is all that the store remembers, and not only what was heard of it here.
     """
 
     born: int = 0
     arrivals: int = 0
+    mark: str = ""
     met: Trail = field(default=EMPTY, repr=False)
     complete: bool = True
 
     def precedes(self, other: LiveUser) -> bool:
-        """Whether `other` is a later state of the same user, or the same and more of it."""
+        """Whether `other` is a later state of the same user, or the same and more of it, unless the store lost some."""
         return self.born == other.born and (self.arrivals, self.complete) < (other.arrivals, other.complete)
 
     def after(self, change: Change) -> LiveUser:
         """The user as known once a change is known: complete if the state that it changed was known."""
-        if self.born != change.born:
-            return LiveUser(change.born, change.arrivals, Trail.of(change.met), complete=change.before == 0)
-        if self.complete and self.arrivals >= change.arrivals:
+        if self.complete and self.mark == change.mark:
             return self
-        complete = self.complete and self.arrivals == change.before
-        arrivals = max(self.arrivals, change.arrivals)
-        return LiveUser(self.born, arrivals, self.met.after(change.met, change.forgotten), complete)
+        if self.born != change.born:
+            return LiveUser(
+                change.born, change.arrivals, change.mark, Trail.of(change.met), complete=not change.mark_before
+            )
+        if self.arrivals < change.arrivals:
+            complete = self.complete and self.mark == change.mark_before
+            met = self.met.after(change.met, change.forgotten)
+            return LiveUser(self.born, change.arrivals, change.mark, met, complete)
+        # Overtaken by a later one, or the store lost what is known here: nobody can say before it is read again.
+        later = {each.item_id: each for each in self.met if each.item_id in {met.item_id for met in change.met}}
+        added = [each for each in change.met if each.item_id not in later]
+        return LiveUser(self.born, self.arrivals, self.mark, self.met.after(added, ()), complete=False)
 
 
 NOBODY = LiveUser()
@@ -90,6 +100,8 @@ class Change:
         born: when the store first heard of the user, in microseconds.
         before: how many events had come before these.
         arrivals: how many have come with them.
+        mark_before: of the state that they changed; empty if there was none.
+        mark: of the state that they made.
         stored: the places of those that were not known already.
         met: where the items of all of them stand now, and others that had to move.
         forgotten: items that had to go for them.
@@ -98,6 +110,8 @@ class Change:
     born: int
     before: int
     arrivals: int
+    mark_before: str = ""
+    mark: str = ""
     stored: tuple[int, ...] = ()
     met: tuple[Met, ...] = field(default=(), repr=False)
     forgotten: tuple[str, ...] = field(default=(), repr=False)

@@ -191,7 +191,7 @@ class Histories:
             if isinstance(change, StoreError):
                 recorded.refused.update(dict.fromkeys(places[user], change))
                 continue
-            self._remember(user, (self._last_known.get(user) or NOBODY).after(change))
+            self._put(user, (self._last_known.get(user) or NOBODY).after(change))
             recorded.stored.extend(places[user][place] for place in change.stored)
         return recorded
 
@@ -202,13 +202,16 @@ class Histories:
             live = await self._store.read(user, cached, patience)
         except StoreError:
             return cached, False
-        self._remember(user, live)
+        # Answers of the store may overtake each other: a later state that came meanwhile stays. One that was known
+        # before goes, whatever its number: the store may have lost its latest writes.
+        now = self._last_known.get(user) or NOBODY
+        if now is cached or not live.precedes(now):
+            self._put(user, live)
         return live, True
 
-    def _remember(self, user: UserKey, live: LiveUser) -> None:
-        """Answers of the store may overtake each other."""
-        before = self._last_known.get(user)
-        if (before is not None or live.met) and not (before is not None and live.precedes(before)):
+    def _put(self, user: UserKey, live: LiveUser) -> None:
+        """Remember a state; of nobody only where somebody was known."""
+        if live.met or self._last_known.get(user) is not None:
             self._last_known.put(user, live)
 
     def _join(

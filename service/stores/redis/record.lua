@@ -1,14 +1,14 @@
 -- Keep events of one user, all or none, and return what became of them: of what the user did, the change alone, or calls
 -- would cost as much as a user remembers. The rules are those of service/stores/live_log.py.
 -- KEYS, three hashes and a sorted set:
---   log              event id -> "arrival|moment sent|payload"; and "" -> "born|arrivals|newest moment"
+--   log              event id -> "arrival|moment sent|payload"; and "" -> "born|arrivals|newest moment|mark"
 --   known, unknown   item id -> "moment|arrival"
 --   ids              event ids by when they came, every one later than that before
 -- ARGV: now, life in seconds, bounds of events, known and unknown items and ids, life of ids in seconds, the latest
---   that can be; then of every event its id, item, moment, payload, known (1 or 0), timed (1 or 0), and after how long its id repeats (or nothing).
+--   that can be, a mark that no other call has; then of every event its id, item, moment, payload, known (1 or 0), timed (1 or 0), and after how long its id repeats (or nothing).
 --   Times are microseconds.
 local log, known, unknown, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local now, latest, EVENTS, EVENT = tonumber(ARGV[1]), tonumber(ARGV[8]), 9, 7
+local now, latest, EVENTS, EVENT = tonumber(ARGV[1]), tonumber(ARGV[8]), 10, 7
 
 local function whole(number) return string.format("%.0f", number) end
 
@@ -43,13 +43,16 @@ end
 for _, key in ipairs({log, known, unknown}) do redis.call("HLEN", key) end
 redis.call("ZCARD", ids)
 
-local born, arrivals, newest = ARGV[1], 0, nil
+-- A state is known by the mark of the write that made it: a server that lost its latest writes, as a replica that takes
+-- over may have, gives their numbers to others.
+local born, arrivals, newest, mark = ARGV[1], 0, nil, ""
 local head = redis.call("HGET", log, "")
 if head then
-    local first, second, third = string.match(head, "^(%d+)|(%d+)|(-?%d*)$")
-    born, arrivals, newest = first, tonumber(second), tonumber(third)
+    local first, second, third, fourth = string.match(head, "^(%d+)|(%d+)|(-?%d*)|?(%w*)$")
+    if not first then return redis.error_reply("WRONGTYPE a user's log does not begin as one") end
+    born, arrivals, newest, mark = first, tonumber(second), tonumber(third), fourth
 end
-local earlier, stored, settled = arrivals, {}, {}
+local earlier, before, stored, settled = arrivals, mark, {}, {}
 
 -- Nothing is later than clocks may differ: what is was written when the clock was ahead, or by an earlier version. Then
 -- all that is later than now happened now: as it arrived in order, it stays in order, with what is to come behind it.
@@ -100,8 +103,8 @@ for i = EVENTS, #ARGV, EVENT do
     local id, item, sent, payload = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]
     local is_known, timed, repeats = ARGV[i + 4] == "1", ARGV[i + 5] == "1", tonumber(ARGV[i + 6])
     local logged = redis.call("HGET", log, id)
-    local before = logged and select(2, pair(logged)) or came(id)
-    if not before or (repeats and math.abs(sent - before) > repeats) then
+    local last = logged and select(2, pair(logged)) or came(id)
+    if not last or (repeats and math.abs(sent - last) > repeats) then
         stamp = math.max(now, stamp + 1)
         redis.call("ZADD", ids, whole(stamp), id)
         if newest and newest > latest then settle() end
@@ -115,7 +118,11 @@ for i = EVENTS, #ARGV, EVENT do
     end
 end
 
-redis.call("HSET", log, "", born .. "|" .. whole(arrivals) .. "|" .. (newest and whole(newest) or ""))
+-- Where all was kept before, nothing is written that a full memory would refuse.
+if #stored > 0 then
+    mark = ARGV[9]
+    redis.call("HSET", log, "", born .. "|" .. whole(arrivals) .. "|" .. whole(newest) .. "|" .. mark)
+end
 local forgotten, met, looked = {}, {}, {}
 trim(log, tonumber(ARGV[3]), 1, {})
 trim(known, tonumber(ARGV[4]), 0, forgotten)
@@ -134,4 +141,4 @@ local function look(item)
 end
 for i = EVENTS + 1, #ARGV, EVENT do look(ARGV[i]) end
 for _, item in ipairs(settled) do look(item) end
-return {born, whole(earlier), whole(arrivals), stored, met, forgotten}
+return {born, whole(earlier), whole(arrivals), before, mark, stored, met, forgotten}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
@@ -96,7 +97,7 @@ class RedisStore:
     async def read(self, user: UserKey, cached: LiveUser = NOBODY, patience: float | None = None) -> LiveUser:
         """See `UserStore.read`."""
         keys = self._keys.of_user(user)
-        known = (str(cached.born), str(cached.arrivals)) if cached.complete else ("", "")
+        known = (str(cached.born), str(cached.arrivals), cached.mark) if cached.complete else ("", "", "")
         answer = await self._reads.call(
             lambda: self._read_script.run(self._reads.client, keys, known), patience, keys[0]
         )
@@ -162,6 +163,7 @@ class RedisStore:
             *sizes,
             bounds.id_seconds,
             bounds.latest(now),
+            secrets.token_hex(8),
             *chain.from_iterable(_fields(event) for event in events),
         ]
 
@@ -202,16 +204,17 @@ def _fields(event: Event) -> tuple[str | int, ...]:
 
 
 def _live_user(answer: Sequence[Any]) -> LiveUser:
-    born, arrivals, known, unknown = answer
+    born, arrivals, mark, known, unknown = answer
     fields = [*json.loads(known), *json.loads(unknown)]
     numbers = np.array("|".join(fields[1::2]).split("|") if fields else [], dtype=np.int64).reshape(-1, 2)
-    return LiveUser(int(born), int(arrivals), Trail(fields[::2], numbers[:, 0], numbers[:, 1]))
+    return LiveUser(int(born), int(arrivals), mark.decode(), Trail(fields[::2], numbers[:, 0], numbers[:, 1]))
 
 
 def _change(answer: Sequence[Any]) -> Change:
-    born, before, arrivals, stored, met, forgotten = answer
+    born, before, arrivals, mark_before, mark, stored, met, forgotten = answer
+    marks = mark_before.decode(), mark.decode()
     gone = tuple(item_id.decode() for item_id in forgotten)
-    return Change(int(born), int(before), int(arrivals), tuple(stored), in_order(_met(met)), gone)
+    return Change(int(born), int(before), int(arrivals), *marks, tuple(stored), in_order(_met(met)), gone)
 
 
 def _met(row: Sequence[bytes]) -> list[Met]:

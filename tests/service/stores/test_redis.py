@@ -123,6 +123,60 @@ async def test_a_key_of_another_type_concerns_one_user(store: RedisStore, redis:
     assert failures == {"read refused": 20, "record refused": 2}
 
 
+async def test_a_server_that_lost_its_latest_writes_gives_their_numbers_to_no_other_state(
+    store: RedisStore, redis: Redis
+) -> None:
+    """As a replica that takes over: who knows what is lost is told of what came since."""
+    await store.record({USER: [*met("a"), *met("b", 2)]})
+    kept = {key: await redis.dump(key) for key in Keys("default").of_user(USER) if await redis.exists(key)}
+    await store.record({USER: met("c", 3)})
+    known = await store.read(USER)
+    for key, value in kept.items():
+        await redis.restore(key, 0, value, replace=True)
+    change = (await store.record({USER: met("d", 4)}))[USER]
+    assert isinstance(change, Change)
+    assert (change.born, change.arrivals) == (known.born, known.arrivals)
+    assert [each.item_id for each in (await store.read(USER, known)).met] == ["a", "b", "d"]
+    after = known.after(change)
+    assert "d" in after.met.item_ids
+    assert await store.read(USER, after) == await store.read(USER)
+
+
+async def test_users_of_an_earlier_version_have_no_mark_yet(store: RedisStore, redis: Redis) -> None:
+    """They are read, known again, and marked by their next event."""
+    log = Keys("default").of_user(USER)[0]
+    await store.record({USER: met("a")})
+    head = (await redis.hget(log, "")).decode()
+    await redis.hset(log, "", head.rpartition("|")[0])
+    known = await store.read(USER)
+    assert (known.mark, known.met.item_ids) == ("", ("a",))
+    assert await store.read(USER, known) is known
+    change = (await store.record({USER: met("b", 2)}))[USER]
+    assert isinstance(change, Change)
+    assert known.after(change) == await store.read(USER)
+    assert known.after(change).mark
+
+
+async def test_an_event_that_is_kept_already_needs_no_memory(store: RedisStore, redis: Redis) -> None:
+    """Who was only late to hear of it is told, however full the server is."""
+    await store.record({USER: met("a")})
+    await redis.config_set("maxmemory", 1)
+    again = (await store.record({USER: met("a")}))[USER]
+    assert isinstance(again, Change)
+    assert again.stored == ()
+    with pytest.raises(StoreError):
+        await store.record({USER: met("b", 2)})
+
+
+async def test_a_log_that_begins_otherwise_concerns_one_user(store: RedisStore, redis: Redis) -> None:
+    await redis.hset(Keys("default").of_user(USER)[0], "", "nonsense")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.read(USER)
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.record({USER: met("a")})
+    await store.record({OTHER: met("a")})
+
+
 @pytest.mark.parametrize("place", range(4))
 async def test_events_that_any_one_key_refuses_leave_nothing_behind(
     store: RedisStore, redis: Redis, place: int
