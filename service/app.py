@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -26,6 +27,7 @@ from starlette.middleware import Middleware
 from models.bundle.manifest import load_manifest
 from models.bundle.store import Bundle, load_bundle, resolve_bundle
 from models.composer import Asked
+from models.config import Config, explained
 from models.engines.base import LLMEngine
 from models.engines.process import EngineProcess, EngineProcessConfig
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
@@ -34,7 +36,8 @@ from models.recommending.person import persons
 from service import llm_process
 from service.api import docs, openapi, operations, problems, router
 from service.api.auth import Authenticate
-from service.api.middleware import Capacity, Methods, Observe, ReadBody
+from service.api.cors import middleware_options
+from service.api.middleware import Capacity, Methods, Observe, ReadBody, Unforeseen
 from service.deployments.deployment import Deployment
 from service.deployments.registry import Deployments
 from service.llm_gate import LLMGate
@@ -59,6 +62,7 @@ DESCRIPTION = (
 )
 
 EngineFactory = Callable[[Settings, str], LLMEngine]
+Options = TypeVar("Options", bound=Config)
 
 
 def create_engine(settings: Settings, llm: str) -> LLMEngine:
@@ -80,14 +84,19 @@ def _engine_here(settings: Settings, llm: str) -> LLMEngine:
     options = {**settings.engine_options, "llm": llm}
     if settings.dtype is not None:
         options["dtype"] = settings.dtype
-    try:
-        if settings.engine == "vllm":
-            from models.engines.vllm import VLLMEngine, VLLMEngineConfig  # noqa: PLC0415
+    if settings.engine == "vllm":
+        from models.engines.vllm import VLLMEngine, VLLMEngineConfig  # noqa: PLC0415
 
-            return VLLMEngine(VLLMEngineConfig(**options))
-        return TransformersEngine(TransformersEngineConfig(**{"device": settings.device, **options}))
+        return VLLMEngine(_checked_options(VLLMEngineConfig, settings, options))
+    options = {"device": settings.device, **options}
+    return TransformersEngine(_checked_options(TransformersEngineConfig, settings, options))
+
+
+def _checked_options(schema: type[Options], settings: Settings, options: dict[str, Any]) -> Options:
+    try:
+        return schema.model_validate(options)
     except ValidationError as error:
-        raise ConfigError(f"engine '{settings.engine}': {error}") from error
+        raise ConfigError(f"engine '{settings.engine}': {explained(error, schema, 'its options')}") from error
 
 
 def create_app(
@@ -166,15 +175,8 @@ def _middleware(settings: Settings, runtime: Runtime) -> list[Middleware]:
     """
     chain = [Middleware(Observe, runtime=runtime)]
     if settings.cors_origins:
-        chain.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_origins,
-                allow_methods=["GET", "HEAD", "POST"],
-                allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-                expose_headers=["X-Request-ID", "Retry-After"],
-            )
-        )
+        chain.append(Middleware(CORSMiddleware, **middleware_options(settings.cors_origins)))
+    chain.append(Middleware(Unforeseen))
     if settings.api_key is not None:
         open_paths = ("/metrics",) if settings.metrics_without_key else ()
         chain.append(
@@ -200,8 +202,10 @@ def _checked(settings: Settings | None) -> Settings:
         check_device(settings)
         return settings
     try:
-        return _checked(load_settings())
-    except ConfigError as error:
+        settings = _checked(load_settings())
+        load_manifest(resolve_bundle(settings.bundle))
+        return settings
+    except AllmrecError as error:
         raise SystemExit(f"allmrec-serve: {error}") from None
 
 

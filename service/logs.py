@@ -28,7 +28,9 @@ def configure_logging(level: str, log_format: Literal["json", "console"]) -> Non
     if log_format == "json":
         last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # By default a trace has the locals of every frame: keys, ids, and thousands of lines.
+        traces = structlog.dev.plain_traceback
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=traces)]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

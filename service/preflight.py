@@ -53,5 +53,5 @@ def _read(url: str) -> None:
         return
     if any(not 0 < port <= MOST_PORT for _, port in address.nodes):
         raise ConfigError(f"ports are from 1 to {MOST_PORT}")
-    if any(mark in host for host, _ in address.nodes for mark in "?#") or "?" in address.service:
-        raise ConfigError("the URL of a cluster or of sentinels has no options")
+    if any("#" in host for host, _ in address.nodes):
+        raise ConfigError("special characters of a Redis URL's password are written as %XX, such as %23 for #")

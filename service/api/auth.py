@@ -6,6 +6,7 @@ import base64
 import binascii
 from hashlib import sha256
 from hmac import compare_digest
+from ipaddress import IPv6Address, IPv6Network
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -15,8 +16,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.errors import TooManyFailuresError, UnauthorizedError
-from service.api.middleware import HEALTH, closing
+from service.api.middleware import closing
 from service.api.problems import problem_of
+from service.api.routes import HEALTH
 
 BUCKETS_BYTES = 2
 """Failures are counted by hash, so that counting has a bounded size whatever is tried."""
@@ -55,9 +57,18 @@ class Authenticate:
         await closing(problem_of(scope, error), scope, receive, send)
 
     def _too_many(self, address: str, given: bytes) -> bool:
-        counters = ("address", sha256(address.encode()).digest()), ("key", given)
+        counters = ("address", sha256(_place(address).encode()).digest()), ("key", given)
         allowed = [self._failures.hit(self._most, kind, digest[:BUCKETS_BYTES].hex()) for kind, digest in counters]
         return not all(allowed)
+
+
+def _place(address: str) -> str:
+    """Whom an address belongs to: of IPv6 one customer has the whole /64."""
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:
+        return address
+    return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))
 
 
 def given_key(headers: Headers) -> bytes:

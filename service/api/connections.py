@@ -16,15 +16,17 @@ import httptools
 from pydantic import BaseModel
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.api.cors import answer_headers
 from service.api.pressure import Pressure
 from service.api.request_ids import request_id_of
+from service.api.routes import QUIET
 
 KEPT_FILES = 128
 """Descriptors that are not for clients: the store, files, the LLM's processes."""
 GRACE_SECONDS = 1.0
 """The application answers a slow body itself; this much later the connection goes."""
 RETRY_SECONDS = 1
-QUIET = (b"/health/", b"/metrics")
+QUIET_URLS = frozenset(path.encode() for path in QUIET)
 """What is answered whatever the pressure: whoever operates the service must see it."""
 LINGER_SECONDS = 2.0
 """So long what a client still sends is read and dropped after its answer; else the kernel would drop that answer."""
@@ -42,6 +44,7 @@ class Bounds(BaseModel, frozen=True):
     max_body_bytes: int = 1 << 20
     read_timeout_seconds: float = 10.0
     keep_alive_seconds: int = 75
+    cors_origins: tuple[str, ...] = ()
 
 
 class Parser:
@@ -241,7 +244,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = None
         self._between_bytes = self._trailer_bytes = self._unread = 0
         free = (self.cycle is None or self.cycle.response_complete) and not self.expect_100_continue
-        asked = free and not self.url.startswith(QUIET)
+        asked = free and self.url.partition(b"?")[0] not in QUIET_URLS
         self._refused = asked and not self.pressure.admits()
         if asked and not self._refused:
             self.loop.call_soon(self.pressure.begun, self.pressure.entered())  # just before its task
@@ -390,16 +393,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self.on_refusal(status)
         phrase = HTTPStatus(status).phrase
         title = title or phrase
-        given = next((value for name, value in self.headers or () if name == b"x-request-id"), b"")
-        request_id = request_id_of(given.decode("latin-1"))
+        given = {name: value.decode("latin-1") for name, value in self.headers or ()}
+        request_id = request_id_of(given.get(b"x-request-id", ""))
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail or title, "errors": []}
         content = json.dumps({**problem, "instance": self._path(), "request_id": request_id})
-        later = f"retry-after: {RETRY_SECONDS}\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
-        head = (
-            f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/problem+json\r\n{later}"
-            f"x-request-id: {request_id}\r\n"
-            f"connection: {'keep-alive' if keep else 'close'}\r\ncontent-length: {len(content)}\r\n\r\n"
-        )
+        headers = {
+            "content-type": "application/problem+json",
+            "x-request-id": request_id,
+            "connection": "keep-alive" if keep else "close",
+            "content-length": str(len(content)),
+            **({"retry-after": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}),
+            **answer_headers(given.get(b"origin", ""), self.bounds.cors_origins),
+        }
+        lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+        head = "\r\n".join([*lines, "", ""])
         bare = keep and self.parser.get_method() == b"HEAD"
         self.transport.write((head if bare else head + content).encode())
         if not keep:

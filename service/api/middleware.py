@@ -15,15 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.errors import BodyTooLargeError, BodyTooSlowError, ClientGoneError, EncodingError
 from service.api.problems import problem, problem_of
 from service.api.request_ids import request_id_of
-from service.api.routes import methods_of, route_of
+from service.api.routes import QUIET, methods_of, route_of
 from service.metrics import Metrics
 from service.runtime import Runtime
 
 logger = structlog.get_logger("service.access")
 
 CLIENT_GONE = 499
-HEALTH = ("/health/live", "/health/ready")
-QUIET = (*HEALTH, "/metrics")
 ENCODINGS = ("identity", "gzip", "x-gzip", "")
 GZIP = 16 + zlib.MAX_WBITS
 MOST_DIGITS = 18
@@ -32,7 +30,7 @@ MOST_MEMBERS = 64
 
 
 class Observe:
-    """Gives every request an id, counts and times it, and turns what nobody expected into a problem.
+    """Gives every request an id, counts and times it.
 
     Once the service is about to end, answers close their connections, so that the next request goes elsewhere.
     """
@@ -68,13 +66,6 @@ class Observe:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_observed)
-            except Exception:
-                logger.exception("request_failed", path=scope["path"])
-                if code is None:
-                    answer = problem(
-                        scope, 500, "Internal error", "the service made a mistake; its log has this request id"
-                    )
-                    await answer(scope, receive, send_observed)
             finally:
                 self._running -= 1
                 self._metrics.inflight.set(self._running)
@@ -86,6 +77,34 @@ class Observe:
         self._metrics.http_duration.labels(route, code).observe(seconds)
         log = logger.debug if route in QUIET else logger.info
         log("request", method=scope["method"], route=route, code=code, duration_ms=round(seconds * 1000, 2))
+
+
+class Unforeseen:
+    """Turns what nobody expected into a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            logger.exception("request_failed", path=scope["path"])
+            if not begun:
+                answer = problem(
+                    scope, 500, "Internal error", "the service made a mistake; its log has this request id"
+                )
+                await answer(scope, receive, send)
 
 
 class ReadBody:

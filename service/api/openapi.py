@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api.middleware import HEALTH
+from service.api.routes import HEALTH
 from service.api.schemas.explain import GenreStart, ItemStart, Token
 from service.api.schemas.problem import Problem
 

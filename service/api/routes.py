@@ -8,6 +8,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+HEALTH = ("/health/live", "/health/ready")
+QUIET = (*HEALTH, "/metrics")
+"""For whoever operates the service: never refused for load, and not in every line of the log."""
+
 
 class IdConvertor(StringConvertor):
     """The rest of a path, whatever it is: ids may have slashes and line breaks."""

@@ -18,6 +18,7 @@ GOOD = (
     "unix:///run/redis.sock?db=2",
     "redis+cluster://a,b:7000",
     "rediss+sentinel://s1,s2:26379/mymaster/2",
+    "redis+sentinel://:p%40ss@s1/mymaster?sentinel_username=me&sentinel_password=p%26w",
 )
 BAD = (
     "http://host",
@@ -31,6 +32,13 @@ BAD = (
     "redis+cluster://:secret@a:99999",
     "redis+cluster://:secret@a?foo=1",
     "redis+sentinel://:secret@a/mymaster?foo=1",
+    "redis+sentinel://:sec?ret@a/mymaster",
+    "redis://:secret@h/users",
+    "redis://:secret@h/0x1",
+    "redis://:secret@h/-1",
+    "redis://:p@sec/ret@h",
+    "redis://:1sec?ret@h",
+    "redis://:1sec#ret@h",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
+from models.errors import ConfigError
+from service.app import create_engine
+from service.logs import configure_logging
 from tests.service.api.hosting import on_a_socket
 from tests.service.world import FakeEngine, World
 
@@ -76,6 +81,41 @@ def test_a_wrong_setting_ends_uvicorn_in_one_line(tmp_path: Path, environment: d
     assert program.returncode != 0
     assert message in output
     assert "Traceback" not in output
+
+
+def test_a_missing_bundle_ends_uvicorn_before_it_begins(tmp_path: Path) -> None:
+    with by_factory(tmp_path, ALLMREC_BUNDLE=str(tmp_path)) as program:
+        output, _ = program.communicate(timeout=120)
+    assert program.returncode != 0
+    assert [line for line in output.splitlines() if line.startswith("allmrec-serve: ") and "no bundle here" in line]
+    assert "startup" not in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_a_wrong_engine_option_is_told_in_a_line(world: World, tmp_path: Path, engine: str) -> None:
+    settings = world.settings_for(tmp_path, engine=engine, engine_options={"max_queues": 3})
+    with pytest.raises(ConfigError, match=rf"^engine '{engine}': unknown key 'max_queues'[^\n]*$"):
+        create_engine(settings, str(world.llm))
+
+
+def test_a_trace_for_people_has_no_values_in_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """What a frame knows may be a key or a user."""
+    before = structlog.get_config()
+    handlers, level = logging.getLogger().handlers, logging.getLogger().level
+    try:
+        configure_logging("info", "console")
+        secret = "".join(["sec", "ret"])
+        try:
+            raise ValueError(len(secret))
+        except ValueError:
+            structlog.get_logger("any").exception("request_failed")
+    finally:
+        structlog.configure(**before)
+        logging.getLogger().handlers, logging.getLogger().level = handlers, level
+    written = capfd.readouterr().err
+    assert "ValueError: 6" in written
+    assert "secret" not in written.replace("len(secret)", "")
 
 
 def test_a_bundle_that_cannot_be_loaded_ends_uvicorn(world: World, tmp_path: Path) -> None:

@@ -2,16 +2,16 @@
 
     redis://[user:password@]host[:port][/db]     rediss:// with TLS     unix://path
     redis+cluster://[user:password@]host[:port][,host[:port]...]
-    redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db]
+    redis+sentinel://[user:password@]host[:port][,host[:port]...]/service[/db][?sentinel_username=..&sentinel_password=..]
 
-With TLS, the latter two begin with `rediss`.
+With TLS, the latter two begin with `rediss`: the sentinels, too, are then asked by TLS.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from models.errors import ConfigError
 
@@ -39,6 +39,8 @@ class Address:
         database: its number.
         username: of the server or the cluster.
         password: of the server or the cluster.
+        sentinel_username: of the sentinels.
+        sentinel_password: of the sentinels, which may have none though the server has one.
         tls: whether to encrypt.
     """
 
@@ -49,6 +51,8 @@ class Address:
     database: int = 0
     username: str | None = None
     password: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
     tls: bool = False
 
 
@@ -60,12 +64,17 @@ def parse_address(url: str) -> Address:
     """
     scheme, separator, rest = url.partition("://")
     if scheme in ("redis", "rediss", "unix") and separator and rest:
+        if scheme != "unix":
+            _check_server(url)
         return Address(Kind.SERVER, url=url, tls=scheme == "rediss")
     protocol, _, kind = scheme.partition("+")
     if protocol not in ("redis", "rediss") or kind not in ("cluster", "sentinel"):
         raise ConfigError(
             f"a Redis URL begins with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://, not {scheme}"
         )
+    rest, asked, query = rest.partition("?")
+    if asked and kind == "cluster":
+        raise ConfigError("a redis+cluster:// URL has no options behind a ?")
     authority, _, path = rest.partition("/")
     credentials, _, hosts = authority.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -85,8 +94,36 @@ def parse_address(url: str) -> Address:
         database=int(database or 0),
         username=unquote(username) or None,
         password=unquote(password) or None,
+        **_of_sentinels(query),
         tls=protocol == "rediss",
     )
+
+
+def _check_server(url: str) -> None:
+    """What redis-py would take for something else than was meant.
+
+    Raises:
+        ConfigError: the database is no number, or a character of the password ends it.
+    """
+    parts = urlsplit(url)
+    if parts.fragment or "@" in parts.path + parts.query + parts.fragment:
+        raise ConfigError("special characters of a Redis URL's password are written as %XX, such as %2F for a slash")
+    if (database := unquote(parts.path).strip("/")) and not database.isdecimal():
+        raise ConfigError("the database in a redis:// URL is a number: redis://host:6379/0")
+
+
+def _of_sentinels(query: str) -> dict[str, str]:
+    """The sentinels' own name and password.
+
+    Raises:
+        ConfigError: there is another option.
+    """
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := options.keys() - {"sentinel_username", "sentinel_password"}:
+        raise ConfigError(
+            f"a redis+sentinel:// URL has the options sentinel_username and sentinel_password, not {min(unknown)}"
+        )
+    return {name: value for name, value in options.items() if value}
 
 
 def _node(text: str, default: int) -> tuple[str, int]:

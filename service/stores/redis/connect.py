@@ -61,9 +61,13 @@ def connect(address: Address, connections: int, patience: float = CONNECT_SECOND
     if address.kind is Kind.CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
         return Cluster(nodes, patience, max_connections=2 * connections + SPARE, **options)
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]
-        list(address.nodes),
-        sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},
-    )
+    of_sentinels = {
+        "socket_timeout": CONNECT_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
+        "ssl": address.tls,
+    }
+    sentinels = Sentinel(list(address.nodes), sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     master: Redis = sentinels.master_for(address.service, db=address.database, max_connections=connections, **options)
     return master

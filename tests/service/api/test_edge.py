@@ -14,7 +14,9 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -479,7 +481,10 @@ def test_nobody_is_sent_elsewhere(port: int) -> None:
 
 
 def test_pages_of_origins_that_are_allowed_may_ask(port: int) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type, content-encoding",
+    }
     url = f"http://127.0.0.1:{port}/recommend"
     allowed = httpx.request("OPTIONS", url, headers={**asked, "Origin": "https://shop.example"})
     assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
@@ -487,6 +492,35 @@ def test_pages_of_origins_that_are_allowed_may_ask(port: int) -> None:
     assert "access-control-allow-origin" not in other.headers
     answer = recommend(port, headers={"Origin": "https://shop.example"})
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+@pytest.mark.anyio
+async def test_they_may_read_that_the_service_made_a_mistake(
+    world: World, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(world.settings_for(tmp_path, cors_origins=["*"]), engine) as (client, app):
+        broken = SimpleNamespace(recommend=lambda *_, **__: 1 / 0)
+        services = replace(app.state.runtime.services, recommender=broken)
+        monkeypatch.setattr(app.state.runtime, "services", services)
+        body = {"user_id": "u0"}
+        answer = await client.post("/recommend", json=body, headers={"Origin": "https://any.example"})
+        metrics = (await client.get("/metrics")).text
+    assert (answer.status_code, answer.json()["title"]) == (500, "Internal error")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    assert 'allmrec_http_requests_total{code="500",route="/recommend"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("origin", ["https://shop.example", "https://evil.example"])
+def test_they_may_read_why_they_are_refused_at_the_connection(port: int, origin: str) -> None:
+    """Else a page sees a network error in place of 503 and its `Retry-After`."""
+    with connect(port) as client:
+        client.sendall(b"GET /items HTTP/1.1\r\nOrigin: " + origin.encode() + b"\r\nX: " + b"y" * 9000 + b"\r\n\r\n")
+        head = until_closed(client).partition(b"\r\n\r\n")[0].lower()
+    assert b" 431 " in head
+    allowed = origin == "https://shop.example"
+    assert (b"access-control-allow-origin: " + origin.encode() in head) == allowed
+    assert (b"access-control-expose-headers: x-request-id, retry-after" in head) == allowed
 
 
 def test_gzip_bodies_are_read(port: int) -> None:
@@ -580,6 +614,19 @@ class TestKeys:
             assert (await client.get("/about", auth=("any", KEY))).status_code == 200
             both = {"X-API-Key": "", "Authorization": f"Bearer {KEY}"}
             assert (await client.get("/about", headers=both)).status_code == 200
+
+    async def test_of_ipv6_a_customer_has_many_addresses(self, world: World, engine: FakeEngine, tmp_path: Path):
+        """The first half of one says whose it is; a v4 address in the dress of v6 is one of v4."""
+        settings = world.settings_for(tmp_path, api_key=KEY, max_wrong_keys=5)
+        async with serving(settings, engine) as (_, app):
+            for address, last in (("2001:db8::{}", 429), ("::ffff:10.0.0.{}", 401), ("10.0.1.{}", 401)):
+                codes = []
+                for n in range(1, 8):
+                    transport = httpx.ASGITransport(app, client=(address.format(n), 1))
+                    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                        key = {"X-API-Key": f"{address}{n}"}
+                        codes.append((await client.get("/about", headers=key)).status_code)
+                assert codes == [401] * 5 + [last] * 2
 
     async def test_no_key_is_no_wrong_key(self, world: World, engine: FakeEngine, tmp_path: Path):
         """A browser that begins without one is asked for it, whoever did so before, and whoever guessed."""

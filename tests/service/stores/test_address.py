@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SentinelConnectionPool
+from redis.exceptions import RedisError
 
 from models.errors import ConfigError
 from service.stores.redis.address import Address, Kind, parse_address
@@ -29,6 +32,19 @@ from service.stores.redis.connect import connect
                 service="mymaster",
                 database=2,
                 password="pw",
+            ),
+        ),
+        (
+            "rediss+sentinel://me:pw@s1/mymaster?sentinel_password=p%26w&sentinel_username=watch",
+            Address(
+                Kind.SENTINEL,
+                nodes=(("s1", 26379),),
+                service="mymaster",
+                username="me",
+                password="pw",
+                sentinel_username="watch",
+                sentinel_password="p&w",
+                tls=True,
             ),
         ),
     ],
@@ -71,3 +87,25 @@ async def test_every_kind_has_its_client() -> None:
     secret = connect(parse_address("rediss+sentinel://host/mymaster"), 7)
     assert isinstance(secret, Redis)
     assert "SSL" in secret.connection_pool.connection_class.__name__
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_sentinels_are_asked_as_the_server_is(scheme: str) -> None:
+    """By TLS or not, and with their own password, not the server's."""
+    heard = list[bytes]()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(200))
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0) as sentinel:
+        host, port = sentinel.sockets[0].getsockname()[:2]
+        url = f"{scheme}+sentinel://:theirs@{host}:{port}/mymaster?sentinel_password=ours"
+        client = connect(parse_address(url), 1)
+        with pytest.raises(RedisError):
+            await client.ping()
+        await client.aclose()
+    assert heard[0].startswith(b"\x16\x03" if scheme == "rediss" else b"*")
+    assert (b"ours" in heard[0]) == (scheme == "redis")
+    assert b"theirs" not in heard[0]
