@@ -39,6 +39,7 @@ from models.llm.loading import EMBEDDED
 from service.settings import Settings
 from training.backbones.config import PRESETS
 from training.cli.main import Commands
+from training.data.importing.source import source_name
 from training.data.splits import Holdout
 from training.evaluation.comparison import Bootstrap
 from training.evaluation.results import write_results
@@ -296,7 +297,7 @@ def blends(
     done = []
     for seed in range(seeds):
         done.append(blends_benchmark.fit_and_evaluate(dataset, settings, out / f"seed{seed}", seed))
-        write_results([aggregate(done, Bootstrap(resamples=2000, seed=0))], out)
+        write_results({source_name(dataset): aggregate(done, Bootstrap(resamples=2000, seed=0))}, out)
     typer.echo(f"results: {out / 'results.md'}")
 
 

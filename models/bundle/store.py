@@ -175,6 +175,15 @@ def load_bundle(path: Path) -> Bundle:
     return Bundle(directory, manifest, model)
 
 
+def is_intact(version: Path) -> bool:
+    """Whether all files of a version are as they were written."""
+    try:
+        verify_files(version, load_manifest(version))
+    except BundleError:
+        return False
+    return True
+
+
 def verify_files(directory: Path, manifest: Manifest) -> None:
     """Compare every file with its hash.
 

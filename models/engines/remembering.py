@@ -71,11 +71,29 @@ async def remembering(engine: LLMEngine, path: Path | None) -> AsyncIterator[LLM
         yield engine
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as answers:
+    with closing(_opened(path)) as answers:
+        yield RememberingEngine(engine, answers)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A memory; where the file is none, or damaged, a new one in its place."""
+    answers = sqlite3.connect(path)
+    try:
         # A small LLM answers faster than a disk says that it wrote; what a lost machine forgets is asked again.
         answers.execute("PRAGMA journal_mode = WAL")
         answers.execute("PRAGMA synchronous = NORMAL")
-        yield RememberingEngine(engine, answers)
+        damage = answers.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+    except sqlite3.OperationalError:
+        answers.close()
+        raise
+    except sqlite3.DatabaseError:
+        damage = True
+    if not damage:
+        return answers
+    answers.close()
+    for each in (path, *path.parent.glob(f"{path.name}-*")):
+        each.unlink()
+    return _opened(path)
 
 
 def _question(fingerprint: str, prompt: Prompt, trie: Branching) -> bytes:

@@ -27,6 +27,7 @@ from models.backbones.hybrid import HybridConfig
 from models.bundle.blend import Blends
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.manifest import LLMRecord, Origin
+from models.bundle.store import is_intact, publish
 from models.errors import DataError
 from models.llm.law import TokenLaw
 from models.llm.loading import load_config
@@ -144,9 +145,10 @@ class Pipeline(Foundation):
         }
         run = StageRun(self.directory / "export", self.prompt, 0, inputs, self._console)
         published = run.directory / PUBLISHED_FILE
-        done = run.is_done and (path := home / json.loads(published.read_text())["version"]).is_dir()
+        done = run.is_done and is_intact(path := home / json.loads(published.read_text())["version"])
         with self.step("export", done):
             if done:
+                publish(path)
                 return path
             run.start()
             path = export(home, model, self._origin, self.served.aligned.text_encoder)

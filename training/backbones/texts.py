@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from models.alignment.text_encoder import TextEncoder, catalogue_texts, encoder_fingerprint
 from models.alignment.words import WordEncoder, with_words
 from models.backbones.hybrid import Hybrid, HybridConfig
 from models.catalogue import Catalogue
-from models.files import written_atomically
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.external import external_inputs
 from training.backbones.words import fit_words
 from training.runs.distributed import processes
+from training.runs.kept import kept_tensor
 
 TENSOR = "text_vectors"
 
@@ -74,17 +74,13 @@ def sentence_vectors(texts: Sequence[str], encoder: str, max_tokens: int, direct
     identity = [encoder, max_tokens, list(texts), *encoder_inputs(encoder).values()]
     path = directory / f"texts-{_digest(identity)}.safetensors"
 
-    def encode() -> None:
-        if path.is_file():
-            return
+    def encode() -> torch.Tensor:
         model = TextEncoder(encoder, max_tokens, device)
         vectors = model.encode(model.tokenize(texts)).cpu()
         vectors[0] = 0.0
-        directory.mkdir(parents=True, exist_ok=True)
-        with written_atomically(path) as partial:
-            save_file({TENSOR: vectors}, partial)
+        return vectors
 
-    processes().alone(encode)
+    processes().alone(lambda: kept_tensor(path, TENSOR, encode))
     return load_file(path)[TENSOR]
 
 

@@ -176,7 +176,7 @@ def run_name(dataset: Path) -> str:
 
 
 def check_names(datasets: Sequence[Path]) -> None:
-    """Refuse several datasets in one command whose runs would be called the same.
+    """Refuse several datasets in one command whose runs would be called the same, as those of one given twice.
 
     Raises:
         ConfigError: names two of them.
@@ -186,7 +186,7 @@ def check_names(datasets: Sequence[Path]) -> None:
     named: dict[str, Path] = {}
     for dataset in datasets:
         other = named.setdefault(run_name(dataset), dataset)
-        if other.resolve() != dataset.resolve():
+        if other is not dataset:
             raise ConfigError(
                 f"{other} and {dataset} are both called '{run_name(dataset)}', and would share a folder:"
                 " rename one, or give each a command and an --out of its own"

@@ -65,6 +65,8 @@ def experiment(
                 console.print(f"{one.id} is left out: it needs --target", highlight=False)
                 continue
             try:
+                if one.needs_target and target is not None and target.resolve() == path.resolve():
+                    raise DataError("a cross-domain table asks about another dataset: --target is the same one")
                 written = one.run(ground, seeds)
             except DataError as error:
                 if not every and len(datasets) < 2:

@@ -79,15 +79,17 @@ def evaluate_encoder(
     from training.runs.settings import with_changes  # noqa: PLC0415
 
     checked = with_changes(TrialConfig(), settings or [], "evaluate-encoder")
-    domains = _domains(datasets, out)
-    path = compare(domains, labelled(encoders), uses or known_uses(), checked, out, console)
+    labels = labelled(encoders)
+    path = compare(_domains(datasets, out), labels, uses or known_uses(), checked, out, console)
     console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _domains(datasets: list[Path], out: Path) -> list[Domain]:
     from training.llm2rec.corpus import Domain  # noqa: PLC0415
+    from training.runs.occupied import occupy  # noqa: PLC0415
 
     check_names(datasets)
+    occupy(out)
     domains = []
     for path in datasets:
         pipeline = make_pipeline(path, "default", None, out / "data" / run_name(path))

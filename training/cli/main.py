@@ -4,6 +4,7 @@ they are called, so that help and importing start at once.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -24,12 +25,31 @@ class Commands(TyperGroup):
         """Run a command; exit with 2 on an error that was foreseen, with 130 on Ctrl-C."""
         try:
             return super().invoke(ctx)
-        except (AllmrecError, OSError) as error:
-            console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
             console.print("interrupted. The same command goes on from the last finished stage.", highlight=False)
             raise typer.Exit(130) from interrupt
+        except Exception as error:
+            foreseen = _in_words(error)
+            if foreseen is None:
+                raise
+            console.print(f"error: {foreseen}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+
+
+def _in_words(error: BaseException) -> str | None:
+    """What is told of an error that was foreseen, of several at once the first; None of another."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((told for each in error.exceptions if (told := _in_words(each))), None)
+    if isinstance(error, AllmrecError | OSError):
+        return str(error)
+    # Libraries that write files raise what they like when a disk is full.
+    if (
+        type(error).__name__ == "SafetensorError"
+        or isinstance(error, sqlite3.Error)
+        or "inline_container" in str(error)
+    ):
+        return f"a file cannot be written or read, see whether the disk is full: {str(error).splitlines()[0]}"
+    return None
 
 
 app = typer.Typer(

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from training.cli.catalogue import RecipeName, Settings, console, evaluate_pipeline, make_pipeline, run_name
+from training.cli.catalogue import (
+    RecipeName,
+    Settings,
+    check_names,
+    console,
+    evaluate_pipeline,
+    make_pipeline,
+    run_name,
+)
 
 
 def results(
@@ -30,14 +38,16 @@ def results(
     from training.evaluation.results import write_results  # noqa: PLC0415
     from training.evaluation.seeds import aggregate  # noqa: PLC0415
 
-    done: dict[Path, list[Path]] = {}
+    check_names(datasets)
+    done: dict[str, list[Path]] = {}
     for seed in range(seeds):
         for dataset in datasets:
-            directory = runs / f"{run_name(dataset)}-seed{seed}"
+            name = run_name(dataset)
+            directory = runs / f"{name}-seed{seed}"
             console.print(f"{dataset}, seed {seed}", style="bold", highlight=False)
             pipeline = make_pipeline(dataset, recipe, [f"seed={seed}", *(settings or [])], directory)
             evaluate_pipeline(pipeline)
-            done.setdefault(dataset, []).append(directory / "evaluation")
+            done.setdefault(name, []).append(directory / "evaluation")
             bootstrap = Bootstrap(resamples=pipeline.recipe.evaluation.resamples, seed=0)
-            write_results([aggregate(found, bootstrap) for found in done.values()], out)
+            write_results({name: aggregate(found, bootstrap) for name, found in done.items()}, out)
     console.print(f"results: {out / 'results.md'}", highlight=False, soft_wrap=True)

@@ -28,6 +28,7 @@ def tune_llm(
     """
     from models.devices import check_devices  # noqa: PLC0415
     from models.domain import DOMAINS  # noqa: PLC0415
+    from training.runs.occupied import occupy  # noqa: PLC0415
     from training.runs.settings import with_changes  # noqa: PLC0415
     from training.tuning.config import TunedLLMConfig  # noqa: PLC0415
     from training.tuning.tune import check_llm  # noqa: PLC0415
@@ -36,5 +37,6 @@ def tune_llm(
     config = with_changes(TunedLLMConfig(llm=llm), settings or [], "tune-llm")
     check_devices([config.device])
     check_llm(config.llm)
+    occupy(out)
     data = make_pipeline(dataset, "default", None, out / "data" / run_name(dataset), by_time=by_time)
     tune(data.split, DOMAINS[data.dataset.info.domain], config, data.tuning_data, out, console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from training.evaluation.comparison import Differences
@@ -14,21 +14,26 @@ COLUMNS = (("overall", "hit@1"), ("warm", "hit@1"), ("cold", "hit@1"), ("unseen"
 RESULTS_NAME = "results"
 
 
-def write_results(reports: Sequence[SeedReport], directory: Path) -> None:
-    """Write `results.md`, and `results-<dataset>.json` of each report, into `directory`."""
+def write_results(reports: Mapping[str, SeedReport], directory: Path) -> None:
+    """Write `results.md`, and `results-<name>.json` of each report, into `directory`.
+
+    Args:
+        reports: by what their datasets are called; two may have been imported under the same name.
+        directory: made if missing.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for report in reports:
-        path = directory / f"{RESULTS_NAME}-{report.dataset}.json"
+    for name, report in reports.items():
+        path = directory / f"{RESULTS_NAME}-{name}.json"
         path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    text = "\n".join(results_markdown(report) for report in reports)
+    text = "\n".join(results_markdown(name, report) for name, report in reports.items())
     (directory / f"{RESULTS_NAME}.md").write_text(text, encoding="utf-8")
 
 
-def results_markdown(report: SeedReport) -> str:
-    """One dataset: the table of the first protocol, then the others."""
+def results_markdown(name: str, report: SeedReport) -> str:
+    """The dataset of that name: the table of the first protocol, then the others."""
     sizes = ", ".join(f"{group} {count}" for group, count in report.users.items())
     lines = [
-        f"## {report.dataset}",
+        f"## {name}",
         "",
         f"{report.seeds} seeds, {report.items} items, LLM `{report.llm}`. Users: {sizes}. Chance has Hit@1"
         f" {report.chance:.3f}. Means over seeds, 95 % intervals over users and seeds; the strongest first. `lead` is"
@@ -40,11 +45,11 @@ def results_markdown(report: SeedReport) -> str:
         lines += [f"Strongest without an LLM on validation: {uniform.rankers[report.opponent].title}.", ""]
     titles = [NAMES[name] if group == "overall" else group for group, name in COLUMNS]
     lines += markdown_head("Ranker", [*titles, "lead in Hit@1", "lead in NDCG@10"])
-    for name, ranker in _strongest_first(uniform):
+    for ranker_id, ranker in _strongest_first(uniform):
         cells = [_cell(ranker.groups, group, metric) for group, metric in COLUMNS]
         cells += [_cell(ranker.lead, "overall", metric) for metric in ("hit@1", "ndcg@10")]
-        lines.append(markdown_row(_title(report, name, ranker), cells))
-    for protocol in (protocol for name, protocol in report.protocols.items() if name != UNIFORM.id):
+        lines.append(markdown_row(_title(report, ranker_id, ranker), cells))
+    for protocol in (protocol for protocol_id, protocol in report.protocols.items() if protocol_id != UNIFORM.id):
         lines += _protocol_lines(report, protocol)
     return "\n".join(lines) + "\n"
 

@@ -55,13 +55,30 @@ def compare(
             first = None
             for label, encoder in encoders.items():
                 ranks = trials.ranks(label, encoder, use)
-                trained = read_record(encoder)
-                known = bool(trained["stages"]) and domain.name in trained["domains"] if trained else None
-                names = {"dataset": domain.name, "use": use, "encoder": label, "in_domain": known}
+                names = {
+                    "dataset": domain.name,
+                    "use": use,
+                    "encoder": label,
+                    "in_domain": learned_from(encoder, domain),
+                }
                 rows.append(make_row(ranks, first, cold, names))
                 first = first or ranks
                 write_report(rows, settings, directory)
     return directory / MARKDOWN_FILE
+
+
+def learned_from(encoder: str, domain: Domain) -> bool | None:
+    """Whether LLM2Rec trained an encoder on a catalogue; None where nothing says so: on one of the same name but with
+    other titles, which may be an earlier state of it, or by an encoder that is not LLM2Rec's.
+    """
+    record = read_record(encoder)
+    if record is None:
+        return None
+    if not record.stages:
+        return False
+    if domain.titles_fingerprint in record.domains.values():
+        return True
+    return None if domain.name in record.domains else False
 
 
 def _fingerprint(domain: Domain) -> str:

@@ -32,12 +32,18 @@ class Domain:
     """A catalogue with its users.
 
     Attributes:
-        name: of the dataset's folder; encoders remember it, so that one can tell where they are at home.
+        name: of the dataset's folder.
         split: its data; training sequences alone are learned from.
     """
 
     name: str
     split: SequenceSplit
+
+    @cached_property
+    def titles_fingerprint(self) -> str:
+        """SHA-256 of all titles, in any order: folders are called anything, and users come and go."""
+        titles = sorted(set(self.split.catalogue.titles))
+        return hashlib.sha256(json.dumps(titles).encode()).hexdigest()
 
 
 class Sentence(NamedTuple):

@@ -8,19 +8,20 @@ Axes: E texts, H hidden size.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError, field_validator
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch.nn import functional
 
 from models.alignment.text_encoder import TextEncoder
-from models.errors import ServerError
+from models.config import Config
+from models.errors import ConfigError, ServerError
 from training.llm2rec.batches import padded
 from training.llm2rec.model import hidden_states, mean_pooled
 
@@ -34,13 +35,33 @@ class EncoderError(ServerError):
     """A written encoder gives other vectors than the model that was trained. Raised by `write_encoder`."""
 
 
+class Record(Config):
+    """How an encoder was made.
+
+    Attributes:
+        llm: of which LLM.
+        stages: by which stages.
+        domains: fingerprints of the titles it was trained on, by the names of their datasets.
+    """
+
+    llm: str
+    stages: list[str]
+    domains: dict[str, str]
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        # Encoders of before know names alone.
+        return dict.fromkeys(given, "") if isinstance(given, list) else given
+
+
 def write_encoder(
     model: Any,
     tokenizer: Any,
     directory: Path,
     *,
     max_tokens: int,
-    record: dict[str, Any],
+    record: Record,
     probes: Sequence[str],
 ) -> None:
     """Write the folder, and load it again to see that it is the model.
@@ -66,14 +87,23 @@ def write_encoder(
             Normalize(),
         ]
         SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(directory), create_model_card=False)
-    (directory / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (directory / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _check(model, tokenizer, directory, max_tokens, list(probes)[:PROBED])
 
 
-def read_record(encoder: str) -> dict[str, Any]:
-    """How the encoder in the folder `encoder` was made; empty for one that is not LLM2Rec's."""
+def read_record(encoder: str) -> Record | None:
+    """How the encoder in the folder `encoder` was made; None for one that is not LLM2Rec's.
+
+    Raises:
+        ConfigError: its record is damaged.
+    """
     path = Path(encoder) / RECORD_FILE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    if not path.is_file():
+        return None
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ConfigError(f"{path} is damaged: make the encoder again with `allmrec-train llm2rec`") from error
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from training.llm2rec.config import (
 from training.llm2rec.contrastive import Contrastive
 from training.llm2rec.corpus import Corpus, Domain, item_texts
 from training.llm2rec.csft import CSFT
-from training.llm2rec.encoder import write_encoder
+from training.llm2rec.encoder import Record, write_encoder
 from training.llm2rec.mntp import MNTP
 from training.llm2rec.model import Tuning, load_model, see_both_ways
 from training.llm2rec.start_token import with_start_token
@@ -87,7 +87,8 @@ class LLM2Rec:
         if not run.is_done:
             run.start()
             domain = self.corpus.domains[0]
-            record = {"llm": self.config.llm, "stages": list(chain), "domains": self.corpus.names}
+            titles = {each.name: each.titles_fingerprint for each in self.corpus.domains}
+            record = Record(llm=self.config.llm, stages=list(chain), domains=titles)
             run.alone(
                 lambda: write_encoder(
                     self.model(chain),

@@ -8,6 +8,7 @@ Axes: E users, N items, Q text size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 
 from models.alignment.text_encoder import TextEncoder, encoder_fingerprint
 from models.backbones import BACKBONES, Backbone, create_backbone
@@ -25,7 +25,6 @@ from models.catalogue import Catalogue
 from models.config import Config
 from models.devices import check_devices
 from models.errors import ConfigError
-from models.files import written_atomically
 from training.backbones.config import BackboneTrainingConfig, Preset
 from training.backbones.full_ranking import FullRanking
 from training.backbones.objectives import Objective
@@ -35,6 +34,7 @@ from training.llm2rec.adapted import Adapted
 from training.llm2rec.config import ItemTexts
 from training.llm2rec.corpus import Domain, item_texts
 from training.runs.context import RunContext
+from training.runs.kept import kept_tensor
 from training.runs.loop import LoopConfig, seed_everything
 from training.runs.stage_run import StageRun
 
@@ -42,6 +42,7 @@ RANKS_FILE = "ranks.npz"
 VECTORS = "text_vectors"
 
 
+LABEL = re.compile(r"[^/\\|\x00-\x1f]+")
 HYBRID = Hybrid.kind
 """The use in which items are known by ids as well; any other is a kind of backbone that items are adapted to."""
 ADAPTED = ("sasrec", "gru4rec")
@@ -101,14 +102,14 @@ def encode_items(catalogue: Catalogue, encoder: str, config: TrialConfig, path: 
     Raises:
         ConfigError: the encoder cannot be loaded.
     """
-    if not path.is_file():
+
+    def encode() -> torch.Tensor:
         model = TextEncoder(encoder, config.max_text_tokens, config.device)
         vectors = torch.zeros(len(catalogue) + 1, model.size)
         vectors[1:] = model.encode(model.tokenize(item_texts(catalogue, config.texts)[1:]), autocast=True).cpu()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_atomically(path) as partial:
-            save_file({VECTORS: vectors}, partial)
-    return load_file(path)[VECTORS]
+        return vectors
+
+    return kept_tensor(path, VECTORS, encode)
 
 
 class VectorTrainer(BackboneTrainer):
@@ -199,6 +200,10 @@ def labelled(encoders: Sequence[str]) -> dict[str, str]:
         if not separator:
             path = Path(given)
             label, encoder = path.parent.name if path.name == "encoder" else path.name, given
+        if not LABEL.fullmatch(label) or label in {".", ".."}:
+            raise ConfigError(
+                f"--encoder {given}: '{label}' is no name for a folder; give another, as in --encoder NAME=FOLDER"
+            )
         if label in found:
             raise ConfigError(f"two encoders are called '{label}': give each its name, as in --encoder NAME=FOLDER")
         found[label] = encoder

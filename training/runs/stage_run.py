@@ -80,6 +80,12 @@ class StageRun(RunContext):
         return all(_sha256(self.directory / name) == digest for name, digest in done["files"].items())
 
     @property
+    def is_begun(self) -> bool:
+        """Whether what stands in the folder, done or not, was begun with this config and these inputs."""
+        begun = _read_json(self.directory / "config.json")
+        return begun is not None and begun.get("fingerprint") == self.fingerprint
+
+    @property
     def output(self) -> str:
         """Fingerprint of what the stage made, an input of the stages after it.
 

@@ -73,7 +73,7 @@ def tune_llm(
     if run.is_done:
         run.say(f"{LABEL}: done before, unchanged: {folder}")
         return folder
-    if folder.exists():
+    if folder.exists() and not run.is_begun:
         raise ConfigError(f"{folder} was tuned by other settings, on other data or of another LLM: name another --out")
     seed_everything(config.seed)
     llm = load_llm(config.llm, config.device, torch.float32)
@@ -159,6 +159,7 @@ def save(llm: LanguageModel, tuning: Tuning, record: TunedOn, folder: Path) -> N
     record.save(draft)
     for path in draft.iterdir():
         path.chmod(0o644)  # safetensors writes for the owner alone; the service may be another user
+    shutil.rmtree(folder, ignore_errors=True)  # of the same run, stopped before it was done
     draft.rename(folder)
 
 

@@ -56,6 +56,20 @@ def test_the_same_question_gets_the_same_answer_after_a_stop(tmp_path: Path):
     assert [branch.tolist() for branch in again[0]] == [branch.tolist() for branch in first[0]]
 
 
+@pytest.mark.parametrize("damage", ["noise", "cut", "scribbled"])
+def test_a_damaged_file_is_begun_anew(tmp_path: Path, damage: str):
+    """All in it can be asked again."""
+    path, questions = tmp_path / "answers", [(PROMPT, ChoiceTrie([[7, 8], [number]], 0)) for number in range(9, 400)]
+    ask(Counting(), path, *questions)
+    content = path.read_bytes()
+    assert len(content) > 3 * 4096
+    damaged = {"noise": b"noise" * 1000, "cut": content[:5000], "scribbled": content[:4200] + b"x" * 8000}[damage]
+    path.write_bytes(damaged)
+    engine = Counting()
+    ask(engine, path, *questions, *questions)
+    assert engine.asked == len(questions)
+
+
 OTHERS = {
     "other token": (Prompt(np.asarray([4, 5, 7]), PROMPT.soft_positions, PROMPT.soft_tokens), ChoiceTrie(CHOICES, 0)),
     "other soft token": (Prompt(PROMPT.token_ids, PROMPT.soft_positions, torch.zeros(1, 2)), ChoiceTrie(CHOICES, 0)),

@@ -164,6 +164,26 @@ def test_nothing_runs_again_when_nothing_changed(ground: Path, fitted: Path) -> 
     assert sorted(os.listdir(fitted / "bundle")) == versions
 
 
+def test_a_bundle_is_served_again_and_made_again_if_it_is_damaged(ground: Path, fitted: Path, tmp_path: Path) -> None:
+    """What an export says is there can be served."""
+    shutil.copytree(fitted, tmp_path, symlinks=True, dirs_exist_ok=True)
+    home = tmp_path / "bundle"
+
+    def exported() -> Path:
+        result = run_fit(ground, tmp_path)
+        assert result.exit_code == 0, result.output
+        return load_bundle(home).path
+
+    first = exported()
+    (home / "current").unlink()
+    assert exported() == first
+    (home / "current").unlink()
+    (home / "current").symlink_to("another")
+    assert exported() == first
+    (first / "projector.safetensors").write_bytes(b"damaged")
+    assert exported() != first
+
+
 def test_a_changed_setting_runs_its_stage_and_those_after_it(
     ground: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

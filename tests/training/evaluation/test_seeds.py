@@ -105,7 +105,7 @@ def test_all_are_compared_on_the_users_that_all_were_asked_about(
     assert strong.of_all["overall"]["hit@1"].mean == pytest.approx(np.mean(hits))
     assert uniform.rankers["llm"].of_all == {}
     popular = found.model_copy(update={"protocols": {**found.protocols, "popular": uniform}})
-    write_results([popular], tmp_path)
+    write_results({"shop": popular}, tmp_path)
     (part,) = [part for part in (tmp_path / "results.md").read_text().split("### ")[1:] if "all asked" in part]
     head, row = (next(line for line in part.splitlines() if line.startswith(f"| {name}")) for name in ("R", "Strong"))
     assert "Hit@1 (10)" in head
@@ -138,8 +138,8 @@ def test_seeds_of_different_users_are_refused(tmp_path: Path) -> None:
 
 def test_results_lead_with_the_strongest(found: SeedReport, tmp_path: Path) -> None:
     """The served ranker is bold, who it leads follows in their order; the JSON reads back."""
-    write_results([found], tmp_path)
-    assert SeedReport.model_validate_json((tmp_path / "results-shop.json").read_text()) == found
+    write_results({"mall": found}, tmp_path)
+    assert SeedReport.model_validate_json((tmp_path / "results-mall.json").read_text()) == found
     text = (tmp_path / "results.md").read_text()
     first, second = text.index("**LLM**"), text.index("| Strong |")
     assert first < second < text.index("| Weak |")

@@ -43,7 +43,9 @@ def test_every_variant_loads_as_it_was_trained(domains: list[Domain], config: LL
         assert getattr(loaded[0].auto_model.config, "is_causal", True) is ("mntp" not in chain)
         text_encoder = TextEncoder(str(path), 16)
         torch.testing.assert_close(text_encoder.encode(text_encoder.tokenize(TITLES)), expected, atol=1e-5, rtol=1e-4)
-        assert read_record(str(path)) == {"llm": config.llm, "stages": list(chain), "domains": ["first", "second"]}
+        record = read_record(str(path))
+        assert record is not None
+        assert (record.llm, record.stages, list(record.domains)) == (config.llm, list(chain), ["first", "second"])
         found[variant] = expected
     names = list(found)
     for place, name in enumerate(names):

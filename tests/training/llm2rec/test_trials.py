@@ -14,8 +14,9 @@ from models.errors import ConfigError
 from tests.tiny import tiny_split
 from tests.tiny_encoder import write_tiny_encoder
 from training.data.splits import Holdout
-from training.llm2rec.compare import compare
+from training.llm2rec.compare import compare, learned_from
 from training.llm2rec.corpus import Domain
+from training.llm2rec.encoder import Record
 from training.llm2rec.report import make_row, markdown, write_report
 from training.llm2rec.trials import HYBRID, TrialConfig, Trials, VectorTrainer, known_uses, labelled
 from training.runs.context import RunContext
@@ -122,6 +123,33 @@ def test_encoders_are_compared_on_every_catalogue(config: TrialConfig, tmp_path:
         ("y", "a", False),
         ("y", "b", True),
     ]
+
+
+def test_what_an_encoder_learned_from_is_told_by_titles(tmp_path: Path) -> None:
+    """Not by folders, which are called anything; where the name says yes and the titles no, nobody can say."""
+    split, other = tiny_split(), tiny_split(items=34)
+    record = Record(llm="x", stages=["csft"], domains={"shop": Domain("shop", split).titles_fingerprint})
+    (tmp_path / "llm2rec.json").write_text(record.model_dump_json())
+    encoder = str(tmp_path)
+    assert learned_from(encoder, Domain("shop", split)) is True
+    assert learned_from(encoder, Domain("renamed", split)) is True
+    assert learned_from(encoder, Domain("shop", other)) is None
+    assert learned_from(encoder, Domain("mall", other)) is False
+    assert learned_from("embedded", Domain("shop", split)) is None
+    (tmp_path / "llm2rec.json").write_text('{"llm": "x", "stages": ["csft"], "domains": ["shop"]}')
+    assert learned_from(encoder, Domain("shop", split)) is None
+    assert learned_from(encoder, Domain("mall", split)) is False
+    (tmp_path / "llm2rec.json").write_text('{"llm": "x", "stages": [], "domains": ["shop"]}')
+    assert learned_from(encoder, Domain("shop", split)) is False
+    (tmp_path / "llm2rec.json").write_text('{"llm": ')
+    with pytest.raises(ConfigError, match=r"llm2rec\.json is damaged"):
+        learned_from(encoder, Domain("shop", split))
+
+
+@pytest.mark.parametrize("given", ["a/b=embedded", "../x=embedded", "..=embedded", "=embedded", "a|b=embedded", "."])
+def test_labels_are_names_of_folders(given: str) -> None:
+    with pytest.raises(ConfigError, match="is no name for a folder"):
+        labelled([given])
 
 
 def test_labels_and_settings() -> None:

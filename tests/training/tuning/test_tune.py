@@ -214,6 +214,15 @@ def test_what_is_done_is_not_done_again(llm: str, tmp_path: Path) -> None:
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
+def test_who_was_stopped_after_writing_goes_on(llm: str, tmp_path: Path) -> None:
+    """The LLM is there, and the run not yet done; it is not another one's."""
+    folder = tuned(config_of(llm), tmp_path / "run")
+    (tmp_path / "run" / "done").unlink()
+    assert tuned(config_of(llm), tmp_path / "run") == folder
+    assert (tmp_path / "run" / "done").is_file()
+    assert load_llm(str(folder)).model is not None
+
+
 def test_what_is_refused_leaves_what_was_done(llm: str, tmp_path: Path) -> None:
     """An LLM that is not there, one with injected tokens, a tuned one, titles that do not fit its context."""
     folder = tuned(config_of(llm), tmp_path)

@@ -224,7 +224,8 @@ def _kind(table: Table, columns: Columns) -> str:
         return "lines"
     title, item_id = find(table, columns, "title"), find(table, columns, "item_id")
     # Where ids are the titles for want of text, a table that has nothing else to say is none of items.
-    return "items" if user is None and item_id is not None and title not in {None, item_id} else "other"
+    named = title is not None and title == columns.title and len(table.header) > 1
+    return "items" if user is None and item_id is not None and (named or title not in {None, item_id}) else "other"
 
 
 def _check_names(tables: Sequence[Table], columns: Columns) -> None:

@@ -330,6 +330,15 @@ class TestTexts:
         pl.DataFrame({"item_id": ["a", "b"], "title": ["A", raw]}).write_csv(tmp_path / "t.csv")
         assert skipped(clicks, tmp_path / "t.csv").info.items.skipped == {reason: 1}
 
+    def test_ids_may_be_the_titles_of_what_has_no_other(self, tmp_path: Path, clicks: Path) -> None:
+        """Where that is said; what else the table has is kept."""
+        table = put(tmp_path / "t.csv", "item_id,categories\na,Tools\nb,Toys\n")
+        with pytest.raises(DataError, match="neither interactions nor items"):
+            imported(clicks, table)
+        shop = imported(clicks, table, columns=Columns(title="item_id"))
+        assert titles(shop) == ["a", "b"]
+        assert shop.items["categories"].to_list() == [["Tools"], ["Toys"]]
+
     def test_a_headline_is_no_title(self, tmp_path: Path) -> None:
         row = {"user_id": "u", "parent_asin": "P", "rating": 5.0, "timestamp": 1, "title": "Love it", "text": "so"}
         reviews = put(tmp_path / "r.jsonl", json.dumps(row) + "\n")
