@@ -22,10 +22,12 @@ class RememberingEngine:
     Args:
         engine: the other; started.
         answers: the file, open.
+        precision: of the LLM, where it is not float32: answers of another are others.
     """
 
-    def __init__(self, engine: LLMEngine, answers: sqlite3.Connection) -> None:
+    def __init__(self, engine: LLMEngine, answers: sqlite3.Connection, precision: str = "") -> None:
         self._engine, self._answers = engine, answers
+        self._asked = " ".join(filter(None, (engine.fingerprint, precision)))
         answers.execute("CREATE TABLE IF NOT EXISTS answers (question BLOB PRIMARY KEY, scores BLOB) WITHOUT ROWID")
 
     def __getattr__(self, name: str) -> Any:
@@ -33,7 +35,7 @@ class RememberingEngine:
 
     async def score(self, prompt: Prompt, trie: Branching, due: float | None = None) -> list[np.ndarray]:
         """See `LLMEngine.score`."""
-        key = _question(self._engine.fingerprint, prompt, trie)
+        key = _question(self._asked, prompt, trie)
         known = self._known(key)
         if known is not None:
             return _by_branch(known, trie)
@@ -43,7 +45,7 @@ class RememberingEngine:
 
     async def encode(self, prompt: Prompt, places: np.ndarray, due: float | None = None) -> np.ndarray:
         """See `LLMEngine.encode`."""
-        digest = _digest_of(f"{self._engine.fingerprint} states", prompt)
+        digest = _digest_of(f"{self._asked} states", prompt)
         digest.update(places.astype(np.int64).tobytes())
         key = digest.digest()
         known = self._known(key)
@@ -65,14 +67,14 @@ class RememberingEngine:
 
 
 @asynccontextmanager
-async def remembering(engine: LLMEngine, path: Path | None) -> AsyncIterator[LLMEngine]:
-    """`engine` with a memory in the file `path`; as it is without one."""
+async def remembering(engine: LLMEngine, path: Path | None, precision: str = "") -> AsyncIterator[LLMEngine]:
+    """`engine`, of an LLM of that precision, with a memory in the file `path`; as it is without one."""
     if path is None:
         yield engine
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(_opened(path)) as answers:
-        yield RememberingEngine(engine, answers)
+        yield RememberingEngine(engine, answers, precision)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

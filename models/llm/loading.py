@@ -43,9 +43,17 @@ class LanguageModel:
         return token_size_of(self.model.config)
 
     @property
+    def precision(self) -> str:
+        """What its answers are rounded by, where that is not float32."""
+        if getattr(self.model, "is_loaded_in_8bit", False):
+            return "8bit"
+        return "" if self.model.dtype == torch.float32 else str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def identity(self) -> dict[str, str]:
-        """Fingerprints of all that a run depends on: of the LLM, and of its interface if it has one."""
-        return _identity(self.fingerprint, self.interface)
+        """What a run depends on: fingerprints of the LLM and of its interface, and its precision if it is not full."""
+        precision = {"precision": self.precision} if self.precision else {}
+        return {**_identity(self.fingerprint, self.interface), **precision}
 
     def required_interface(self) -> TokenInterface:
         """The interface.

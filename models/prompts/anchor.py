@@ -20,23 +20,28 @@ PIECES = (" This user has", ' "', "Ab c", '"', ",", ' "', "2001", '"', ". It is"
 
 @dataclass(frozen=True)
 class Anchor:
-    """Text before a piece, and the tokens that it is by itself."""
+    """Text before a piece, the tokens that it is by itself, and what these are as text: a space may stand before it."""
 
     text: str
     tokens: tuple[int, ...]
+    decoded: str
 
 
-_ANCHORS: WeakKeyDictionary[Any, Anchor] = WeakKeyDictionary()
+_ANCHORS: WeakKeyDictionary[Any, tuple[Anchor, ...]] = WeakKeyDictionary()
+
+
+def anchors_of(tokenizer: Any) -> tuple[Anchor, ...]:
+    """The anchors behind which the pieces of a prompt add up to its text."""
+    anchors = _ANCHORS.get(tokenizer)
+    if anchors is None:
+        found = (_anchor(tokenizer, text) for text in CANDIDATES)
+        anchors = _ANCHORS[tokenizer] = tuple(anchor for anchor in found if _adds_up(tokenizer, anchor))
+    return anchors
 
 
 def anchor_of(tokenizer: Any) -> Anchor:
-    """The first anchor behind which the pieces of a prompt add up to its text; none if nothing does."""
-    anchor = _ANCHORS.get(tokenizer)
-    if anchor is None:
-        found = (Anchor(text, tuple(tokenise(tokenizer, [text])[0] if text else ())) for text in CANDIDATES)
-        anchor = next((anchor for anchor in found if _adds_up(tokenizer, anchor)), Anchor("", ()))
-        _ANCHORS[tokenizer] = anchor
-    return anchor
+    """The first of them; an empty one if there is none."""
+    return next(iter(anchors_of(tokenizer)), Anchor("", (), ""))
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -46,10 +51,15 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     ]
 
 
+def _anchor(tokenizer: Any, text: str) -> Anchor:
+    tokens = tuple(tokenise(tokenizer, [text])[0] if text else ())
+    return Anchor(text, tokens, tokenizer.decode(tokens, clean_up_tokenization_spaces=False) if tokens else "")
+
+
 def _adds_up(tokenizer: Any, anchor: Anchor) -> bool:
     encoded = tokenise(tokenizer, [anchor.text + piece for piece in PIECES])
     start = len(anchor.tokens)
     if any(tuple(ids[:start]) != anchor.tokens for ids in encoded):
         return False
     tokens = [*anchor.tokens, *chain.from_iterable(ids[start:] for ids in encoded)]
-    return bool(tokenizer.decode(tokens, clean_up_tokenization_spaces=False) == anchor.text + "".join(PIECES))
+    return bool(tokenizer.decode(tokens, clean_up_tokenization_spaces=False) == anchor.decoded + "".join(PIECES))

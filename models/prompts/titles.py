@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.prompts.anchor import anchor_of, tokenise
+from models.prompts.anchor import anchor_of, anchors_of, tokenise
 
 
 class TitleTokens:
@@ -61,8 +61,9 @@ def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     result = []
     for text, ids in zip(texts, encoded, strict=True):
         # What begins with the anchor itself may melt into it.
-        plain = ids[start:] if tuple(ids[:start]) == anchor.tokens else tokenise(tokenizer, [text])[0]
-        forged = next((token for token in tokenizer.all_special_tokens if token in text), None)
+        plain = ids[start:] if tuple(ids[:start]) == anchor.tokens else _behind_another(tokenizer, text)
+        # A special token of one character is a character that titles have, too.
+        forged = next((token for token in tokenizer.all_special_tokens if len(token) > 1 and token in text), None)
         if forged is not None and special.intersection(plain):
             # Some tokenizers have special tokens among their words, too; half of one is none.
             cut = text.index(forged) + 1
@@ -71,9 +72,18 @@ def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return result
 
 
+def _behind_another(tokenizer: Any, text: str) -> list[int]:
+    """As behind the first anchor that the text does not melt into; by itself if there is none."""
+    for anchor in anchors_of(tokenizer):
+        ids = tokenise(tokenizer, [anchor.text + text])[0]
+        if tuple(ids[: len(anchor.tokens)]) == anchor.tokens:
+            return ids[len(anchor.tokens) :]
+    return tokenise(tokenizer, [text])[0]
+
+
 def decode_plain(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """The text of tokens in the middle of a text, the space before its first word included; no special tokens."""
     anchor = anchor_of(tokenizer)
     tokens = [*anchor.tokens, *token_ids]
     text: str = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text[len(anchor.text) :]
+    return text[len(anchor.decoded) :]

@@ -167,6 +167,7 @@ class Explainer:
                 user_id,
                 lambda probabilities: [(row, items[names[row]]) for row in best(probabilities)],
                 work="genres",
+                by_llm=self._config.ranker == "llm",
             )
             proof = await self._prover.prove(deployment, subject, deadline)
         self._count(proof, "/explain/genre")

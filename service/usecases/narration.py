@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from service.llm_gate import FallbackError
 from service.outcome import SentenceSource
 
 LONGEST_QUOTE = 200
+OTHER_QUOTES = re.compile("[\u201c-\u201f\u2018\u201a\u201b\u00ab\u00bb\u2039\u203a\u300a-\u300f`*_]|(?:^|[\\s(])'\\w")
+"""What opens or closes a title in any other way; an apostrophe within a word does not."""
 """Characters of a title that a sentence repeats."""
 NO_GAP = (" ", ",", ".", ";", ":", ")", "\n")
 
@@ -124,8 +127,11 @@ def quoted(title: str) -> str:
 
 
 def is_grounded(written: str) -> bool:
-    """Whether what an LLM wrote comes to an end and quotes something: `models.writing` limits what it can quote."""
-    return written.endswith(END) and QUOTE in written
+    """Whether what an LLM wrote comes to an end and quotes something: `models.writing` limits what it can quote, but
+    by that kind of quotes alone, so there may be no others in what it words freely.
+    """
+    free = "".join(written.split(QUOTE)[::2])
+    return written.endswith(END) and QUOTE in written and OTHER_QUOTES.search(free) is None
 
 
 def loops(text: str) -> bool:

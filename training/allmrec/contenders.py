@@ -76,7 +76,8 @@ class Contenders:
     @asynccontextmanager
     async def _engine(self) -> AsyncIterator[LLMEngine]:
         """The LLM, with what it said before."""
-        async with in_process(self._inputs.llm) as engine, remembering(engine, self._answers) as remembers:
+        llm = self._inputs.llm
+        async with in_process(llm) as engine, remembering(engine, self._answers, llm.precision) as remembers:
             yield remembers
 
     @asynccontextmanager

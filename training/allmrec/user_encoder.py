@@ -152,7 +152,7 @@ async def _states(
     """What the LLM says to all `questions`."""
     with run.progress() as bar:
         task = bar.add_task(f"{LABEL}: the LLM reads", total=len(questions))
-        async with in_process(llm) as engine, remembering(engine, answers) as remembers:
+        async with in_process(llm) as engine, remembering(engine, answers, llm.precision) as remembers:
             return await read_all(remembers, questions, lambda: bar.advance(task))
 
 

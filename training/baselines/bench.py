@@ -43,7 +43,7 @@ class BaselineConfig(Config):
 
     Attributes:
         loop: when training ends, validates and saves.
-        minutes: all phases end after so many, whatever their loops say; as they say if not given.
+        minutes: all phases end after so many at the latest, whatever their loops say; as they say if not given.
         device: where it runs.
         seed: of everything random.
     """
@@ -59,11 +59,9 @@ class BaselineConfig(Config):
         if self.minutes is None:
             return self
         loops = {name: value for name, value in self if isinstance(value, LoopConfig)}
-        shorter = {
-            name: loop.model_copy(update={"minutes": min(self.minutes, loop.minutes or self.minutes)})
-            for name, loop in loops.items()
-        }
-        return self.model_copy(update=shorter)
+        return self.model_copy(
+            update={name: loop.model_copy(update={"minutes": self.minutes}) for name, loop in loops.items()}
+        )
 
 
 C = TypeVar("C", bound=BaselineConfig)

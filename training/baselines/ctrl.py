@@ -154,7 +154,7 @@ def _train(bench: Bench, config: CTRLConfig, run: StageRun) -> dict[str, Any]:
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
     aligned = run.train(Task(module, optimizer, batches, loss), config.pretraining, "ctrl contrast", "contrast")
     preset = Preset(batch_size=config.batch_size, learning_rate=config.learning_rate)
-    tuned = train_windows(network, split, preset, config.loop, run, "ctrl fine-tuning")
+    tuned = train_windows(network, split, preset, config.loop, run, "ctrl fine-tuning", seed=config.seed)
     save_backbone(network, run.directory)
     return {"contrast": aligned.summary, "fine-tuning": tuned.summary}
 

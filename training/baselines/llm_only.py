@@ -14,7 +14,7 @@ import torch
 from models.composer import PromptComposer
 from models.engines.base import LLMEngine
 from models.prompts.layout import Injection
-from models.prompts.titles import as_quoted
+from models.prompts.titles import decode_plain
 from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.llm import LLMRanker, each
 from models.rankers.title_likelihood import TitleLikelihoodRanker
@@ -60,7 +60,8 @@ def llm_only_likely(bench: Bench) -> Fitted:
 class WrittenRanker(Ranker):
     """1 for the longest of the candidates' titles that stands in what the LLM writes, 0 for all others.
 
-    It orders nothing else, so only its Hit@1 means anything.
+    Titles are as the prompt shows them: of one that is cut there, nobody could write the rest. It orders nothing else,
+    so only its Hit@1 means anything.
 
     Args:
         engine: of the LLM.
@@ -91,7 +92,8 @@ class WrittenRanker(Ranker):
         question = composer.recommend(nobody, history.tolist(), items, injection=Injection.NONE)
         pieces = [piece async for piece in self._engine.generate(question.prompt, WRITTEN_TOKENS, (STOP,))]
         text = "".join(pieces).lower()
-        titles = [as_quoted(composer.model.catalogue.titles[item]).lower() for item in items]
+        shown = (decode_plain(self._engine.tokenizer, composer.titles[item]).strip().lower() for item in items.tolist())
+        titles = list(shown)
         longest = max((title for title in titles if title and title in text), key=len, default=None)
         return np.asarray([item for item, title in zip(items, titles, strict=True) if title == longest], dtype=np.int64)
 

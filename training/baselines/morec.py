@@ -132,12 +132,13 @@ def _train(bench: Bench, config: MoRecConfig, run: StageRun) -> dict[str, Any]:
     network = network.to(config.device)
     network.read_texts(encoder.encode(tokens), torch.zeros(len(tokens), dtype=torch.bool))
     preset = Preset(kind="hybrid", batch_size=config.batch_size, learning_rate=config.learning_rate)
-    metrics = {"adapter": train_windows(network, split, preset, config.loop, run, "morec adapter").summary}
+    adapted = train_windows(network, split, preset, config.loop, run, "morec adapter", seed=config.seed)
+    metrics = {"adapter": adapted.summary}
     if config.tuning is not None:
         network.tune(encoder, tokens)
         preset = preset.model_copy(update={"batch_size": config.encoder_batch_size})
         rates = _rates(network, encoder, config)
-        tuned = train_windows(network, split, preset, config.tuning, run, "morec text encoder", rates)
+        tuned = train_windows(network, split, preset, config.tuning, run, "morec text encoder", rates, config.seed)
         metrics["text encoder"] = tuned.summary
         network.encode()
     encoder.save(run.directory / ENCODER_FOLDER)

@@ -26,6 +26,7 @@ def train_windows(
     run: RunContext,
     phase: str,
     groups: Sequence[dict[str, object]] | None = None,
+    seed: int = 0,
 ) -> Outcome:
     """Train `network` to predict the next items of all training sequences; the best by validation NDCG@10 is kept.
 
@@ -37,13 +38,14 @@ def train_windows(
         run: keeps the checkpoint.
         phase: its name.
         groups: parameters by learning rates of their own; all alike if not given.
+        seed: of the order of windows and of negatives.
     """
     windows = Windows(split.train, network.max_length)
     validation = FullRanking.of(split, Holdout.VALIDATION, VALIDATION_USERS)
 
     def batches(epoch: int) -> Sequence[WindowBatch]:
-        rows = windows.batches(preset.batch_size, epoch_rng(0, epoch))
-        return [WindowBatch(chosen, (0, epoch, index)) for index, chosen in enumerate(rows)]
+        rows = windows.batches(preset.batch_size, epoch_rng(seed, epoch))
+        return [WindowBatch(chosen, (seed, epoch, index)) for index, chosen in enumerate(rows)]
 
     parameters = groups or [{"params": list(network.parameters())}]
     optimizer = torch.optim.Adam(parameters, lr=preset.learning_rate, betas=preset.betas)

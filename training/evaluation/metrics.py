@@ -32,6 +32,16 @@ def share_estimate(hits_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
     return Estimate(mean=share, low=float(low), high=float(high))
 
 
+def share_among(hits_E: np.ndarray, users_E: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The share of questions (E,) with a hit, where a user (E,) may have been asked several: users are drawn anew."""
+    _, places_E, asked_U = np.unique(users_E, return_inverse=True, return_counts=True)
+    hits_U = np.bincount(places_E, weights=hits_E.astype(float), minlength=len(asked_U))
+    rng = np.random.default_rng(seed)
+    drawn_R_U = rng.multinomial(len(asked_U), np.full(len(asked_U), 1 / len(asked_U)), size=resamples)
+    low, high = np.percentile((drawn_R_U @ hits_U) / (drawn_R_U @ asked_U), [2.5, 97.5])
+    return Estimate(mean=float(np.mean(hits_E)), low=float(low), high=float(high))
+
+
 def paired_difference(
     values_U: np.ndarray, reference_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:

@@ -9,19 +9,22 @@ Axes: E users, G genres.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from models.composer import PromptComposer
 from models.config import Config
 from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
 from models.errors import DataError
+from models.files import written_atomically
 from models.llm.loading import LanguageModel
 from models.prompts.layout import Injection
 from models.rankers.llm import answer, each
@@ -29,9 +32,9 @@ from models.threads import one_thread
 from training.allmrec.genres import MOST_COMMON, GenreQuiz
 from training.baselines.bench import Bench
 from training.baselines.tallrec import tuned_llm
-from training.evaluation.metrics import Estimate, share_estimate
+from training.evaluation.metrics import Estimate, share_among
 from training.evaluation.report import interval, markdown_head, markdown_row
-from training.experiments.run import Ground
+from training.experiments.run import ANSWERS, Ground
 from training.experiments.scenarios import OVERALL
 from training.experiments.tables import ALLMREC, LLM_ONLY, TALLREC
 
@@ -66,7 +69,8 @@ class GenreReport(Config):
         dataset: its name.
         seeds: how many.
         genres: names of all.
-        favorites: of every user asked about, seed after seed.
+        users: who was asked about, seed after seed.
+        favorites: of each of them.
         common: the favourite that most users have, whom nothing was asked about.
         answers: by system.
         chosen: how often that was right, by system; with what the most common favourite would have.
@@ -78,6 +82,7 @@ class GenreReport(Config):
     dataset: str
     seeds: int
     genres: list[str]
+    users: list[str]
     favorites: list[str]
     common: list[str]
     answers: dict[str, GenreAnswers]
@@ -93,21 +98,23 @@ def run_figure(figure: str, ground: Ground, seeds: int) -> GenreReport:
         DataError: the dataset has no genres, or nobody has a favourite.
     """
     said: dict[str, GenreAnswers] = {}
+    users: list[str] = []
     favorites: list[str] = []
     common: list[str] = []
     for seed in range(seeds):
         bench = ground.bench(ALLMREC, OVERALL, seed)
         quiz = _quiz(bench)
         genres = list(bench.split.catalogue.genres)
+        users += list(quiz.user_ids)
         favorites += [genres[favorite] for favorite in quiz.favorites]
         common += [genres[np.bincount(quiz.taught).argmax()]] * len(quiz.favorites)
         for name in FIGURES[figure]:
             ground.console.print(f"{figure}, seed {seed}: {name}", highlight=False, style="bold")
-            found = _asked(name, bench, quiz)
+            found = _kept(name, bench, quiz, ground.home / ANSWERS)
             before = said.get(name, GenreAnswers(chosen=[], written=[]))
             said[name] = GenreAnswers(chosen=before.chosen + found.chosen, written=before.written + found.written)
     head: dict[str, Any] = {"figure": figure, "dataset": bench.dataset.info.name, "seeds": seeds, "genres": genres}
-    return recompute(GenreReport(**head, favorites=favorites, common=common, answers=said))
+    return recompute(GenreReport(**head, users=users, favorites=favorites, common=common, answers=said))
 
 
 def _quiz(bench: Bench) -> GenreQuiz:
@@ -119,6 +126,20 @@ def _quiz(bench: Bench) -> GenreQuiz:
             " genres need items with categories"
         )
     return quiz
+
+
+def _kept(name: str, bench: Bench, quiz: GenreQuiz, home: Path) -> GenreAnswers:
+    """What a system says, asked once: kept under all that it follows from, for both figures."""
+    told = [name, bench.recipe.model_dump_json(), bench.fingerprint, *bench.llm.identity.values(), *quiz.user_ids]
+    path = home / f"genres-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}.json"
+    try:
+        return GenreAnswers.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        found = _asked(name, bench, quiz)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as partial:
+        partial.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return found
 
 
 def _asked(name: str, bench: Bench, quiz: GenreQuiz) -> GenreAnswers:
@@ -156,7 +177,7 @@ def named(text: str, genres: Sequence[str]) -> str | None:
 
 def recompute(report: GenreReport) -> GenreReport:
     """The same report with its figures worked out from the answers in it."""
-    favorites = np.asarray(report.favorites)
+    favorites, users = np.asarray(report.favorites), np.asarray(report.users)
     chosen = {name: np.asarray(said.chosen) == favorites for name, said in report.answers.items()}
     names = {
         name: np.asarray([named(text, report.genres) or "" for text in said.written])
@@ -165,9 +186,9 @@ def recompute(report: GenreReport) -> GenreReport:
     hits = {MOST_COMMON: np.asarray(report.common) == favorites, **chosen}
     return report.model_copy(
         update={
-            "chosen": {name: share_estimate(right) for name, right in hits.items()},
-            "written": {name: share_estimate(found == favorites) for name, found in names.items()},
-            "answered": {name: share_estimate(found != "") for name, found in names.items()},
+            "chosen": {name: share_among(right, users) for name, right in hits.items()},
+            "written": {name: share_among(found == favorites, users) for name, found in names.items()},
+            "answered": {name: share_among(found != "", users) for name, found in names.items()},
         }
     )
 

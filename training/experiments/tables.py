@@ -87,13 +87,13 @@ class Table:
 
 
 def backbone(kind: str) -> tuple[str, ...]:
-    """Settings for another backbone, of the paper's size."""
+    """Settings for another backbone, of the paper's size; SASRec as the recipe has it, with whatever else that has."""
     if kind == "sasrec":
-        return ()
+        return ('backbone.kind="sasrec"',)
     return ("backbone.presets=[]", f'backbone.kind="{kind}"', "backbone.settings={embedding_size=50,max_length=50}")
 
 
-SASREC = Row("SASRec", "backbone")
+SASREC = Row("SASRec", "backbone", backbone("sasrec"))
 MOREC = Row("MoRec", "morec")
 CTRL = Row("CTRL", "ctrl")
 RECFORMER = Row("RECFORMER", "recformer")

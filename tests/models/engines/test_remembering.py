@@ -116,6 +116,19 @@ def test_what_stands_under_a_slot_is_no_part_of_the_question(tmp_path: Path):
     assert engine.asked == 1
 
 
+def test_another_precision_is_asked_anew(tmp_path: Path):
+    """Its answers are rounded otherwise."""
+
+    async def ask_in(precision: str) -> int:
+        engine: Any = Counting()
+        async with remembering(engine, tmp_path / "answers", precision) as remembers:
+            await remembers.score(PROMPT, ChoiceTrie(CHOICES, 0))
+        return engine.asked
+
+    asked = [asyncio.run(ask_in(precision)) for precision in ("", "bfloat16", "", "bfloat16", "8bit")]
+    assert asked == [1, 1, 0, 0, 1]
+
+
 def test_without_a_file_nothing_is_kept():
     engine, trie = Counting(), ChoiceTrie(CHOICES, 0)
     ask(engine, None, (PROMPT, trie), (PROMPT, trie))

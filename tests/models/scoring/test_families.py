@@ -130,6 +130,28 @@ def test_the_self_test_finds_what_nobody_knew_of(case: str, settings: dict[str, 
         check_exact("tiny", model)
 
 
+@pytest.mark.parametrize("settings", [{}, {"layer_types": ["sliding_attention", "full_attention"]}])
+@pytest.mark.parametrize("size", [16, 40])
+def test_a_window_that_an_llm_does_not_heed_is_found_though_prompts_of_the_test_are_shorter(
+    settings: dict[str, Any], size: int
+):
+    """Llama's code looks up no window; masks by its config would hide what it sees."""
+    model = tiny("llama", {**EXACT["llama"], "num_hidden_layers": 2})
+    for name, value in {**settings, "sliding_window": size}.items():
+        setattr(model.config, name, value)
+    said = r"sliding_window, which its code may not heed|about a tree of tokens"
+    with pytest.raises(UnsupportedLLMError, match=said):
+        check_exact("tiny", model)
+    model.config.sliding_window = model.config.max_position_embeddings  # longer than any prompt can be
+    check_exact("tiny", model)
+
+
+def test_a_window_that_is_heeded_is_no_reason_to_refuse():
+    model = tiny("mistral", {**EXACT["mistral"], "sliding_window": 40})
+    check_exact("tiny", model)
+    assert model.config.sliding_window == 40
+
+
 def test_a_cap_on_attention_is_kept():
     """Gemma 2 with a cap so low that leaving it out, as fused kernels do, would show."""
     capped = tiny("gemma2", EXACT["gemma2"] | {"attn_logit_softcapping": 0.1})

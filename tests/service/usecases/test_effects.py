@@ -146,11 +146,12 @@ async def test_without_the_llm_the_blend_explains(faked: httpx.AsyncClient, engi
     assert f"“{answer['evidence'][0]['title']}”" in answer["sentence"]
 
 
-async def test_by_the_settings_the_blend_explains_items(world: World, engine: FakeEngine, tmp_path: Path) -> None:
+async def test_by_the_settings_the_blend_explains(world: World, engine: FakeEngine, tmp_path: Path) -> None:
     """Who serves explains: the LLM writes at most."""
     async with serving(world.settings_for(tmp_path, ranker="blend"), engine) as (client, _):
-        answer = await get(client, "/explain/item", user_id="u0", item_id="i30")
-        assert (answer["ranker"], answer["fallback"]) == ("blend", None)
+        for path, query in (("/explain/item", {"item_id": "i30"}), ("/explain/genre", {})):
+            answer = await get(client, path, user_id="u0", **query)
+            assert (answer["ranker"], answer["fallback"]) == ("blend", None)
 
 
 class Tiring(FakeEngine):

@@ -79,7 +79,17 @@ async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEn
 
 @pytest.mark.parametrize(
     ("sentence", "holds"),
-    [('It is "A" and "B".', True), ("It is good.", False), ('It is "A" and', False), ("", False)],
+    [
+        ('It is "A" and "B".', True),
+        ("The users' friends\u2019 film is \"\u201cA\u201d, the 'B'\".", True),
+        ("It is good.", False),
+        ('It is "A" and', False),
+        ("", False),
+        ('It is \u201cFake\u201d and "A".', False),
+        ("It is 'Fake' and \"A\".", False),
+        ('It is \u00abFaux\u00bb and "A".', False),
+        ('It is *Fake* and "A".', False),
+    ],
 )
 def test_a_sentence_holds_if_it_ends_and_quotes_something(sentence: str, holds: bool) -> None:
     assert is_grounded(sentence) is holds

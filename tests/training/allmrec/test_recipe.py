@@ -11,7 +11,13 @@ from training.allmrec.recipe import load_recipe, shipped_recipes
 from training.allmrec.stage2.config import Loss
 from training.backbones.config import PRESETS
 from training.backbones.objectives import Objective
+from training.baselines.ctrl import CTRLConfig
+from training.baselines.morec import MoRecConfig
+from training.baselines.recformer_network import RecformerConfig
+from training.baselines.tallrec import TALLRecConfig
 from training.data.importing.ledger import OnBadRow
+from training.runs.loop import LoopConfig
+from training.runs.settings import merged
 
 
 def written(directory: Path, text: str) -> str:
@@ -26,6 +32,12 @@ def test_the_shipped_recipes_can_be_read() -> None:
     for name in shipped_recipes():
         load_recipe(name)
     paper = load_recipe("paper")
+    kinds = {"morec": MoRecConfig, "ctrl": CTRLConfig, "recformer": RecformerConfig, "tallrec": TALLRecConfig}
+    for name, kind in kinds.items():
+        said = merged(paper.baselines["every"], paper.baselines[name])
+        config = kind.model_validate(merged(kind().model_dump(), said)).limited
+        assert config.device == "cuda"
+        assert {loop.minutes for _, loop in config if isinstance(loop, LoopConfig)} == {1440}
     assert paper.stage2.llm == "facebook/opt-6.7b"
     assert paper.stage2.loss is Loss.TITLE
     # One validation, at the end, chooses nothing.

@@ -207,6 +207,9 @@ def test_settings_of_all_give_way_to_a_baselines_own(bench: Bench) -> None:
     }
     loop = bench.config("morec", MoRecConfig).loop
     assert (loop.max_steps, loop.patience) == (2, MoRecConfig().loop.patience)
+    assert MoRecConfig(minutes=60).limited.loop.minutes == MoRecConfig(minutes=60).limited.tuning.minutes == 60
+    assert MoRecConfig(minutes=0.1).limited.loop.minutes == 0.1
+    assert MoRecConfig().limited == MoRecConfig()
     wrong = Bench(
         bench.dataset_path,
         bench.recipe.model_copy(update={"baselines": {"morec": {"learning_rat": 1}}}),

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.composer import PromptComposer
 from models.engines.base import LLMEngine
 from models.engines.transformers import in_process
 from models.errors import DataError
 from models.llm.loading import LanguageModel
+from models.prompts.template import PromptConfig
+from models.prompts.titles import decode_plain
 from models.rankers.base import Audience, Ranker
 from tests.models.rankers.suite import RankerSuite, scored
 from tests.tiny_encoder import retrain, write_tiny_encoder
 from training import baselines
+from training.allmrec.placing import blank_model
 from training.allmrec.recipe import load_recipe
 from training.baselines.bench import Bench
+from training.baselines.llm_only import WrittenRanker
 from training.baselines.port import SYSTEMS, Shop, find_systems, system
 from training.data.dataset import Dataset
 from training.data.splits import Holdout, SequenceSplit
@@ -32,7 +38,7 @@ class PerCall:
     """An engine that starts for every question: each test has an event loop of its own."""
 
     def __init__(self, llm: LanguageModel) -> None:
-        self._llm = llm
+        self._llm, self.tokenizer = llm, llm.tokenizer
 
     async def score(self, *question: object) -> list[np.ndarray]:
         async with in_process(self._llm) as engine:
@@ -82,6 +88,26 @@ def test_another_catalogue_is_ranked_by_what_is_known_of_it(name: str, bench: Be
         return
     ranker = fitted(name, bench)(shop(bench, other))
     assert np.isfinite(scored(ranker, held_out.users, held_out.candidates.items)).all()
+
+
+@pytest.mark.anyio
+async def test_who_writes_a_title_as_it_was_shown_hits(bench: Bench) -> None:
+    """The prompt cuts long titles, and nobody could write the rest."""
+    prompt = PromptConfig(max_title_tokens=2)
+    engine = PerCall(bench.llm)
+    asker = PromptComposer(blank_model(bench.split.catalogue, bench.llm.token_size), prompt, engine.tokenizer, 1024)
+    candidates = np.array([[3, 5, 7], [3, 5, 7]])
+    shown = decode_plain(engine.tokenizer, asker.titles[5])
+    assert len(shown) < len(bench.split.catalogue.titles[5])
+
+    async def generate(*_: object) -> AsyncIterator[str]:
+        yield shown
+
+    engine.generate = generate
+    users = Audience(["a", "b"], [np.array([1]), np.array([2])])
+    scores = await WrittenRanker(engine, asker).score(users, candidates)
+    hits = [decode_plain(engine.tokenizer, asker.titles[item]) == shown for item in (3, 5, 7)]
+    assert scores.tolist() == [[float(hit) for hit in hits]] * 2
 
 
 def test_systems_have_names_of_their_own() -> None:

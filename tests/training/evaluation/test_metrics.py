@@ -15,6 +15,8 @@ from training.evaluation.metrics import (
     positive_ranks,
     report,
     report_ranks,
+    share_among,
+    share_estimate,
 )
 
 
@@ -88,6 +90,17 @@ def test_a_paired_difference_cancels_what_users_share() -> None:
     assert found.mean == pytest.approx((better - reference).mean())
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.08)
     assert found.high - found.low < 0.5 * 2 * 1.96 * better.std() / np.sqrt(4000)
+
+
+def test_users_who_are_asked_again_are_no_further_users() -> None:
+    """The same answers of 100 users three times tell no more than once; with a question each it is the usual share."""
+    hits = np.random.default_rng(0).random(100) < 0.3
+    users = np.array([f"u{number}" for number in range(100)])
+    once, thrice = share_among(hits, users), share_among(np.tile(hits, 3), np.tile(users, 3))
+    usual = share_estimate(hits)
+    assert once.mean == thrice.mean == usual.mean
+    assert thrice.high - thrice.low == pytest.approx(once.high - once.low, rel=0.05)
+    assert once.high - once.low == pytest.approx(usual.high - usual.low, rel=0.1)
 
 
 def test_certainty_has_no_width() -> None:

@@ -223,6 +223,12 @@ def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_favourite_genres_are_chosen_and_written(ground: Path) -> None:
     """Of users whose favourites were not learned from; figures follow from what was said, which is kept."""
     result = run(ground, "figure5", "shop")
+    answers = ground / "out" / "shop" / "answers"
+    kept = {path: path.stat().st_mtime_ns for path in answers.glob("genres-*.json")}
+    assert len(kept) == 3
+    assert run(ground, "figure4", "shop").exit_code == 0
+    assert run(ground, "figure5", "shop").exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in answers.glob("genres-*.json")} == kept
     assert result.exit_code == 0, result.output
     report = GenreReport.model_validate_json((ground / "out" / "shop" / "tables" / "figure5.json").read_text())
     assert set(report.answers) == {"LLM-Only", "TALLRec", "A-LLMRec"}

@@ -175,5 +175,5 @@ async def _scores(
     held_out: HeldOut,
     answers: Path | None = None,
 ) -> np.ndarray:
-    async with in_process(llm) as engine, remembering(engine, answers) as remembers:
+    async with in_process(llm) as engine, remembering(engine, answers, llm.precision) as remembers:
         return await make(remembers, composer).score(held_out.users, held_out.candidates.items)
