@@ -29,7 +29,7 @@ from training.backbones.config import Preset
 from training.backbones.texts import encoder_inputs
 from training.baselines.bench import BaselineConfig, Bench
 from training.baselines.port import Fitted, Shop, system
-from training.baselines.sequential import train_windows
+from training.baselines.sequential import Phase, train_windows
 from training.runs.loop import LoopConfig, Task, epoch_rng, seed_everything
 from training.runs.stage_run import StageRun
 
@@ -154,7 +154,8 @@ def _train(bench: Bench, config: CTRLConfig, run: StageRun) -> dict[str, Any]:
     optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
     aligned = run.train(Task(module, optimizer, batches, loss), config.pretraining, "ctrl contrast", "contrast")
     preset = Preset(batch_size=config.batch_size, learning_rate=config.learning_rate)
-    tuned = train_windows(network, split, preset, config.loop, run, "ctrl fine-tuning", seed=config.seed)
+    phase = Phase("ctrl fine-tuning", config.loop, config.seed)
+    tuned = train_windows(network, split, preset, phase, run)
     save_backbone(network, run.directory)
     return {"contrast": aligned.summary, "fine-tuning": tuned.summary}
 

@@ -24,7 +24,7 @@ from training.backbones.config import Preset
 from training.backbones.texts import encoder_inputs
 from training.baselines.bench import BaselineConfig, Bench
 from training.baselines.port import Fitted, Shop, system
-from training.baselines.sequential import train_windows
+from training.baselines.sequential import Phase, train_windows
 from training.runs.loop import LoopConfig, seed_everything
 from training.runs.stage_run import StageRun
 
@@ -132,13 +132,14 @@ def _train(bench: Bench, config: MoRecConfig, run: StageRun) -> dict[str, Any]:
     network = network.to(config.device)
     network.read_texts(encoder.encode(tokens), torch.zeros(len(tokens), dtype=torch.bool))
     preset = Preset(kind="hybrid", batch_size=config.batch_size, learning_rate=config.learning_rate)
-    adapted = train_windows(network, split, preset, config.loop, run, "morec adapter", seed=config.seed)
-    metrics = {"adapter": adapted.summary}
+    phase = Phase("morec adapter", config.loop, config.seed)
+    metrics = {"adapter": train_windows(network, split, preset, phase, run).summary}
     if config.tuning is not None:
         network.tune(encoder, tokens)
         preset = preset.model_copy(update={"batch_size": config.encoder_batch_size})
         rates = _rates(network, encoder, config)
-        tuned = train_windows(network, split, preset, config.tuning, run, "morec text encoder", rates, config.seed)
+        phase = Phase("morec text encoder", config.tuning, config.seed)
+        tuned = train_windows(network, split, preset, phase, run, rates)
         metrics["text encoder"] = tuned.summary
         network.encode()
     encoder.save(run.directory / ENCODER_FOLDER)
