@@ -50,10 +50,11 @@ evaluate: $(BUNDLE)
 results: | $(VENV)/.run
 	$(BIN)/allmrec-train results $(RESULTS) --seeds $(SEEDS)
 
+llm2rec: SEEDS = 1
 llm2rec: | $(VENV)/.run
 	$(BIN)/allmrec-train llm2rec $(CATALOGUE) --llm $(LLM) --out $(LLM2REC) --config training/llm2rec/cpu.toml \
 	    --variant raw --variant csft --variant iem --variant llm2rec
-	$(BIN)/allmrec-train evaluate-encoder $(CATALOGUE) $(ELSEWHERE) --out $(LLM2REC)/compared --encoder minilm=embedded --set max_text_tokens=32 \
+	$(BIN)/allmrec-train evaluate-encoder $(CATALOGUE) $(ELSEWHERE) --out $(LLM2REC)/compared --seeds $(SEEDS) --encoder minilm=embedded --set max_text_tokens=32 \
 	    $(foreach variant,raw csft iem llm2rec,--encoder $(LLM2REC)/$(variant)/encoder)
 
 real-lm: $(VENV)/.real-lm

@@ -69,6 +69,7 @@ def evaluate_encoder(
             "--use", help="sasrec or gru4rec (items are their texts), or hybrid (and their ids); all if not given."
         ),
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train every recommender so many times; figures are means.")] = 1,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of TrialConfig.")
     ] = None,
@@ -80,7 +81,7 @@ def evaluate_encoder(
 
     checked = with_changes(TrialConfig(), settings or [], "evaluate-encoder")
     labels = labelled(encoders)
-    path = compare(_domains(datasets, out), labels, uses or known_uses(), checked, out, console)
+    path = compare(_domains(datasets, out), labels, uses or known_uses(), checked, out, console, seeds)
     console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
 
 

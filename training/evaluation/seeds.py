@@ -87,35 +87,38 @@ class SeedReport(Config):
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each seed and each user of a group is drawn in R resamples: both are drawn with replacement.
+    """Seeds and the users of groups, both drawn anew with replacement, R times.
 
     Attributes:
-        seeds: (R, S) shares.
-        users: by group (R, U) shares, 0 of users outside.
+        seeds: (R, S) how often each seed is drawn, as shares.
+        groups: (U,) masks by name; groups without users are left out.
+        bootstrap: R, and the seed of the draws.
     """
 
     seeds: np.ndarray
-    users: Mapping[str, np.ndarray]
+    groups: Mapping[str, np.ndarray]
+    bootstrap: Bootstrap
 
     @classmethod
     def of(cls, seeds: int, groups: Mapping[str, np.ndarray], bootstrap: Bootstrap) -> Resampling:
-        """For (U,) masks by group; groups without users are left out."""
+        """For S seeds and (U,) masks by group."""
         rng = np.random.default_rng(bootstrap.seed)
         drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=bootstrap.resamples) / seeds
-        users = {}
-        for name, mask in groups.items():
-            if count := int(mask.sum()):
-                users[name] = np.zeros((bootstrap.resamples, len(mask)), dtype=np.float32)
-                users[name][:, mask] = rng.multinomial(count, np.full(count, 1 / count), bootstrap.resamples) / count
-        return cls(drawn, users)
+        return cls(drawn, {name: mask for name, mask in groups.items() if mask.any()}, bootstrap)
 
     def estimate(self, values_S_U: np.ndarray, group: str) -> Estimate:
-        """The mean over seeds and the users of a group, and its interval over both."""
-        shares_R_U = self.users[group]
-        means_R = (self.seeds * (shares_R_U @ values_S_U.T.astype(np.float32))).sum(axis=1)
-        low, high = np.percentile(means_R, [2.5, 97.5])
-        inside = shares_R_U.any(axis=0)
-        return Estimate(mean=float(values_S_U[:, inside].mean()), low=float(low), high=float(high))
+        """The mean over seeds and the users of a group, and its interval over both.
+
+        Users with the same values cannot be told apart, so what is drawn is how many there are of each kind.
+        """
+        inside_S_U = values_S_U[:, self.groups[group]]
+        kinds_S_K, counts_K = np.unique(inside_S_U, axis=1, return_counts=True)
+        users = int(counts_K.sum())
+        # Not the draws of the seeds once more.
+        rng = np.random.default_rng([self.bootstrap.seed, 1])
+        shares_R_K = rng.multinomial(users, counts_K / users, size=self.bootstrap.resamples) / users
+        low, high = np.percentile((self.seeds * (shares_R_K @ kinds_S_K.T)).sum(axis=1), [2.5, 97.5])
+        return Estimate(mean=float(inside_S_U.mean()), low=float(low), high=float(high))
 
 
 def aggregate(directories: Sequence[Path], bootstrap: Bootstrap) -> SeedReport:
@@ -182,7 +185,7 @@ def _ranker(
 def _estimates(tables: ScoreTables, ranks_S_U: np.ndarray, resampling: Resampling) -> Differences:
     values = {name: _values(name, ranks_S_U) for name in tables.measure.metrics}
     return {
-        group: {name: resampling.estimate(table, group) for name, table in values.items()} for group in resampling.users
+        group: {name: resampling.estimate(table, group) for name, table in values.items()} for group in resampling.groups
     }
 
 
@@ -192,7 +195,7 @@ def _lead(ranks_S_U: np.ndarray, others_S_U: np.ndarray, resampling: Resampling)
             name: resampling.estimate(_values(name, ranks_S_U) - _values(name, others_S_U), group)
             for name in COMPARED_METRICS
         }
-        for group in resampling.users
+        for group in resampling.groups
     }
 
 

@@ -205,10 +205,10 @@ def _cell(
     asked_U = tables.groups[column.group] & ~np.isnan(ranks_S_U).any(axis=0)
     values_S_U, others = (metric(np.nan_to_num(ranks, nan=np.inf)) for ranks in (ranks_S_U, others_S_U))
     resampling = Resampling.of(len(ranks_S_U), {"asked": asked_U, "shared": shared_U}, bootstrap)
-    if "asked" not in resampling.users:
+    if "asked" not in resampling.groups:
         return Cell(users=0)
     of_all = resampling.estimate(values_S_U, "asked")
-    if "shared" not in resampling.users:
+    if "shared" not in resampling.groups:
         return Cell(users=0, all_users=int(asked_U.sum()), of_all=of_all)
     return Cell(
         users=int(shared_U.sum()),

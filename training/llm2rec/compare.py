@@ -26,8 +26,9 @@ def compare(
     config: TrialConfig,
     directory: Path,
     console: Console | None = None,
+    seeds: int = 1,
 ) -> Path:
-    """Train a recommender for each, and write the report anew after each.
+    """Train recommenders for each, and write the report anew after each.
 
     Args:
         domains: the catalogues.
@@ -36,6 +37,7 @@ def compare(
         config: the same for all.
         directory: of recommenders and report; what is done there is not done again.
         console: for progress.
+        seeds: of each recommender, so many trainings.
 
     Returns:
         The report in Markdown; the same as JSON stands beside it.
@@ -47,14 +49,14 @@ def compare(
     if unknown := [use for use in uses if use not in known_uses()]:
         raise ConfigError(f"use '{unknown[0]}' is unknown: choose among {', '.join(known_uses())}")
     rows: list[Row] = []
-    settings = {"config": config.model_dump(mode="json"), "encoders": dict(encoders)}
+    settings = {"config": config.model_dump(mode="json"), "encoders": dict(encoders), "seeds": seeds}
     for domain in domains:
         trials = Trials(domain, _fingerprint(domain), config, directory / domain.name, console)
         cold = trials.groups(Holdout.TEST)["cold"]
         for use in uses:
             first = None
             for label, encoder in encoders.items():
-                ranks = trials.ranks(label, encoder, use)
+                ranks = trials.ranks(label, encoder, use, seeds)
                 names = {
                     "dataset": domain.name,
                     "use": use,

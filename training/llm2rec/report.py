@@ -1,6 +1,6 @@
 """The table of encoders: Recall and NDCG over the whole catalogue, and what each is ahead of the first.
 
-Axes: E users.
+Axes: S seeds, E users.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from models.config import Config
 from training.data.splits import Holdout
-from training.evaluation.metrics import Estimate, hit_at, ndcg_at, paired_difference
+from training.evaluation.comparison import Bootstrap
+from training.evaluation.metrics import RESAMPLES, Estimate, hit_at, ndcg_at
+from training.evaluation.seeds import Resampling
 
 MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "recall@10": lambda ranks: hit_at(ranks, 10),
@@ -35,6 +37,7 @@ class Row(Config):
         encoder: its label.
         in_domain: whether it was trained on this catalogue; None where nothing says so.
         users: who are tested.
+        seeds: trainings that figures are means of; intervals are over users and seeds.
         validation: NDCG@10 on validation items, which is what one chooses by.
         metrics: on test items, by name.
         cold: NDCG@10 on test items that are cold; None without any.
@@ -46,6 +49,7 @@ class Row(Config):
     encoder: str
     in_domain: bool | None
     users: int
+    seeds: int
     validation: float
     metrics: dict[str, Estimate]
     cold: Estimate | None
@@ -61,30 +65,27 @@ def make_row(
     """Summarise ranks.
 
     Args:
-        ranks: (E,) of an encoder, by what is held out.
+        ranks: (S, E) of an encoder, by what is held out.
         first: of the encoder that it is compared with.
         cold_E: whose test items are cold.
         names: `dataset`, `use`, `encoder` and `in_domain`.
     """
-    test, lead = ranks[Holdout.TEST], {}
+    test = ranks[Holdout.TEST]
+    resampling = Resampling.of(len(test), {"all": np.ones_like(cold_E), "cold": cold_E}, Bootstrap(resamples=RESAMPLES, seed=0))
+    values = {name: measure(test) for name, measure in MEASURES.items()}
+    lead = {}
     if first is not None:
-        lead = {
-            name: paired_difference(measure(test), measure(first[Holdout.TEST])) for name, measure in MEASURES.items()
-        }
-    decisive = MEASURES[DECISIVE]
+        ahead = {name: values[name] - measure(first[Holdout.TEST]) for name, measure in MEASURES.items()}
+        lead = {name: resampling.estimate(ahead_S_E, "all") for name, ahead_S_E in ahead.items()}
     return Row(
         **names,
-        users=len(test),
-        validation=float(decisive(ranks[Holdout.VALIDATION]).mean()),
-        metrics={name: _estimate(measure(test)) for name, measure in MEASURES.items()},
-        cold=_estimate(decisive(test[cold_E])) if cold_E.any() else None,
+        users=test.shape[1],
+        seeds=len(test),
+        validation=float(MEASURES[DECISIVE](ranks[Holdout.VALIDATION]).mean()),
+        metrics={name: resampling.estimate(values_S_E, "all") for name, values_S_E in values.items()},
+        cold=resampling.estimate(values[DECISIVE], "cold") if cold_E.any() else None,
         lead=lead,
     )
-
-
-def _estimate(values_E: np.ndarray) -> Estimate:
-    """The mean with its bootstrap interval: a difference from nothing."""
-    return paired_difference(values_E, np.zeros_like(values_E))
 
 
 def write_report(rows: Sequence[Row], settings: Mapping[str, Any], directory: Path) -> None:
@@ -103,7 +104,7 @@ def markdown(rows: Sequence[Row]) -> str:
         best = max(part, key=lambda row: row.validation)
         first = part[0]
         lines += [
-            f"**{dataset}, {use}**, {first.users:,} users\n",
+            f"**{dataset}, {use}**, {first.users:,} users{f', {first.seeds} seeds' if first.seeds > 1 else ''}\n",
             f"| encoder | trained on it | validation {DECISIVE} | {' | '.join(MEASURES)} | cold {DECISIVE}"
             f" | {DECISIVE} less {first.encoder}'s |",
             "|---" * (len(MEASURES) + 5) + "|",

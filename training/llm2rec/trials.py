@@ -160,22 +160,30 @@ class Trials:
         self._domain, self._config, self._directory, self._console = domain, config, directory, console
         self._fingerprint = fingerprint
 
-    def ranks(self, label: str, encoder: str, use: str) -> dict[Holdout, np.ndarray]:
-        """Of held-out items (E,) among the whole catalogue, less what their users know, by what is held out.
+    def ranks(self, label: str, encoder: str, use: str, seeds: int = 1) -> dict[Holdout, np.ndarray]:
+        """Of held-out items (S, E) among the whole catalogue, less what their users know, by what is held out.
 
         Args:
             label: of the encoder; names its folder.
             encoder: what `TextEncoder` takes.
             use: one of `known_uses`.
+            seeds: S trainings, by the config's seed and those after it.
         """
-        config, split = self._config, self._domain.split
+        chosen = range(self._config.seed, self._config.seed + seeds)
+        found = [self._ranks(label, encoder, use, self._config.model_copy(update={"seed": seed})) for seed in chosen]
+        return {holdout: np.stack([ranks[holdout] for ranks in found]) for holdout in Holdout}
+
+    def _ranks(self, label: str, encoder: str, use: str, config: TrialConfig) -> dict[Holdout, np.ndarray]:
+        """(E,) of one seed."""
+        split = self._domain.split
         inputs = {"data": self._fingerprint, "encoder": encoder_fingerprint(encoder), "use": use}
-        run = StageRun(self._directory / label / use, config, config.seed, inputs, self._console)
+        folder = self._directory / label / use / f"seed-{config.seed}"
+        run = StageRun(folder, config, config.seed, inputs, self._console)
         if not run.is_done:
             run.start()
             vectors = encode_items(split.catalogue, encoder, config, self._vectors_path(label, inputs["encoder"]))
             trainer = VectorTrainer(split, config.backbone(use), run, vectors)
-            name = f"{self._domain.name}, {label}, {use}"
+            name = f"{self._domain.name}, {label}, {use}, seed {config.seed}"
             backbone, outcome = trainer.train(name, config.backbone(use), config.loop)
             ranks = {holdout.value: FullRanking.of(split, holdout).ranks(backbone.eval()) for holdout in Holdout}
             np.savez_compressed(run.directory / RANKS_FILE, **ranks)  # type: ignore[arg-type]

@@ -78,20 +78,31 @@ def test_trials_are_kept(config: TrialConfig, tmp_path: Path) -> None:
     second = write_tiny_encoder(tmp_path / "b", words, seed=1)
     trials = Trials(Domain("tiny", tiny_split()), "data", config, tmp_path / "trials")
     ranks = trials.ranks("one", first, "sasrec")
-    stamp = (tmp_path / "trials" / "one" / "sasrec" / "done").stat().st_mtime_ns
+    done = tmp_path / "trials" / "one" / "sasrec" / "seed-0" / "done"
+    stamp = done.stat().st_mtime_ns
     again = trials.ranks("one", first, "sasrec")
-    assert (tmp_path / "trials" / "one" / "sasrec" / "done").stat().st_mtime_ns == stamp
+    assert done.stat().st_mtime_ns == stamp
     assert np.array_equal(ranks[Holdout.TEST], again[Holdout.TEST])
     assert ranks[Holdout.TEST].min() >= 1
-    assert len(ranks[Holdout.TEST]) == len(trials.groups(Holdout.TEST)["cold"]) == 40
+    assert ranks[Holdout.TEST].shape == (1, len(trials.groups(Holdout.TEST)["cold"])) == (1, 40)
     other = trials.ranks("one", second, "sasrec")
     assert not np.array_equal(ranks[Holdout.TEST], other[Holdout.TEST])
 
 
+def test_more_seeds_are_more_trainings(config: TrialConfig, tmp_path: Path) -> None:
+    """The first is the one that was there; each other learns something else of the same vectors."""
+    encoder = write_tiny_encoder(tmp_path / "a", [str(number) for number in range(1, 31)])
+    trials = Trials(Domain("tiny", tiny_split()), "data", config, tmp_path / "trials")
+    alone = trials.ranks("one", encoder, "sasrec")[Holdout.TEST]
+    first, second = trials.ranks("one", encoder, "sasrec", seeds=2)[Holdout.TEST]
+    assert np.array_equal(alone[0], first)
+    assert not np.array_equal(first, second)
+
+
 def test_rows_are_worked_out_from_ranks(tmp_path: Path) -> None:
     """Two users at ranks 1 and 15 against 2 and 30; NDCG@10 is 1 / log2(1 + rank) within ten."""
-    ranks = {holdout: np.array([1, 15]) for holdout in Holdout}
-    first = {holdout: np.array([2, 30]) for holdout in Holdout}
+    ranks = {holdout: np.array([[1, 15]]) for holdout in Holdout}
+    first = {holdout: np.array([[2, 30]]) for holdout in Holdout}
     names = {"dataset": "d", "use": "sasrec", "in_domain": None}
     rows = [
         make_row(first, None, np.array([False, False]), {**names, "encoder": "a"}),
@@ -106,6 +117,11 @@ def test_rows_are_worked_out_from_ranks(tmp_path: Path) -> None:
     text = markdown(rows)
     assert "| b * |" in text
     assert "| a |" in text
+    twice = {holdout: np.array([[1, 15], [1, 1]]) for holdout in Holdout}
+    both = make_row(twice, twice, np.array([False, True]), {**names, "encoder": "c"})
+    assert (both.seeds, both.metrics["recall@10"].mean, both.cold.mean, both.lead["ndcg@10"].high) == (2, 0.75, 0.5, 0)
+    assert "2 users, 2 seeds" in markdown([both])
+    assert "seeds" not in text
     write_report(rows, {"seed": 0}, tmp_path)
     assert json.loads((tmp_path / "encoders.json").read_text())["rows"][1]["users"] == 2
 
