@@ -257,7 +257,9 @@ async def _build(
     explainer = Explainer(
         histories,
         representations,
-        Prover(representations, llm_gate, executor, settings.explain_tries, settings.reserve_ms),
+        Prover(
+            representations, llm_gate, executor, settings.explain_tries, settings.reserve_ms, settings.computes_in_half
+        ),
         llm_gate,
         metrics,
         ExplainConfig(

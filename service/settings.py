@@ -132,6 +132,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or people.")
 
+    @property
+    def computes_in_half(self) -> bool:
+        """Whether the LLM computes in half precision, which vLLM does unless told otherwise."""
+        usual = "float32" if self.engine == "transformers" else "auto"
+        return (self.dtype or self.engine_options.get("dtype", usual)) != "float32"
+
 
 def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, `overrides` first.

@@ -102,7 +102,7 @@ def load_tokenizer(name: str) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve(name))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # files may be anything, and so are the errors that they end in
         raise ConfigError(_unreadable(name, "tokenizer", error)) from error
     if not tokenizer.is_fast:
         raise ConfigError(f"LLM '{name}': a fast tokenizer (tokenizer.json) is needed")
@@ -110,10 +110,11 @@ def load_tokenizer(name: str) -> Any:
 
 
 def _unreadable(name: str, what: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    said = first if isinstance(error, OSError | ValueError) and first else f"{type(error).__name__} {first}".strip()
     if Path(resolve(name)).is_dir():
-        return f"LLM '{name}': no {what} can be loaded: {error}"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"LLM '{name}': there is no folder of that name, and none can be had from a hub: {first}"
+        return f"LLM '{name}': no {what} can be loaded: {said}"
+    return f"LLM '{name}': there is no folder of that name, and none can be had from a hub: {said}"
 
 
 def load_llm(
@@ -139,16 +140,8 @@ def load_llm(
         if not device.startswith("cuda"):
             raise ConfigError(f"LLM '{name}' can be loaded in 8 bits onto a GPU only, not onto '{device}'")
         placing = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device}}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            resolve(name),
-            config=without_noise(config),
-            dtype=dtype,
-            attn_implementation=attention_of(config),
-            **placing,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"LLM '{name}' cannot be loaded: {error}") from error
+    config = without_noise(config)
+    model = load_weights(name, config, dtype=dtype, attn_implementation=attention_of(config), **placing)
     model = (model if load_in_8bit else model.to(device)).eval().requires_grad_(False)
     check_exact(name, model)
     return LanguageModel(
@@ -160,6 +153,33 @@ def load_llm(
     )
 
 
+def load_weights(name: str, config: Any, **how: Any) -> Any:
+    """The causal LM `name` with all of its weights from its files.
+
+    Args:
+        name: "embedded", a hub name or a path.
+        config: the transformers config.
+        how: what else `from_pretrained` takes.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its files lack weights, which would be drawn at random.
+    """
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            resolve(name), config=config, output_loading_info=True, **how
+        )
+    except Exception as error:  # files may be anything, and so are the errors that they end in
+        raise ConfigError(_unreadable(name, "weights", error)) from error
+    lacking = sorted(found["missing_keys"])
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise ConfigError(
+            f"LLM '{name}': its files lack weights that its config has: {', '.join(lacking[:3])}{more};"
+            " is it whole, and a causal LM?"
+        )
+    return model
+
+
 def load_config(name: str) -> Any:
     """The transformers config of LLM `name`.
 
@@ -168,5 +188,5 @@ def load_config(name: str) -> Any:
     """
     try:
         return AutoConfig.from_pretrained(resolve(name))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # files may be anything, and so are the errors that they end in
         raise ConfigError(_unreadable(name, "config", error)) from error

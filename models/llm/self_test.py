@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -13,13 +14,17 @@ from models.llm.head import Head
 
 PROMPT = 12
 """Tokens of the prompt; two may follow it, and one follows the first of them."""
-WINDOWS = ("sliding_window", "attention_chunk_size", "keep_window_size")
-"""What a config calls the length of what a local layer sees."""
+WINDOWS = ("sliding_window", "attention_chunk_size")
+"""What a config calls how far a local layer sees: nothing in a context is farther than that is long."""
+MOST_KEPT = ("keep_window_size",)
+"""What it calls how many tokens a layer looks at: of a tree there may be more than a context has places."""
 NARROW = 5
 """A window that the prompt is longer than."""
 TOLERANCE = 1e-3
 HALF_TOLERANCE = 0.1
-"""In half precision, whose rounding differs with the shapes of what is multiplied."""
+"""In half precision, whose rounding differs with the shapes of what is multiplied. A wrong mask may do less, so the
+first layers are tried in full precision as well."""
+FIRST_LAYERS = 2
 STRIDE = 7919
 
 
@@ -36,24 +41,75 @@ def check_exact(name: str, model: Any) -> None:
     kind = f"LLM '{name}' ({model.config.get_text_config().model_type})"
     if model._is_stateful:
         raise UnsupportedLLMError(f"{kind} cannot be asked exactly: it is recurrent, and reads siblings as its past")
-    try:
-        error = max(packing_error(model), *map(partial(_error_beyond, model), _windows(model)), 0.0)
-    except Exception as failure:
-        raise UnsupportedLLMError(f"{kind} cannot be asked about a tree of tokens: {failure}") from failure
-    allowed = TOLERANCE if model.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
-    if not error <= allowed:
-        raise UnsupportedLLMError(
-            f"{kind} cannot be asked exactly: packed and plain forward passes differ by {error:.1g} of the spread of"
-            f" the logits, more than {allowed:g}{_suspects(model)}"
-        )
+    tried = [model]
+    if not _is_full(model):
+        try:
+            tried.append(_twin(model, torch.float32, **_first_layers(model)))
+        except Exception:  # what is loaded in 8 bits, or is built in a way of its own, has its own precision alone
+            tried = [model]
+    for each in tried:
+        try:
+            error = max(packing_error(each), *map(partial(_error_beyond, each), _windows(each)), 0.0)
+        except Exception as failure:
+            said = f"{type(failure).__name__}: {failure}"
+            raise UnsupportedLLMError(
+                f"{kind} cannot be asked about a tree of tokens: its code does not take embeddings, positions and masks"
+                f" as other decoders do ({said.splitlines()[0]})"
+            ) from failure
+        allowed = TOLERANCE if _is_full(each) else HALF_TOLERANCE
+        if not error <= allowed:
+            raise UnsupportedLLMError(
+                f"{kind} cannot be asked exactly: packed and plain forward passes differ by {error:.2g} of the spread"
+                f" of the logits, more than {allowed:g}{_suspects(each)}"
+            )
+
+
+def _is_full(model: Any) -> bool:
+    return model.dtype in (torch.float32, torch.float64)
 
 
 def _windows(model: Any) -> list[str]:
-    """Of `WINDOWS` those that the first test is too short for, and that the LLM's context is long enough for."""
+    """Settings that the first test is too short for, and that what the LLM is asked may be long enough for."""
     config = model.config.get_text_config()
     context = getattr(config, "max_position_embeddings", None) or float("inf")
-    sizes = {name: getattr(config, name, None) for name in WINDOWS}
-    return [name for name, size in sizes.items() if isinstance(size, int) and PROMPT < size < context]
+    longest = {**dict.fromkeys(WINDOWS, context), **dict.fromkeys(MOST_KEPT, float("inf"))}
+    sizes = {name: getattr(config, name, None) for name in longest}
+    return [name for name, size in sizes.items() if isinstance(size, int) and PROMPT < size < longest[name]]
+
+
+def _first_layers(model: Any) -> dict[str, Any]:
+    """Settings of a config with the fewest layers among which all kinds are."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or []
+    layers = max([FIRST_LAYERS, *(1 + kinds.index(kind) for kind in set(kinds))])
+    layers = min(layers, config.num_hidden_layers)
+    return {"num_hidden_layers": layers, **({"layer_types": kinds[:layers]} if kinds else {})}
+
+
+def _twin(model: Any, dtype: torch.dtype | None = None, **changes: Any) -> Any:
+    """The same LLM with the same weights, built anew by a config with some changes.
+
+    It shares its weights with the LLM unless they are to be of another type.
+    """
+    config = copy.deepcopy(model.config)
+    for name, value in changes.items():
+        setattr(config.get_text_config(), name, value)
+    with torch.device("meta"):
+        twin = type(model)(config)
+    wanted = twin.state_dict()
+    weights = {name: weight for name, weight in model.state_dict().items() if name in wanted}
+    if dtype is not None:
+        weights = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in weights.items()}
+    twin.load_state_dict(weights, assign=True)
+    twin.tie_weights()
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        owner, _, own = name.rpartition(".")
+        if name not in wanted:
+            try:
+                twin.get_submodule(owner).register_buffer(own, buffer, persistent=False)
+            except AttributeError:  # of a layer that the twin has not
+                continue
+    return twin.eval().requires_grad_(False)
 
 
 def _suspects(model: Any) -> str:
@@ -64,18 +120,14 @@ def _suspects(model: Any) -> str:
 def _error_beyond(model: Any, window: str) -> float:
     """`packing_error` of a prompt that is longer than a window.
 
-    A narrower window, which is looked at in no time, does for all whose code looks it up in the config.
+    A narrower window, which is looked at in no time, does for all that follow their config.
     """
-    config = model.config.get_text_config()
-    size = getattr(config, window)
-    setattr(config, window, NARROW)
     try:
-        error = packing_error(model)
+        error = packing_error(_twin(model, **{window: NARROW}))
     except Exception:  # the whole length says whether that is due to a changed config
         error = float("inf")
-    finally:
-        setattr(config, window, size)
-    return error if error <= TOLERANCE else packing_error(model, size + NARROW)
+    allowed = TOLERANCE if _is_full(model) else HALF_TOLERANCE
+    return error if error <= allowed else packing_error(model, getattr(model.config.get_text_config(), window) + NARROW)
 
 
 @torch.inference_mode()

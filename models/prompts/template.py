@@ -14,10 +14,10 @@ import numpy as np
 
 from models.config import Config
 from models.domain import Domain
-from models.errors import PromptTooLongError
+from models.errors import ConfigError, PromptTooLongError
 from models.prompts.layout import Injection, PromptLayout, Slot, TokenIds
 from models.prompts.title_list import TitleListConfig
-from models.prompts.titles import encode_plain
+from models.prompts.titles import QUOTE, encode_plain
 
 EXPLANATION_TOKENS = 32
 
@@ -54,6 +54,9 @@ class PromptTemplate:
         tokenizer: the LLM's tokenizer.
         config: wording and sizes.
         context_length: the LLM's context in tokens; prompt and longest choice stay within it.
+
+    Raises:
+        ConfigError: the tokenizer cannot write a quotation mark.
 
     Attributes:
         end_token: the last token of the closing quote, which ends every choice.
@@ -92,6 +95,10 @@ class PromptTemplate:
                 ",",
             ],
         )
+        if not close_quote or set(close_quote) & set(tokenizer.all_special_ids):
+            raise ConfigError(
+                f"the LLM's tokenizer has no token for {QUOTE}, by which titles are quoted: choose another LLM"
+            )
         self._open_quote = open_quote
         self.end_token: int = close_quote[-1]
         self._close_quote = close_quote

@@ -9,18 +9,20 @@ import numpy as np
 
 from models.prompts.anchor import anchor_of, anchors_of, tokenise
 
+QUOTE = '"'
+
 
 class TitleTokens:
     """Titles tokenised once.
 
     Args:
         tokenizer: a Hugging Face fast tokenizer.
-        titles: any strings, written `as_quoted`.
+        titles: any strings, written `as_read`.
         max_tokens: longer titles are cut.
     """
 
     def __init__(self, tokenizer: Any, titles: Iterable[str], max_tokens: int) -> None:
-        encoded = encode_plain(tokenizer, [as_quoted(title) for title in titles])
+        encoded = encode_plain(tokenizer, [as_read(tokenizer, title) for title in titles])
         self._tokens = [ids[:max_tokens] for ids in encoded]
 
     def __getitem__(self, item: int) -> list[int]:
@@ -43,7 +45,21 @@ class TitleTokens:
 
 def as_quoted(title: str) -> str:
     """A title as it is quoted: whitespace is collapsed, and `"` becomes `'`, so that no title can end its own quote."""
-    return " ".join(title.replace('"', "'").split())
+    return " ".join(title.replace(QUOTE, "'").split())
+
+
+def as_read(tokenizer: Any, title: str) -> str:
+    """A title `as_quoted`, in which a tokenizer's normaliser finds no `"` either: some make one of a full-width
+    one, or of two apostrophes."""
+    normaliser = tokenizer.backend_tokenizer.normalizer
+    text = as_quoted(title)
+    if normaliser is None or QUOTE not in normaliser.normalize_str(text):
+        return text
+    for mark in ("'", "\N{RIGHT SINGLE QUOTATION MARK}"):
+        text = as_quoted(normaliser.normalize_str(title).replace(QUOTE, mark))
+        if QUOTE not in normaliser.normalize_str(text):
+            return text
+    return as_quoted(normaliser.normalize_str(text).replace(QUOTE, ""))
 
 
 def encode_plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

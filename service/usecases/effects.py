@@ -29,6 +29,8 @@ SCREENED = 32
 """So many of the latest items of a history are tried by the blend without the LLM."""
 LEAST_FALL = 0.01
 """The share of a probability by which it must fall for an item to be named: ten times what engines may differ by."""
+LEAST_FALL_IN_HALF = 0.05
+"""The same where the LLM computes in half precision, whose rounding moves a probability by up to a hundredth."""
 LLM_SHARE = 0.5
 """Of the time that is left, how much each of the two questions to the LLM may take."""
 
@@ -44,15 +46,17 @@ class Effect:
     Attributes:
         probability: without the item in the history.
         change: from the probability with it; below zero if the item speaks for what it is the probability of.
+        least_fall: the share of the probability by which it must fall to be a reason.
     """
 
     probability: float
     change: float
+    least_fall: float = LEAST_FALL
 
     @property
     def is_reason(self) -> bool:
         """Whether the probability falls by so much that it can be said."""
-        return -self.change > LEAST_FALL * (self.probability - self.change)
+        return -self.change > self.least_fall * (self.probability - self.change)
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,21 @@ class Proof:
         without: by item number what they are without it (C,); only of items that were tried, none where time is short.
         ranker: whose all of them are.
         fallback: why they are not the LLM's.
+        least_fall: see `Effect`.
     """
 
     probabilities: np.ndarray
     without: Mapping[int, np.ndarray]
     ranker: Ranker
     fallback: Fallback | None
+    least_fall: float = LEAST_FALL
 
     def effect(self, item: int, place: int) -> Effect | None:
         """Of an item on an alternative; None if it was not tried."""
         if item not in self.without:
             return None
         found = float(self.without[item][place])
-        return Effect(found, found - float(self.probabilities[place]))
+        return Effect(found, found - float(self.probabilities[place]), self.least_fall)
 
 
 @dataclass(frozen=True)
@@ -109,13 +115,21 @@ class Prover:
         executor: computes what needs no LLM.
         tried: with how many histories the LLM is asked again at most.
         reserve_ms: kept of a request's time for the rest of the answer.
+        in_half: whether the LLM computes in half precision.
     """
 
     def __init__(
-        self, representations: Representations, llm: LLMGate, executor: Executor, tried: int, reserve_ms: float
+        self,
+        representations: Representations,
+        llm: LLMGate,
+        executor: Executor,
+        tried: int,
+        reserve_ms: float,
+        in_half: bool = False,
     ) -> None:
         self._representations, self._llm, self._executor = representations, llm, executor
         self._tried, self._reserve_ms = tried, reserve_ms
+        self._least_fall = LEAST_FALL_IN_HALF if in_half else LEAST_FALL
 
     async def prove(self, deployment: Deployment, subject: Subject, deadline: Deadline) -> Proof:
         """The probabilities, and what they are without those items that are claimed to matter."""
@@ -147,7 +161,8 @@ class Prover:
                     item: subject.explained.probabilities(persons[item], said)
                     for item, said in zip(tried, asked, strict=True)
                 }
-        return Proof(probabilities, without, ranker, fallback)
+        least_fall = self._least_fall if ranker == "llm" else LEAST_FALL
+        return Proof(probabilities, without, ranker, fallback, least_fall)
 
     async def _persons(self, deployment: Deployment, subject: Subject) -> dict[int, Person]:
         """The person without each of the latest items, by item number."""

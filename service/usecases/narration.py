@@ -13,9 +13,12 @@ from service.llm_gate import FallbackError
 from service.outcome import SentenceSource
 
 LONGEST_QUOTE = 200
-OTHER_QUOTES = re.compile("[\u201c-\u201f\u2018\u201a\u201b\u00ab\u00bb\u2039\u203a\u300a-\u300f`*_]|(?:^|[\\s(])'\\w")
-"""What opens or closes a title in any other way; an apostrophe within a word does not."""
 """Characters of a title that a sentence repeats."""
+OTHER_QUOTES = re.compile(
+    "[\u201c-\u201f\u2018\u201a\u201b\u00ab\u00bb\u2039\u203a\u300a-\u300f\u301d-\u301f\u2032-\u2037\u275b-\u2760\u2e42"
+    "\uff02\uff07\uff3f\uff40\uff62\uff63\u00b4`*_]|(?:^|[\\s(])'\\w"
+)
+"""What opens or closes a title in any other way; an apostrophe within a word does not."""
 NO_GAP = (" ", ",", ".", ";", ":", ")", "\n")
 
 
@@ -85,8 +88,9 @@ class Facts:
 
     @property
     def text(self) -> str:
-        """The whole sentence, without an LLM."""
-        return f"{self.opening} {_enumerate([quoted(title) for title in self.cited])}." if self.cited else self.bare
+        """The whole sentence, without an LLM; it names equal titles once."""
+        titles = dict.fromkeys(quoted(title) for title in self.cited)
+        return f"{self.opening} {_enumerate([*titles])}." if titles else self.bare
 
 
 def genre_facts(genre: str, domain: Domain, cited: Sequence[str], has_items: bool, tried: int) -> Facts:
@@ -110,8 +114,11 @@ def genre_facts(genre: str, domain: Domain, cited: Sequence[str], has_items: boo
 
 
 def item_facts(title: str, domain: Domain, cited: Sequence[str], tried: int) -> Facts:
-    """Of an item for somebody with a history; arguments as in `genre_facts`."""
-    statement = f"{quoted(title)} is for this user"
+    """Of an item for somebody with a history; arguments as in `genre_facts`.
+
+    However unlikely an item is, what is said of it holds: it compares, as its reasons do.
+    """
+    statement = f"{quoted(title)} is likelier for this user"
     if tried:
         bare = f"Of {tried} items of the history that were tried none makes {quoted(title)} likelier for this user."
     else:

@@ -185,7 +185,8 @@ def _ranker(
 def _estimates(tables: ScoreTables, ranks_S_U: np.ndarray, resampling: Resampling) -> Differences:
     values = {name: _values(name, ranks_S_U) for name in tables.measure.metrics}
     return {
-        group: {name: resampling.estimate(table, group) for name, table in values.items()} for group in resampling.groups
+        group: {name: resampling.estimate(table, group) for name, table in values.items()}
+        for group in resampling.groups
     }
 
 

@@ -12,10 +12,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
 
 from models.errors import ConfigError
-from models.llm.loading import load_config, resolve
+from models.llm.loading import load_config, load_weights
 from training.llm2rec.batches import Padded
 from training.llm2rec.config import LoRAConfig
 
@@ -43,11 +42,7 @@ def load_model(llm: str, device: str, dropout: float = 0.0) -> Any:
         raise ConfigError(f"LLM '{llm}' ({config.model_type}) has no dropout of attention: set contrastive.dropout=0")
     for name in names:
         setattr(config, name, dropout)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(resolve(llm), config=config, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"LLM '{llm}' cannot be loaded: {error}") from error
-    return model.to(device)
+    return load_weights(llm, config, dtype=torch.float32).to(device)
 
 
 @torch.no_grad()
@@ -101,6 +96,9 @@ class Tuning:
     Attributes:
         model: the causal LM, with updates in its layers.
         weights: what is trained.
+
+    Raises:
+        ConfigError: the LLM's layers cannot have such updates.
     """
 
     def __init__(self, model: Any, lora: LoRAConfig | None) -> None:
@@ -111,12 +109,24 @@ class Tuning:
             config = LoraConfig(
                 r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear"
             )
-            self._peft = trained = get_peft_model(model, config)
+            try:
+                self._peft = trained = get_peft_model(model, config)
+                trained(input_ids=torch.arange(MOST_TOKENS_PROBED, device=model.device)[None])
+            except Exception as error:  # peft has errors of many kinds for layers that it cannot update
+                raise ConfigError(
+                    f"an LLM of the family '{model.config.model_type}' cannot be trained by low-rank updates of all its"
+                    f" layers{_way_out(lora)}: {error}"
+                ) from error
         self.weights = Trainable(trained)
 
     def merge(self) -> Any:
         """The causal LM as it is without this class: updates are added to its weights."""
         return self.model if self._peft is None else self._peft.merge_and_unload()
+
+
+def _way_out(lora: LoRAConfig) -> str:
+    # Experts that are one table have no place for dropout.
+    return f" with dropout {lora.dropout:g} (set lora.dropout=0, or train all weights)" if lora.dropout else ""
 
 
 class TitleHead:

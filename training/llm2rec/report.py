@@ -71,7 +71,8 @@ def make_row(
         names: `dataset`, `use`, `encoder` and `in_domain`.
     """
     test = ranks[Holdout.TEST]
-    resampling = Resampling.of(len(test), {"all": np.ones_like(cold_E), "cold": cold_E}, Bootstrap(resamples=RESAMPLES, seed=0))
+    bootstrap = Bootstrap(resamples=RESAMPLES, seed=0)
+    resampling = Resampling.of(len(test), {"all": np.ones_like(cold_E), "cold": cold_E}, bootstrap)
     values = {name: measure(test) for name, measure in MEASURES.items()}
     lead = {}
     if first is not None:

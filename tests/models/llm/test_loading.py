@@ -20,6 +20,7 @@ from models.llm.forward import embed_tokens
 from models.llm.loading import load_config, load_llm
 from tests.models.scoring.families import EXACT, HEADS, MIXED, REFUSED, SIZES, tiny
 from tests.tiny import tiny_llm
+from training.llm2rec.model import load_model
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,40 @@ def test_no_checkpoint_is_said_so(tmp_path: Path):
     tiny_llm().tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="no config"):
         load_llm(str(tmp_path))
+
+
+def changed(folder: Path, **settings: Any) -> str:
+    """The same folder with another config."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return str(folder)
+
+
+def test_weights_that_are_not_there_are_not_drawn(save: Callable[..., Path]):
+    """A head, or layers: two loads would be two LLMs of one fingerprint."""
+    headless = save(tiny("llama", {"tie_word_embeddings": False}).model)
+    for folder, lacking in (
+        (str(headless), "lm_head.weight"),
+        (changed(save(tiny("llama", {})), num_hidden_layers=3), "model.layers.2"),
+    ):
+        with pytest.raises(ConfigError, match=rf"its files lack weights that its config has: {lacking}"):
+            load_llm(folder)
+        with pytest.raises(ConfigError, match=rf"its files lack weights that its config has: {lacking}"):
+            load_model(folder, "cpu")
+
+
+def test_broken_files_are_told_in_a_line(save: Callable[..., Path]):
+    """Whatever error they end in, it names the LLM and what could not be read."""
+    cut = save(tiny("llama", {}))
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    other = changed(save(tiny("llama", {})), hidden_size=64)
+    tokenless = save(tiny("llama", {}))
+    (tokenless / "tokenizer.json").write_text('{"a": 1}')
+    for folder, what in ((str(cut), "weights"), (other, "weights"), (str(tokenless), "tokenizer")):
+        with pytest.raises(ConfigError, match=f"no {what} can be loaded: ") as raised:
+            load_llm(folder)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_frozen_llm_is_the_same_in_training(save: Callable[..., Path]):
@@ -148,7 +183,7 @@ class TestEightBits:
             asked.update(how)
             model = AutoModelForCausalLM.from_config(load_config(name))
             monkeypatch.setattr(model, "to", lambda *_: pytest.fail("a quantised model is not moved"))
-            return model
+            return model, {"missing_keys": set()}
 
         monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
         load_llm(str(llama), "cuda:0", torch.bfloat16, load_in_8bit=True)

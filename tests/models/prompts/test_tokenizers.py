@@ -12,6 +12,7 @@ from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
 from models.engines.text_stream import TextStream
+from models.errors import ConfigError
 from models.prompts.anchor import anchor_of
 from models.prompts.template import PromptConfig, PromptTemplate
 from models.prompts.titles import TitleTokens, as_quoted, decode_plain, encode_plain
@@ -164,3 +165,37 @@ def test_a_closing_quote_of_several_tokens_ends_choices_as_a_whole():
     assert len(set(trie.groups.tolist())) == 3
     log_probs = trie.log_probs([[0.0] * len(branch.children) for branch in trie.branches])
     assert sum(2.718281828459045**value for value in log_probs) == pytest.approx(1.0)
+
+
+NORMALISERS = {
+    "full width": normalizers.NFKC(),
+    "apostrophes": normalizers.Sequence([normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]),
+}
+
+
+@pytest.mark.parametrize("normaliser", NORMALISERS.values(), ids=NORMALISERS)
+@pytest.mark.parametrize("make", [byte_level, lambda: sentencepiece("first"), unigram])
+def test_no_normaliser_brings_a_quote_back(normaliser: Any, make: Any):
+    """NFKC makes `"` of full-width quotes, ALBERT's normaliser of two apostrophes: no title ends its own quote."""
+    tokenizer = fast(Tokenizer.from_str(make().backend_tokenizer.to_str()))
+    own = tokenizer.backend_tokenizer.normalizer
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normaliser, *([own] if own else [])])
+    template = PromptTemplate(tokenizer, PromptConfig(max_title_tokens=40), 4096)
+    given = ["A", "A\uff02 B", "\uff02A\uff02", "A'' B", '""A"" B', "``A``"]
+    titles = TitleTokens(tokenizer, given, 40)
+    layout = template.recommend([], titles.of(range(len(given))))
+    trie = ChoiceTrie(layout.choices, template.end_token)
+    log_probs = trie.log_probs([[0.0] * len(branch.children) for branch in trie.branches])
+    assert sum(2.718281828459045**value for value in log_probs) == pytest.approx(1.0)
+    assert not any(template.end_token in choice for choice in layout.choices)
+
+
+def test_a_tokenizer_without_a_quotation_mark_is_refused():
+    """Nothing would end a title."""
+    tokenizer = Tokenizer(
+        BPE({token: number for number, token in enumerate([*SPECIAL, *CHARACTERS[1:], "\u2581"])}, [])
+    )
+    for unknown in ("<unk>", None):
+        tokenizer.model.unk_token = unknown
+        with pytest.raises(ConfigError, match="has no token for"):
+            PromptTemplate(fast(tokenizer), PromptConfig(), 4096)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from models.llm import self_test
 from models.llm.families import UnsupportedLLMError, check_family
 from models.llm.forward import embed_tokens
 from models.llm.head import head_of
@@ -103,6 +105,34 @@ def admit(case: str, settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", EXACT)
 def test_an_exact_family_is_admitted(case: str):
     admit(case, EXACT[case])
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_an_exact_family_is_admitted_in_half_precision_and_by_full(case: str):
+    """Its first layers are built anew in full precision, whatever the family calls them."""
+    model = tiny(case, EXACT[case]).to(torch.bfloat16)
+    check_exact("tiny", model)
+    twin = self_test._twin(model, torch.float32, **self_test._first_layers(model))
+    assert packing_error(twin) < self_test.TOLERANCE
+    assert twin.dtype == torch.float32
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_half_precision_admits_nothing_that_full_refuses(seed: int):
+    """Gemma 3 that sees both ways is off by as much as half precision may be, or by less."""
+    settings = EXACT["gemma3_text"] | {"use_bidirectional_attention": True}
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config("gemma3_text", settings)).to(torch.bfloat16).eval()
+    with pytest.raises(UnsupportedLLMError, match="differ by"):
+        check_exact("tiny", model)
+
+
+@pytest.mark.parametrize("size", [40, 128])
+def test_a_window_that_is_looked_up_when_an_llm_is_built_is_found(size: int):
+    """Doge copies it, so a config that is changed later changes nothing; one as long as the context counts, too."""
+    model = tiny("doge", {"keep_window_size": size})
+    with pytest.raises(UnsupportedLLMError, match="keep_window_size, which its code may not heed"):
+        check_exact("tiny", model)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -15,7 +15,8 @@ import pytest
 from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle, write_bundle
 from models.domain import DOMAINS
-from service.usecases.effects import Effect, promising
+from service.settings import Settings
+from service.usecases.effects import LEAST_FALL_IN_HALF, Effect, promising
 from service.usecases.narration import genre_facts, item_facts
 from tests.service.world import FakeEngine, World, broken, serving
 
@@ -118,7 +119,9 @@ async def test_an_item_is_told_in_the_same_events_as_a_genre(faked: httpx.AsyncC
     engine.texts = cycle([[' "'], ["."]])
     whole = await get(faked, "/explain/item", user_id="u0", item_id="i30")
     assert whole["sentence_source"] == "llm"
-    assert whole["sentence"].startswith(f"“{whole['item']['title']}” is for this user, because this user has watched")
+    assert whole["sentence"].startswith(
+        f"“{whole['item']['title']}” is likelier for this user, because this user has watched"
+    )
     assert any(item["title"] in whole["sentence"] for item in whole["evidence"][:3])
     query = {"user_id": "u0", "item_id": "i30", "stream": "true"}
     answer = await faked.get("/explain/item", params=query)
@@ -245,6 +248,16 @@ def test_a_fall_counts_from_a_hundredth_on() -> None:
     assert not Effect(0.6, 0.1).is_reason
 
 
+def test_in_half_precision_a_fall_counts_from_a_twentieth_on() -> None:
+    """Rounding alone moves a probability by a hundredth; the blend without the LLM is exact all the same."""
+    assert not Effect(0.48, -0.02, LEAST_FALL_IN_HALF).is_reason
+    assert Effect(0.47, -0.03, LEAST_FALL_IN_HALF).is_reason
+    assert Settings(dtype="bfloat16", bundle="x").computes_in_half
+    assert not Settings(bundle="x").computes_in_half
+    assert Settings(engine="vllm", bundle="x").computes_in_half
+    assert not Settings(engine="vllm", dtype="float32", bundle="x").computes_in_half
+
+
 def test_what_makes_the_most_for_each_claim_is_tried_first() -> None:
     """Item 5 makes most of the first, 7 of the second; 9 is not known of."""
     before = np.array([0.5, 0.3])
@@ -284,7 +297,8 @@ def test_a_genre_without_reasons_is_told_as_that(cited: list[str], has_items: bo
 @pytest.mark.parametrize(
     ("cited", "tried", "text"),
     [
-        (["A"], 1, "“X” is for this user, because this user has watched “A”."),
+        (["A"], 1, "“X” is likelier for this user, because this user has watched “A”."),
+        (["A", "B", "A"], 3, "“X” is likelier for this user, because this user has watched “A” and “B”."),
         ([], 3, "Of 3 items of the history that were tried none makes “X” likelier for this user."),
         ([], 0, "What speaks for “X” was not tried out."),
     ],

@@ -89,6 +89,10 @@ async def test_the_sentence_is_the_llms(faked: httpx.AsyncClient, engine: FakeEn
         ("It is 'Fake' and \"A\".", False),
         ('It is \u00abFaux\u00bb and "A".', False),
         ('It is *Fake* and "A".', False),
+        ('It is \uff02Fake\uff02 and "A".', False),
+        ('It is \u275dFake\u275e and "A".', False),
+        ('It is \u2033Fake\u2033 and "A".', False),
+        ('It is \u00b4Fake\u00b4 and "A".', False),
     ],
 )
 def test_a_sentence_holds_if_it_ends_and_quotes_something(sentence: str, holds: bool) -> None:

@@ -21,6 +21,7 @@ from models.llm.loading import LanguageModel, load_llm
 from models.prompts.title_list import TitleListConfig
 from models.title_lists import TitleLists
 from tests.device import DEVICE
+from tests.models.scoring.families import EXACT, tiny
 from tests.tiny import tiny_split
 from tests.training.ground import write_shop
 from training.allmrec.tuned import TunedOn
@@ -292,3 +293,15 @@ def test_settings_are_checked() -> None:
     for wrong in ("negative=2", "negatives=0", "loop.minute=3"):
         with pytest.raises(ConfigError, match=r"^tune-llm: "):
             with_changes(TunedLLMConfig(), [wrong], "tune-llm")
+
+
+@pytest.mark.parametrize("case", ["mixtral", "qwen3_moe", "olmoe", "phimoe"])
+def test_layers_that_cannot_be_updated_are_told_with_the_way_out(case: str) -> None:
+    """Experts that are one table have no place for dropout; without it most can be tuned."""
+    with pytest.raises(
+        ConfigError, match=r"by low-rank updates of all its layers with dropout 0\.05 \(set lora\.dropout=0"
+    ):
+        Tuning(tiny(case, EXACT[case]), LoRAConfig(rank=2))
+    if case != "phimoe":
+        tuning = Tuning(tiny(case, EXACT[case]), LoRAConfig(rank=2, dropout=0))
+        assert sum(weight.numel() for weight in tuning.weights.parameters())
