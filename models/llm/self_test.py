@@ -44,7 +44,7 @@ def check_exact(name: str, model: Any) -> None:
     tried = [model]
     if not _is_full(model):
         try:
-            tried.append(_twin(model, torch.float32, **_first_layers(model)))
+            tried.append(_twin(model, _first_layers(model), torch.float32))
         except Exception:  # what is loaded in 8 bits, or is built in a way of its own, has its own precision alone
             tried = [model]
     for each in tried:
@@ -86,7 +86,7 @@ def _first_layers(model: Any) -> dict[str, Any]:
     return {"num_hidden_layers": layers, **({"layer_types": kinds[:layers]} if kinds else {})}
 
 
-def _twin(model: Any, dtype: torch.dtype | None = None, **changes: Any) -> Any:
+def _twin(model: Any, changes: dict[str, Any], dtype: torch.dtype | None = None) -> Any:
     """The same LLM with the same weights, built anew by a config with some changes.
 
     It shares its weights with the LLM unless they are to be of another type.
@@ -123,7 +123,7 @@ def _error_beyond(model: Any, window: str) -> float:
     A narrower window, which is looked at in no time, does for all that follow their config.
     """
     try:
-        error = packing_error(_twin(model, **{window: NARROW}))
+        error = packing_error(_twin(model, {window: NARROW}))
     except Exception:  # the whole length says whether that is due to a changed config
         error = float("inf")
     allowed = TOLERANCE if _is_full(model) else HALF_TOLERANCE

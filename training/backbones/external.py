@@ -94,6 +94,8 @@ def import_backbone(split: SequenceSplit, source: ExternalSource, device: str = 
     """
     items = read_vectors(source.items)
     users = None if source.users is None else read_vectors(source.users)
+    if source.encoder is not None and source.encoder.suffix.lower() == ".onnx":
+        raise ConfigError(f"{source.encoder}: ONNX is not run here: save the encoder as TorchScript, by torch.jit.save")
     program = b"" if source.encoder is None else source.encoder.read_bytes()
     if source.encoder is not None and not program:
         raise ConfigError(f"{source.encoder}: it is empty: save the program again, by torch.jit.save")

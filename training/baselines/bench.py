@@ -223,7 +223,16 @@ class Bench(Pipeline):
     def texts_of(self, config: HybridConfig) -> torch.Tensor:
         """See `Foundation.texts_of`: kept once for all backbones."""
         device = self.recipe.backbone.device
-        return item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
+        read = {"texts": [config.text_encoder, config.max_text_tokens, config.text_categories, config.word_directions]}
+        name = f"texts-{hashlib.sha256(json.dumps(read).encode()).hexdigest()[:12]}.json"
+        path = self.directory / "costs" / name
+        if path.is_file():
+            vectors = item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
+        else:
+            with metered(path):
+                vectors = item_text_vectors(self.split.catalogue, config, self.directory / "texts", device)
+        self._costs[name] = Cost.load(path)
+        return vectors
 
     @contextmanager
     def step(self, name: str, done: bool) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from training.data.importing.source import source_name
 if TYPE_CHECKING:
     from training.allmrec.pipeline import Pipeline
 
-console = Console(stderr=True)
+# Of several processes (`torchrun`) the first alone shows anything.
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
 DatasetPath = Annotated[
     Path,

@@ -35,7 +35,12 @@ def experiment(
         Path | None, typer.Option("--target", help="The dataset that a cross-domain table asks about.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.001, help="No phase of any training takes longer.")
+        float | None,
+        typer.Option(
+            "--minutes",
+            min=0.001,
+            help="No loop of any training takes longer; what is regressed first, stage 2's warm start, counts steps.",
+        ),
     ] = None,
     files: Annotated[Path, typer.Option("--files", help="The folder of the presets' raw files.")] = Path(),
     out: Annotated[Path, typer.Option("--out", help="Stages, answers and tables are kept in <out>/<dataset>.")] = HOME,

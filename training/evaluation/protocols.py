@@ -6,7 +6,7 @@ Axes: E users, C candidates of which the first is the positive, N items.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from training.evaluation.metrics import positive_ranks
 from training.evaluation.tables import ScoreTables, facts_of
 from training.runs.context import RunContext
 
-SLOW_PART, FAST_PART = 128, 1024
-"""Users that are scored at a time, with an LLM and without."""
+SLOW_PART, FAST_PART = 32, 1024
+"""Users that are scored at a time, with an LLM, whose answers are kept as they come, and without."""
 CELLS = 500_000
 """Of a table of scores that is made at a time: rankers may hold a vector for every cell."""
 
@@ -165,9 +165,25 @@ async def ask_all(
             bar.update(task, description=f"{label or protocol.measure.title}: {ranker.title}")
             if ranker.id not in tables:
                 asked = protocol.held_out.take(tables.facts["fewer"]) if ranker.needs_llm else protocol.held_out
-                rows = max(1, min(SLOW_PART if ranker.needs_llm else FAST_PART, CELLS // protocol.width))
-                starts = range(0, len(asked), rows)
-                parts = [await protocol.ask(ranker, asked.part(start, start + rows)) for start in starts]
-                tables.add(ranker.id, np.concatenate(parts))
-            bar.advance(task, len(protocol.held_out))
+                share = len(protocol.held_out) / len(asked)
+                async for said in _ask(protocol, ranker, asked, tables):
+                    bar.advance(task, said * share)
+            else:
+                bar.advance(task, len(protocol.held_out))
     return tables
+
+
+async def _ask(protocol: Protocol, ranker: Ranker, asked: HeldOut, tables: ScoreTables) -> AsyncIterator[int]:
+    """Ask a ranker about the users that it was not yet asked about, and say of how many it has told."""
+    rows = max(1, min(SLOW_PART if ranker.needs_llm else FAST_PART, CELLS // protocol.width))
+    before = tables.part(ranker.id)
+    parts = [] if before is None else [before]
+    start = sum(map(len, parts))
+    yield start
+    while start < len(asked):
+        parts.append(await protocol.ask(ranker, asked.part(start, start + rows)))
+        start += len(parts[-1])
+        if ranker.needs_llm and start < len(asked):
+            tables.add_part(ranker.id, np.concatenate(parts))
+        yield len(parts[-1])
+    tables.add(ranker.id, np.concatenate(parts))

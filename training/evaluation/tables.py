@@ -6,6 +6,8 @@ Axes: E users, C candidates of which the first is the positive.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import Measure
 from training.evaluation.metrics import positive_ranks
 
-GROUP = "group:"
+GROUP, PART = "group:", "part:"
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class ScoreTables:
@@ -26,7 +29,8 @@ class ScoreTables:
         measure: which.
         facts: what they are about; see `facts_of`.
         scores: by ranker id (E, C) scores or, as `measure.keeps_ranks` says, (E,) ranks; of rankers that were asked
-            about some users only, of the rows `fewer` of `facts`.
+            about some users only, of the rows `fewer` of `facts`. Under `part:` and an id those of the first users
+            of a ranker that was interrupted.
         path: of the file; None where nothing is kept.
     """
 
@@ -42,9 +46,12 @@ class ScoreTables:
 
     @classmethod
     def open(cls, measure: Measure, directory: Path, facts: Mapping[str, np.ndarray]) -> ScoreTables:
-        """What is kept in `directory`, or nothing if that is about something else."""
+        """What is kept in `directory`, or nothing if that is about something else, or damaged."""
         path = directory / measure.file
-        kept = cls.load(measure, directory) if path.is_file() else None
+        try:
+            kept = cls.load(measure, directory) if path.is_file() else None
+        except UNREADABLE:
+            kept = None
         if kept is None or set(kept.facts) != set(facts):
             return cls(measure, facts, {}, path)
         same = all(np.array_equal(kept.facts[name], values) for name, values in facts.items())
@@ -64,7 +71,19 @@ class ScoreTables:
 
     def add(self, ranker_id: str, scores: np.ndarray) -> None:
         """Keep what a ranker said."""
-        self._scores[ranker_id] = scores
+        self._scores.pop(PART + ranker_id, None)
+        self._keep(ranker_id, scores)
+
+    def add_part(self, ranker_id: str, scores: np.ndarray) -> None:
+        """Keep what a ranker said of the first users, should it be interrupted."""
+        self._keep(PART + ranker_id, scores)
+
+    def part(self, ranker_id: str) -> np.ndarray | None:
+        """What `add_part` kept; None if there is nothing."""
+        return self._scores.get(PART + ranker_id)
+
+    def _keep(self, key: str, scores: np.ndarray) -> None:
+        self._scores[key] = scores
         if self._path is not None:
             with written_atomically(self._path) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **{**self.facts, **self._scores})  # type: ignore[arg-type]
@@ -72,7 +91,7 @@ class ScoreTables:
     @property
     def ranker_ids(self) -> list[str]:
         """In the order in which they were added."""
-        return list(self._scores)
+        return [name for name in self._scores if not name.startswith(PART)]
 
     @property
     def users(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from training.evaluation.comparison import Bootstrap
 from training.experiments.genres import FIGURES, run_figure, write_figure
 from training.experiments.report import summarise, write_table
-from training.experiments.run import Ground, run_table
+from training.experiments.run import Ground, possible, run_table
 from training.experiments.tables import TABLES, Table
 
 TABLES_FOLDER = "tables"
@@ -46,6 +46,7 @@ def experiments() -> dict[str, Experiment]:
 
 
 def _table(table: Table, ground: Ground, seeds: int) -> Path:
+    table = possible(table, ground)
     found = run_table(table, ground, seeds)
     bootstrap = Bootstrap(resamples=ground.recipe_of(table.rows[0], 0).evaluation.resamples, seed=0)
     report = summarise(table, found, ground, bootstrap)

@@ -22,6 +22,7 @@ from training.evaluation.report import interval, markdown_head, markdown_row
 from training.evaluation.seeds import Resampling
 from training.evaluation.tables import ScoreTables
 from training.experiments.run import Answers, Ground
+from training.experiments.scenarios import FEWEST_ASKED
 from training.experiments.tables import Column, Table
 from training.runs.cost import Cost
 from training.runs.stage_run import environment
@@ -34,7 +35,7 @@ class Cell(Config):
     """One figure.
 
     Attributes:
-        users: whom all rows of the table were asked about; without any there is no figure.
+        users: whom all rows of the table were asked about; of fewer than `FEWEST_ASKED` there is no figure.
         estimate: over these and all seeds, so that rows can be compared.
         less_reference: this row less the reference, user by user.
         all_users: whom this row was asked about.
@@ -61,7 +62,9 @@ class RowReport(Config):
         answers: by scenario id the folders of its scores, one a seed, relative to the experiments' folder.
         training: what it cost to fit, all stages that it needs, the mean over seeds.
         milliseconds: to rank one user's candidates.
+        processor_milliseconds: the same of the processor's time, whatever else it did beside.
         memory: MiB at most while ranking.
+        published_costs: the paper's, by what they are of and dataset.
     """
 
     system: str
@@ -71,7 +74,9 @@ class RowReport(Config):
     answers: dict[str, list[str]]
     training: Cost
     milliseconds: float
+    processor_milliseconds: float = 0.0
     memory: float
+    published_costs: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class TableReport(Config):
@@ -119,7 +124,7 @@ def summarise(
     for row in table.rows:
         said = found[row.title]
         first = next(iter(said.values()))
-        asking = sum((answers.asking for answers in first), Cost())
+        asking, asked = sum((answers.asking for answers in first), Cost()), sum(answers.users for answers in first)
         rows[row.title] = RowReport(
             system=row.system,
             settings=row.settings,
@@ -127,8 +132,10 @@ def summarise(
             ranker=first[0].ranker,
             answers={name: [_relative(a.directory, home) for a in by_seed] for name, by_seed in said.items()},
             training=_mean([answers.training for answers in first]),
-            milliseconds=1000 * asking.seconds / sum(answers.users for answers in first),
+            milliseconds=1000 * asking.seconds / asked,
+            processor_milliseconds=1000 * asking.processor / asked,
             memory=asking.memory,
+            published_costs=published_costs(table, row.title),
         )
     reference = REFERENCE if REFERENCE in rows else next(iter(rows))
     report = TableReport(
@@ -154,15 +161,20 @@ def recompute(report: TableReport, table: Table, home: Path) -> TableReport:
         DataError: seeds were asked about different users.
     """
     chance, rows = 0.0, {}
+    by_title = {row.title: row for row in table.rows}
     ranks = {title: _ranks(row, home) for title, row in report.rows.items()}
     asked = _asked_by_all(ranks)
     for title, row in report.rows.items():
         cells = {}
         for column in table.columns:
+            if column.scenario.id not in ranks[title]:
+                continue
             tables, ranks_S_U = ranks[title][column.scenario.id]
             others_S_U = ranks[report.reference][column.scenario.id][1]
             shared = asked[column.scenario.id] & tables.groups[column.group]
             cell = _cell(column, tables, ranks_S_U, others_S_U, shared, report.bootstrap)
+            if by_title[title].metrics and column.metric not in by_title[title].metrics:
+                cell = Cell(users=cell.users, all_users=cell.all_users)
             published = dict(table.published.get(title, {}).get(column.title, {}))
             cells[column.title] = cell.model_copy(
                 update={"published": published, **({"less_reference": None} if title == report.reference else {})}
@@ -205,11 +217,11 @@ def _cell(
     asked_U = tables.groups[column.group] & ~np.isnan(ranks_S_U).any(axis=0)
     values_S_U, others = (metric(np.nan_to_num(ranks, nan=np.inf)) for ranks in (ranks_S_U, others_S_U))
     resampling = Resampling.of(len(ranks_S_U), {"asked": asked_U, "shared": shared_U}, bootstrap)
-    if "asked" not in resampling.groups:
-        return Cell(users=0)
+    if asked_U.sum() < FEWEST_ASKED:
+        return Cell(users=int(shared_U.sum()), all_users=int(asked_U.sum()))
     of_all = resampling.estimate(values_S_U, "asked")
-    if "shared" not in resampling.groups:
-        return Cell(users=0, all_users=int(asked_U.sum()), of_all=of_all)
+    if shared_U.sum() < FEWEST_ASKED:
+        return Cell(users=int(shared_U.sum()), all_users=int(asked_U.sum()), of_all=of_all)
     return Cell(
         users=int(shared_U.sum()),
         estimate=of_all if np.array_equal(asked_U, shared_U) else resampling.estimate(values_S_U, "shared"),
@@ -217,6 +229,12 @@ def _cell(
         all_users=int(asked_U.sum()),
         of_all=of_all,
     )
+
+
+def published_costs(table: Table, row: str) -> dict[str, dict[str, float]]:
+    """What the paper says of a row that stands in no column, by what it is of and dataset."""
+    columns = {column.title for column in table.columns}
+    return {name: dict(figures) for name, figures in table.published.get(row, {}).items() if name not in columns}
 
 
 def write_table(report: TableReport, table: Table, directory: Path) -> Path:
@@ -247,9 +265,16 @@ def markdown(report: TableReport, table: Table) -> str:
     heads = [f"{title} ({any_row.cells[title].users})" for title in titles]
     more = any(row.cells[first.title].all_users > row.cells[first.title].users for row in report.rows.values())
     published = _published(report, titles)
-    costs = ["training, min", "its memory, MiB", "ms a user"]
+    costs = ["training, min", "of the processor, min", "its memory, MiB", "ms a user", "of the processor, ms a user"]
     beside = [f"{first.title} less {report.reference}'s", *[f"{first.title} of all asked"] * more]
     papers = [f"paper, {dataset}: {title}" for dataset, title in published]
+    priced = dict.fromkeys(
+        (dataset, name)
+        for row in report.rows.values()
+        for name, figures in row.published_costs.items()
+        for dataset in figures
+    )
+    papers += [f"paper, {dataset}: {name}" for dataset, name in priced]
     lines += markdown_head("System", [*heads, *beside, *papers, *costs])
     for title, row in report.rows.items():
         cell = row.cells[first.title]
@@ -257,7 +282,11 @@ def markdown(report: TableReport, table: Table) -> str:
         cells += [f"{_shown(cell.of_all)}, {cell.all_users}"] * more
         figures = [row.cells[name].published.get(dataset) for dataset, name in published]
         cells += ["-" if figure is None else f"{figure:.4f}" for figure in figures]
-        cells += [f"{row.training.seconds / MINUTE:.1f}", f"{row.training.memory:.0f}", f"{row.milliseconds:.1f}"]
+        spent = [row.published_costs.get(name, {}).get(dataset) for dataset, name in priced]
+        cells += ["-" if figure is None else f"{figure:g}" for figure in spent]
+        training = row.training
+        cells += [f"{seconds / MINUTE:.1f}" for seconds in (training.seconds, training.processor)]
+        cells += [f"{training.memory:.0f}", f"{row.milliseconds:.1f}", f"{row.processor_milliseconds:.1f}"]
         lines.append(markdown_row(title, cells))
     return "\n".join(lines) + "\n"
 
@@ -303,7 +332,8 @@ def _shown(estimate: Estimate | None) -> str:
 
 def _mean(costs: Sequence[Cost]) -> Cost:
     total = sum(costs, Cost())
-    return total.model_copy(update={"seconds": total.seconds / len(costs)})
+    each = len(costs)
+    return total.model_copy(update={"seconds": total.seconds / each, "processor": total.processor / each})
 
 
 def _relative(directory: Path, home: Path) -> str:

@@ -11,8 +11,6 @@ import difflib
 import hashlib
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -37,12 +35,13 @@ from training.data.sequences import Sequences
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import UNIFORM
 from training.evaluation.protocols import Sampled, ask_all
-from training.evaluation.tables import ScoreTables
+from training.evaluation.tables import UNREADABLE, ScoreTables
 from training.experiments.scenarios import Scenario
 from training.experiments.tables import Row, Table
 from training.runs.context import RunContext
 from training.runs.cost import Cost, metered
 
+BACKBONE_KIND = "backbone.kind"
 ANSWERS, COST_FILE, TRAINING_FILE = "answers", "cost.json", "training.json"
 
 
@@ -70,7 +69,14 @@ class Ground:
 
     def recipe_of(self, row: Row, seed: int) -> Recipe:
         """With what makes the row what it is."""
-        recipe = load_recipe(self.recipe, [*self.settings, f"seed={seed}", *system_of(row).settings, *row.settings])
+        own = [*system_of(row).settings, *row.settings]
+        given = [setting for setting in self.settings if _key(setting) == BACKBONE_KIND]
+        if given and any(_key(setting) == BACKBONE_KIND for setting in own):
+            raise ConfigError(
+                f"{given[0]}: the row '{row.title}' has a backbone of its own, so this table cannot be given one;"
+                " `fit` sets one of yours beside what is made of it"
+            )
+        recipe = load_recipe(self.recipe, [*self.settings, f"seed={seed}", *own])
         check_devices(recipe.devices)
         known = {EVERY, *find_systems(baselines)}
         for name in sorted(set(recipe.baselines) - known):
@@ -145,6 +151,10 @@ class Answers:
     asking: Cost
 
 
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip()
+
+
 def system_of(row: Row) -> System:
     """The row's system.
 
@@ -179,6 +189,28 @@ def run_table(table: Table, ground: Ground, seeds: int) -> dict[str, dict[str, l
     return found
 
 
+def possible(table: Table, ground: Ground) -> Table:
+    """The table without the columns whose scenarios have too little data, which is said.
+
+    Raises:
+        DataError: that is so of all.
+    """
+    lacking: dict[str, DataError] = {}
+    for scenario in table.scenarios:
+        try:
+            bench = ground.bench(table.rows[0], scenario, 0)
+            _ = bench.split
+            scenario.asked(ground.asked_dataset(scenario, bench), 0, bench.recipe.evaluation.users)
+        except DataError as error:
+            lacking[scenario.id] = error
+    columns = tuple(column for column in table.columns if column.scenario.id not in lacking)
+    if not columns:
+        raise next(iter(lacking.values()))
+    for said in lacking.values():
+        ground.console.print(f"a part of {table.id} is left out: {said}", style="yellow", markup=False, highlight=False)
+    return replace(table, columns=columns)
+
+
 def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
     """What a row says in a scenario: from its folder, or asked now. Errors as in `run_table`."""
     bench = ground.bench(row, scenario, seed)
@@ -193,11 +225,11 @@ def ask_row(row: Row, scenario: Scenario, ground: Ground, seed: int) -> Answers:
     context.directory /= context.fingerprint[:12]
     said = _kept(context.directory)
     if said is None:
+        fitted = ground.fitted(row, bench)
         if (context.directory / TRAINING_FILE).exists():
             ground.console.print("what was said before is damaged, and asked again", style="yellow")
-        fitted = ground.fitted(row, bench)
-        shutil.rmtree(context.directory, ignore_errors=True)
-        context.directory.mkdir(parents=True)
+            shutil.rmtree(context.directory, ignore_errors=True)
+        context.directory.mkdir(parents=True, exist_ok=True)
         asking = _Asking(bench, shop, held_out, context)
         with one_thread(), metered(context.directory / COST_FILE):
             ranker = asyncio.run(asking.ask(fitted, system_of(row).asks_llm))
@@ -238,7 +270,7 @@ def _kept(directory: Path) -> Answers | None:
         if kept["ranker"] not in ScoreTables.load(UNIFORM, directory):
             return None
         return Answers(directory, kept["ranker"], kept["users"], training, asking)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (*UNREADABLE, TypeError):
         return None
 
 

@@ -77,8 +77,9 @@ class CSFTConfig(TuningConfig):
     Attributes:
         history_items: titles before a target, at most.
         packed: all titles of a window but the first are targets at once, each with those before it as its history;
-            else every target has a sentence of its own with its full history, as in the paper: the same loss of a
-            target with the same history, for as many times the work as a window has targets.
+            else every target has a sentence of its own with its full history, as in the paper: the same loss of the
+            tokens of a title with the same history, and of the new line after it, for as many times the work as a
+            window has targets.
         batch_tokens: of a batch, padding included.
         validation_users: on whose validation items the log-likelihood of a title's tokens is measured.
     """

@@ -1,4 +1,4 @@
-"""What a part of a run costs: wall-clock time and memory at its peak, kept beside it and summed over resumed parts."""
+"""What a part of a run costs: time and memory at its peak, kept beside it and summed over resumed parts."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class Cost(Config):
 
     Attributes:
         seconds: wall-clock.
+        processor: seconds of the processor, of all threads of this process, whatever else it did beside.
         memory: MiB that the process held at most, all that it held before included.
         gpu_memory: MiB that torch held at most on its GPU.
     """
 
     seconds: float = 0.0
+    processor: float = 0.0
     memory: float = 0.0
     gpu_memory: float = 0.0
 
@@ -38,6 +40,7 @@ class Cost(Config):
         """One after the other: times add up, of peaks the higher one counts."""
         return Cost(
             seconds=self.seconds + other.seconds,
+            processor=self.processor + other.processor,
             memory=max(self.memory, other.memory),
             gpu_memory=max(self.gpu_memory, other.gpu_memory),
         )
@@ -51,7 +54,7 @@ class Cost(Config):
 @contextmanager
 def metered(path: Path) -> Iterator[None]:
     """Add what the block costs to `path`, also if it is interrupted."""
-    before, started = Cost.load(path), time.monotonic()
+    before, started, worked = Cost.load(path), time.monotonic(), time.process_time()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -59,7 +62,12 @@ def metered(path: Path) -> Iterator[None]:
             yield
     finally:
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        spent = Cost(seconds=time.monotonic() - started, memory=peak.bytes / MEBIBYTE, gpu_memory=gpu / MEBIBYTE)
+        spent = Cost(
+            seconds=time.monotonic() - started,
+            processor=time.process_time() - worked,
+            memory=peak.bytes / MEBIBYTE,
+            gpu_memory=gpu / MEBIBYTE,
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as partial:
             partial.write_text((before + spent).model_dump_json() + "\n", encoding="utf-8")

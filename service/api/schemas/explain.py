@@ -138,7 +138,7 @@ class ItemResponse(ItemStart, Sentence):
                     "probability": 0.52,
                     "among": ["i9", "i4", "i17"],
                     "evidence": [EVIDENCE],
-                    "sentence": "“Golden Night” is likelier for this user, because this user has watched “Silent Harbor”.",
+                    "sentence": "“Golden Night” is likelier for this user, because this user has watched “Harbor”.",
                     **BY_THE_BLEND,
                     **HEAD,
                 }

@@ -112,7 +112,7 @@ def test_an_exact_family_is_admitted_in_half_precision_and_by_full(case: str):
     """Its first layers are built anew in full precision, whatever the family calls them."""
     model = tiny(case, EXACT[case]).to(torch.bfloat16)
     check_exact("tiny", model)
-    twin = self_test._twin(model, torch.float32, **self_test._first_layers(model))
+    twin = self_test._twin(model, self_test._first_layers(model), torch.float32)
     assert packing_error(twin) < self_test.TOLERANCE
     assert twin.dtype == torch.float32
 

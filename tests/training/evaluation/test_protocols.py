@@ -20,6 +20,7 @@ from models.recommending.retrieve import IndexFinder, Pool
 from models.recommending.serving import Serving
 from tests.tiny import tiny_contents, tiny_split
 from training.data.splits import Holdout
+from training.evaluation import protocols
 from training.evaluation.candidates import Candidates, draw_by_weight
 from training.evaluation.corrected import CorrectedRanker
 from training.evaluation.evaluate import EvaluationConfig, Field, Occasion, ask_field
@@ -253,3 +254,33 @@ class TestTables:
             asyncio.run(ask_all(Sampled(UNIFORM, held_out), [ranker], 40, run))
         assert first.asked
         assert second.asked == first.asked
+
+    def test_what_a_slow_ranker_said_before_it_was_stopped_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Users are asked about once, whether in one go or in two, and what is kept is whole."""
+        monkeypatch.setattr(protocols, "SLOW_PART", 16)
+        held_out, run = HeldOut.of(tiny_split(), Holdout.TEST), RunContext(tmp_path, Console(quiet=True))
+        whole = ask_here(Sampled(UNIFORM, held_out), [Costly()]).scores("costly")
+        stopped = Costly()
+
+        async def stop(users: Audience, candidates: np.ndarray) -> np.ndarray:
+            if stopped.asked:
+                raise KeyboardInterrupt
+            return await Costly.score(stopped, users, candidates)
+
+        stopped.score = stop
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(ask_all(Sampled(UNIFORM, held_out), [stopped], 40, run))
+        assert ScoreTables.load(UNIFORM, tmp_path).ranker_ids == []
+        again = Costly()
+        found = asyncio.run(ask_all(Sampled(UNIFORM, held_out), [again], 40, run))
+        assert (len(stopped.asked), len(again.asked)) == (1, 2)
+        assert np.array_equal(found.scores("costly"), whole)
+        assert ScoreTables.load(UNIFORM, tmp_path).ranker_ids == ["costly"]
+
+    def test_a_damaged_table_is_as_none(self, tmp_path: Path) -> None:
+        held_out, run = HeldOut.of(tiny_split(), Holdout.TEST), RunContext(tmp_path, Console(quiet=True))
+        (tmp_path / UNIFORM.file).write_bytes(b"PK torn")
+        asyncio.run(ask_all(Sampled(UNIFORM, held_out), [Costly()], 40, run))
+        assert "costly" in ScoreTables.load(UNIFORM, tmp_path)

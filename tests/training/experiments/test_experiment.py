@@ -23,8 +23,8 @@ from training.data.dataset import Dataset
 from training.experiments.genres import GenreReport, named
 from training.experiments.genres import recompute as recompute_genres
 from training.experiments.presets import PRESETS, import_preset, present
-from training.experiments.report import TableReport, recompute
-from training.experiments.scenarios import FOREIGN, OVERALL, cold_users, few_shot
+from training.experiments.report import TableReport, published_costs, recompute
+from training.experiments.scenarios import FEWEST_ASKED, FOREIGN, OVERALL, cold_users, few_shot
 from training.experiments.tables import PUBLISHED_FILE, TABLES, Column, Row, Table, tomllib
 
 MINI = Table(
@@ -97,8 +97,13 @@ def test_a_table_is_written_with_intervals_costs_and_a_picture(ground: Path, min
         assert row.training.seconds > 0
         assert row.training.memory > 10
         assert row.milliseconds > 0
+        assert row.training.processor > 0
+        assert row.processor_milliseconds > 0
+        assert set(row.cells) == {"Hit@1", "Cold", "2 known", "K = 9"}
         for cell in row.cells.values():
-            assert cell.estimate is not None
+            assert (cell.estimate is not None) == (cell.users >= FEWEST_ASKED)
+            if cell.estimate is None:
+                continue
             assert cell.estimate.low <= cell.estimate.mean <= cell.estimate.high
             assert (cell.less_reference is None) == (title == "SASRec")
     assert mini.rows["SASRec"].cells["Hit@1"].users == 12
@@ -329,7 +334,7 @@ def test_tables_name_systems_that_there_are_and_rows_that_were_published() -> No
     for table in TABLES.values():
         assert len({row.title for row in table.rows}) == len(table.rows)
         assert {row.system for row in table.rows} <= set(systems)
-        columns = {column.title for column in table.columns}
+        columns = {column.title for column in table.columns} | ({"training, min", "s a batch"} if table.times else set())
         assert all(set(figures) <= columns for figures in table.published.values())
     for name, rows in published.items():
         assert set(rows) <= {row.title for row in TABLES[name].rows}
@@ -368,3 +373,42 @@ def test_presets_filter_as_the_paper_does(tmp_path: Path) -> None:
     assert (dataset.info.name, dataset.info.domain) == ("amazon-beauty", "item")
     with pytest.raises(DataError, match=r"amazon-toys needs Toys_and_Games\.json\.gz and meta_Toys_and_Games"):
         import_preset("amazon-toys", tmp_path, tmp_path / "toys", Console(quiet=True))
+
+
+def test_a_column_that_cannot_be_had_does_not_cost_the_others(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine users can be learned from, and a hundred not; without the first column nothing is left."""
+    column = Column("K = 9", few_shot(9)), Column("K = 100", few_shot(100))
+    table = Table(
+        "few",
+        "Few",
+        (Row("SASRec", "backbone", metrics=("ndcg@10",)),),
+        (column[0], Column("All", metric="ndcg@10"), column[1]),
+    )
+    monkeypatch.setitem(TABLES, "few", table)
+    result = run(ground, "few", "shop")
+    assert result.exit_code == 0, result.output
+    assert "a part of few is left out: scenario '100 users'" in " ".join(result.output.split())
+    report = TableReport.model_validate_json((ground / "out" / "shop" / "tables" / "few.json").read_text())
+    (row,) = report.rows.values()
+    assert set(row.cells) == {"K = 9", "All"}
+    assert row.cells["K = 9"].estimate is None  # nothing but NDCG means anything of this row
+    assert row.cells["All"].estimate is not None
+    monkeypatch.setitem(TABLES, "few", replace(table, columns=column[1:]))
+    alone = run(ground, "few", "shop")
+    assert isinstance(alone.exception, DataError) or "100 users" in alone.output
+    assert alone.exit_code != 0
+
+
+def test_a_backbone_of_ones_own_is_refused_where_rows_have_theirs(ground: Path) -> None:
+    result = run(ground, "table11", "shop", "--set", "backbone.kind=external", "--set", "backbone.settings.items=x.npz")
+    assert result.exit_code != 0
+    assert "has a backbone of its own" in f"{result.output} {result.exception}"
+
+
+def test_the_papers_costs_stand_beside_ours() -> None:
+    """Minutes of training and seconds of a batch of Table 10, which are of no column."""
+    table = TABLES["table10"]
+    rows = {row.title: published_costs(table, row.title) for row in table.rows}
+    assert rows["TALLRec"] == {"training, min": {"amazon-beauty": 588.58}, "s a batch": {"amazon-beauty": 3.36}}
+    assert rows["A-LLMRec"]["s a batch"] == rows["A-LLMRec_all"]["s a batch"] == {"amazon-beauty": 1.98}
+    assert published_costs(TABLES["table1"], "SASRec") == {}
