@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,10 @@ def experiment(
         bool, typer.Option("--list", help="Name every system, table and preset with what it takes.")
     ] = False,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; each changes all that is random.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="SYSTEM", help="Rows of this system alone. Can be given again."),
+    ] = None,
     target: Annotated[
         Path | None, typer.Option("--target", help="The dataset that a cross-domain table asks about.")
     ] = None,
@@ -58,7 +63,7 @@ def experiment(
     from training.runs.occupied import occupy  # noqa: PLC0415
 
     transformers_logging.disable_progress_bar()
-    chosen, datasets = _chosen(list(names or ()), every)
+    chosen, datasets = _chosen(list(names or ()), every, only or [])
     check_names([Path(dataset) for dataset in datasets])
     for dataset in datasets or (present(files) if every else []) or _nothing(files):
         path, preset = _dataset(dataset, files, out)
@@ -83,11 +88,21 @@ def experiment(
             console.print(f"written: {written}", highlight=False, soft_wrap=True)
 
 
-def _chosen(names: list[str], every: bool) -> tuple[list[Experiment], list[str]]:
+def _chosen(names: list[str], every: bool, only: list[str]) -> tuple[list[Experiment], list[str]]:
     """Experiments, and datasets as given."""
+    from training import baselines  # noqa: PLC0415
+    from training.baselines.port import find_systems  # noqa: PLC0415
     from training.experiments.registry import experiments  # noqa: PLC0415
 
-    found = experiments()
+    systems = find_systems(baselines)
+    for name in only:
+        if name not in systems:
+            near = difflib.get_close_matches(name, systems, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "--list names them"
+            raise ConfigError(f"--only: no such system: '{name}', {hint}")
+    found = experiments(only)
+    if only and names and names[0] in experiments() and names[0] not in found:
+        raise ConfigError(f"{names[0]} has no row of {', '.join(only)}")
     if every:
         return list(found.values()), names
     if not names or names[0] not in found:

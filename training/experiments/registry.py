@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,14 +35,28 @@ class Experiment:
     needs_target: bool = False
 
 
-def experiments() -> dict[str, Experiment]:
-    """By id."""
+def experiments(only: Sequence[str] = ()) -> dict[str, Experiment]:
+    """By id.
+
+    Args:
+        only: systems whose rows tables are cut to, those without any are left out; all if none are named.
+    """
+    if only:
+        return {
+            table.id: Experiment(table.id, table.title, _titles(table), partial(_table, table), table.needs_target)
+            for whole in TABLES.values()
+            if (table := replace(whole, rows=tuple(row for row in whole.rows if row.system in only))).rows
+        }
     tables = [
-        Experiment(table.id, table.title, [row.title for row in table.rows], partial(_table, table), table.needs_target)
+        Experiment(table.id, table.title, _titles(table), partial(_table, table), table.needs_target)
         for table in TABLES.values()
     ]
     figures = [Experiment(figure, "Favourite genre", who, partial(_figure, figure)) for figure, who in FIGURES.items()]
     return {experiment.id: experiment for experiment in [*tables, *figures]}
+
+
+def _titles(table: Table) -> list[str]:
+    return [row.title for row in table.rows]
 
 
 def _table(table: Table, ground: Ground, seeds: int) -> Path:

@@ -23,7 +23,7 @@ from training.evaluation.seeds import Resampling
 from training.evaluation.tables import ScoreTables
 from training.experiments.run import Answers, Ground
 from training.experiments.scenarios import FEWEST_ASKED
-from training.experiments.tables import Column, Table
+from training.experiments.tables import TABLES, Column, Table
 from training.runs.cost import Cost
 from training.runs.stage_run import environment
 
@@ -238,12 +238,19 @@ def published_costs(table: Table, row: str) -> dict[str, dict[str, float]]:
 
 
 def write_table(report: TableReport, table: Table, directory: Path) -> Path:
-    """Write `<table>.json`, `.md` and `.png` into `directory`; returns the path of the second."""
+    """Write `<table>.json`, `.md` and `.png` into `directory`, by names of their own for some rows of a table.
+
+    Returns:
+        The path of the second.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{table.id}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    path = directory / f"{table.id}.md"
+    whole = TABLES.get(table.id)
+    some = dict.fromkeys(row.system for row in table.rows) if whole and len(table.rows) < len(whole.rows) else ()
+    name = "-".join([table.id, *some])
+    (directory / f"{name}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    path = directory / f"{name}.md"
     path.write_text(markdown(report, table), encoding="utf-8")
-    plot(report, table, directory / f"{table.id}.png")
+    plot(report, table, directory / f"{name}.png")
     return path
 
 

@@ -334,7 +334,8 @@ def test_tables_name_systems_that_there_are_and_rows_that_were_published() -> No
     for table in TABLES.values():
         assert len({row.title for row in table.rows}) == len(table.rows)
         assert {row.system for row in table.rows} <= set(systems)
-        columns = {column.title for column in table.columns} | ({"training, min", "s a batch"} if table.times else set())
+        columns = {column.title for column in table.columns}
+        columns |= {"training, min", "s a batch"} if table.times else set()
         assert all(set(figures) <= columns for figures in table.published.values())
     for name, rows in published.items():
         assert set(rows) <= {row.title for row in TABLES[name].rows}
@@ -412,3 +413,18 @@ def test_the_papers_costs_stand_beside_ours() -> None:
     assert rows["TALLRec"] == {"training, min": {"amazon-beauty": 588.58}, "s a batch": {"amazon-beauty": 3.36}}
     assert rows["A-LLMRec"]["s a batch"] == rows["A-LLMRec_all"]["s a batch"] == {"amazon-beauty": 1.98}
     assert published_costs(TABLES["table1"], "SASRec") == {}
+
+
+def test_some_rows_of_a_table_stand_in_files_of_their_own(ground: Path, mini: TableReport) -> None:
+    """The whole table stays; a system that is none, or not in the table, is refused."""
+    folder = ground / "out" / "shop" / "tables"
+    before = (folder / "mini.json").read_bytes()
+    assert run(ground, "mini", "shop", "--only", "morec").exit_code == 0
+    assert (folder / "mini.json").read_bytes() == before
+    alone = TableReport.model_validate_json((folder / "mini-morec.json").read_text())
+    assert list(alone.rows) == ["MoRec"]
+    assert alone.rows["MoRec"].answers["overall"] == mini.rows["MoRec"].answers["overall"][:1]
+    result = run(ground, "mini", "shop", "--only", "allmrec")
+    assert result.exit_code == 2
+    assert "mini has no row of allmrec" in result.output
+    assert "no such system: 'morc', did you mean 'morec'?" in run(ground, "mini", "shop", "--only", "morc").output
