@@ -25,6 +25,7 @@ def experiment(
             help="A table's name (none with --all), then datasets' folders, raw files, or presets.",
         ),
     ] = None,
+    *,
     every: Annotated[
         bool, typer.Option("--all", help="All tables; without DATASET on the presets in --files.")
     ] = False,
