@@ -32,6 +32,7 @@ from models.engines.base import LLMEngine
 from models.engines.process import EngineProcess, EngineProcessConfig
 from models.engines.transformers import TransformersEngine, TransformersEngineConfig
 from models.errors import AllmrecError, ConfigError, PromptTooLongError
+from models.prompts.anchor import reading_of
 from models.recommending.person import persons
 from service import llm_process
 from service.api import docs, openapi, operations, problems, router
@@ -230,7 +231,7 @@ async def _build(
     engine = await asyncio.to_thread(engine_factory, settings, llm)
     stack.push_async_callback(engine.close)
     bundle = await _loaded(version, engine)
-    bundle.check_llm(engine.fingerprint, llm)
+    bundle.check_llm(engine.fingerprint, llm, reading_of(engine.tokenizer))
     deployment = await asyncio.to_thread(Deployment.build, bundle, engine, settings.variant)
     executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))
     store, cache = await create_stores(settings, metrics, stack)

@@ -27,10 +27,17 @@ class BackboneRecord(Config):
 
 
 class LLMRecord(Config):
-    """The LLM a bundle was aligned with."""
+    """The LLM a bundle was aligned with.
+
+    Attributes:
+        name: as the user named it.
+        fingerprint: of config and weights.
+        reading: of what its tokenizer makes of texts; empty in bundles of before, which are not checked by it.
+    """
 
     name: str
     fingerprint: str
+    reading: str = ""
 
 
 class FileRecord(Config):

@@ -61,13 +61,23 @@ class Bundle:
         """The bundle version, part of every cache key."""
         return self.manifest.bundle_version
 
-    def check_llm(self, fingerprint: str, name: str) -> None:
-        """Refuse an LLM other than the one this bundle was aligned with.
+    def check_llm(self, fingerprint: str, name: str, reading: str) -> None:
+        """Refuse an LLM other than the one this bundle was aligned with, or one that reads texts otherwise.
+
+        Args:
+            fingerprint: of its config and weights.
+            name: as the user named it.
+            reading: see `models.prompts.anchor.reading_of`.
 
         Raises:
             BundleError: the fingerprints differ.
         """
         aligned = self.manifest.llm
+        if fingerprint == aligned.fingerprint and aligned.reading not in ("", reading):
+            raise BundleError(
+                f"{self.path / MANIFEST}: LLM '{name}' has another tokenizer than the one the bundle was made with:"
+                " put its own back, or run stage2 and export again"
+            )
         if fingerprint != aligned.fingerprint:
             raise BundleError(
                 f"{self.path / MANIFEST}: the bundle was aligned with LLM '{aligned.name}'"

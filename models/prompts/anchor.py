@@ -7,6 +7,9 @@ anchor, whose tokens are taken away again.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +19,9 @@ from weakref import WeakKeyDictionary
 CANDIDATES = ("", "\n", '"', ".", "a")
 PIECES = (" This user has", ' "', "Ab c", '"', ",", ' "', "2001", '"', ". It is", ' "', "(x)", '"')
 """Of a prompt as all are."""
+SCRIPTS = "Am\u00e9lie \u5343\u3068\u5343\u5c0b \u0627\u0644\u0631\u0633\u0627\u0644\u0629 \U0001f3ac"
+READ = (string.printable, SCRIPTS, *string.ascii_letters, *string.digits)
+"""What tokenizers are told apart by."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,12 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [
         list(ids) for ids in tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ]
+
+
+def reading_of(tokenizer: Any) -> str:
+    """SHA-256 of the tokens that a tokenizer makes of some texts in several scripts."""
+    tokens = [tokenizer.bos_token_id, *tokenise(tokenizer, [*PIECES, *READ])]
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
 
 def _anchor(tokenizer: Any, text: str) -> Anchor:

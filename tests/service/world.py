@@ -33,6 +33,7 @@ from models.engines.base import LLMEngine
 from models.errors import EngineError, OverloadedError
 from models.histories import UserHistories
 from models.llm.loading import load_llm, load_tokenizer
+from models.prompts.anchor import reading_of
 from models.prompts.layout import Prompt
 from models.prompts.template import PromptConfig
 from models.rankers.of_model import ENCODER, INJECTED, SECOND, TITLES
@@ -191,7 +192,7 @@ def make_world(
         Origin(
             name="tiny",
             prompt=PromptConfig(domain=DOMAINS["movie"]),
-            llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint),
+            llm=LLMRecord(name=str(llm_path), fingerprint=llm.fingerprint, reading=reading_of(llm.tokenizer)),
             text_encoder="none",
             blends=tiny_blends(llm=llm_signals, local=local),
             metrics={},

@@ -31,6 +31,7 @@ from models.bundle.store import is_intact, publish
 from models.errors import DataError
 from models.llm.law import TokenLaw
 from models.llm.loading import load_config
+from models.prompts.anchor import reading_of
 from models.rankers.base import Ranker
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
 from training.allmrec.blend import BlendConfig, worth
@@ -254,7 +255,7 @@ class Pipeline(Foundation):
         return Origin(
             name=self.dataset.info.name,
             prompt=self.prompt,
-            llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint),
+            llm=LLMRecord(name=self.llm.name, fingerprint=self.llm.fingerprint, reading=reading_of(self.llm.tokenizer)),
             text_encoder=self.aligned.text_encoder.name,
             blends=self.blends,
             refitted=self.served is not self,

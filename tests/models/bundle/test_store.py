@@ -231,9 +231,9 @@ def test_a_folder_without_a_bundle_says_what_to_run(tmp_path: Path) -> None:
 def test_another_llm_is_refused(bundle: Path) -> None:
     """A bundle's projections mean nothing to an LLM that they were not trained for."""
     loaded = load_bundle(bundle)
-    loaded.check_llm("f" * 64, "tiny")
+    loaded.check_llm("f" * 64, "tiny", "any")
     with pytest.raises(BundleError, match="aligned with LLM 'tiny'"):
-        loaded.check_llm("0" * 64, "other")
+        loaded.check_llm("0" * 64, "other", "any")
 
 
 def test_equal_files_with_other_metrics_are_another_version(tmp_path: Path) -> None:

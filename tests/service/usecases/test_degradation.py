@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from models.errors import ConfigError, EngineError
 from service.app import create_app
@@ -193,6 +196,23 @@ async def test_an_llm_of_another_bundle_is_refused_at_the_start(
 ) -> None:
     engine.fingerprint = "0" * 64
     with pytest.raises(Exception, match="aligned with LLM"):
+        async with serving(world.settings_for(tmp_path), engine):
+            pass
+
+
+async def test_an_llm_that_reads_otherwise_than_the_bundle_was_made_is_refused_at_the_start(
+    world: World, engine: FakeEngine, tmp_path: Path
+) -> None:
+    """The same weights beside a tokenizer whose numbers have changed places."""
+    swapped = json.loads(engine.tokenizer.backend_tokenizer.to_str())
+    vocabulary = swapped["model"]["vocab"]
+    words = [word for word in vocabulary if not word.startswith("<")]
+    numbers = [vocabulary[word] for word in words]
+    vocabulary.update(zip(words, numbers[7:] + numbers[:7], strict=True))
+    engine.tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(swapped)), **engine.tokenizer.special_tokens_map
+    )
+    with pytest.raises(Exception, match="has another tokenizer than the one the bundle was made with"):
         async with serving(world.settings_for(tmp_path), engine):
             pass
 

@@ -118,7 +118,7 @@ def test_the_bundle_says_what_it_was_made_of_and_not_where(encoder: TextEncoder,
     assert bundle.path == path
     assert bundle.manifest.prompt == prompt
     assert bundle.manifest.metrics == metrics
-    bundle.check_llm(llm.fingerprint, "tiny")
+    bundle.check_llm(llm.fingerprint, "tiny", "any: bundles of before have none")
     private = str(tmp_path).encode()
     files = [file for file in path.rglob("*") if file.is_file()]
     assert [file for file in files if private in file.read_bytes()] == []

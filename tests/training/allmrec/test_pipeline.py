@@ -20,6 +20,7 @@ from models.alignment.text_encoder import TextEncoder
 from models.bundle.manifest import Origin
 from models.bundle.store import load_bundle
 from models.llm.loading import load_llm
+from models.prompts.anchor import reading_of
 from tests.device import DEVICE
 from tests.tiny import tiny_head, tiny_llm, tiny_title_projector
 from tests.tiny_encoder import retrain, write_tiny_encoder
@@ -126,7 +127,8 @@ def test_fit_goes_from_raw_files_to_a_bundle_that_loads(ground: Path, fitted: Pa
     """The importer found out what the files are, and the bundle belongs to the LLM of the recipe."""
     bundle = load_bundle(fitted / "bundle")
     llm = load_llm(str(ground / "llm"))
-    bundle.check_llm(llm.fingerprint, llm.name)
+    bundle.check_llm(llm.fingerprint, llm.name, reading_of(llm.tokenizer))
+    assert bundle.manifest.llm.reading == reading_of(llm.tokenizer)
     split = SequenceSplit.from_dataset(Dataset.load(fitted / "run" / "data" / "dataset"))
     assert bundle.manifest.items == 30
     assert bundle.manifest.users == 30
