@@ -27,6 +27,7 @@ from benchmarks import overload as overload_benchmark
 from benchmarks import ranking as ranking_benchmark
 from benchmarks import service as service_benchmark
 from benchmarks import stage2 as stage2_benchmark
+from benchmarks import titles as titles_benchmark
 from benchmarks.questions import Asked, Questionnaire, sample_users
 from benchmarks.ranking import UNTIMED_ROUNDS
 from benchmarks.results import PERFORMANCE, RELIABILITY, markdown, save
@@ -140,6 +141,29 @@ def ranking(  # noqa: PLR0917 - typer reads the options off the signature
     place = place_of("vllm", device) if with_vllm else torch.device(device).type
     special = [*([shape] if shape else []), *([place] if place != "cpu" else [])]
     save("-".join(["ranking", *special]), settings, rows, document=None if special else PERFORMANCE)
+    typer.echo(markdown(rows))
+
+
+@app.command()
+def titles(
+    dataset: Annotated[Path, typer.Argument(help="An imported one, whose users and titles are asked about.")],
+    llm: Annotated[str, typer.Option(help="The LLM.")] = EMBEDDED,
+    dtypes: Annotated[str, typer.Option(help="Comma-separated.")] = "float32",
+    workers: Annotated[str, typer.Option(help="Comma-separated: how many divide the cores; 1 has all.")] = "1",
+    lengths: Annotated[str, typer.Option(help="Comma-separated: tokens to which titles are cut.")] = "64,24",
+    users: Annotated[int, typer.Option(help="Users, one after the other.")] = 20,
+    candidates: Annotated[int, typer.Option(help="Titles to rank.")] = 20,
+    seed: SeedOption = 0,
+) -> None:
+    """How long an LLM takes to rank by how likely titles follow."""
+    readers, rows = titles_benchmark.Readers(dataset, seed), []
+    for dtype in dtypes.split(","):
+        for count in map(int, workers.split(",")):
+            config = TransformersEngineConfig.model_validate({"llm": llm, "dtype": dtype, "workers": count})
+            cut = [int(length) for length in lengths.split(",")]
+            rows += asyncio.run(titles_benchmark.measure(config, readers, cut, users, candidates))
+    settings = {"llm": llm, "dataset": source_name(dataset), "users": users, "candidates": candidates, "seed": seed}
+    save(f"titles-{source_name(dataset)}", settings, rows, document=None)
     typer.echo(markdown(rows))
 
 
