@@ -113,9 +113,10 @@ def write_bundle(home: Path, model: CatalogueModel, origin: Origin, save_text_en
             path.chmod(0o644)  # safetensors writes for the owner alone; the service may be another user
             _sync(path)
         final = home / manifest.bundle_version
-        if final.exists():
+        if final.exists() and is_intact(final):
             shutil.rmtree(draft)
         else:
+            shutil.rmtree(final, ignore_errors=True)
             draft.rename(final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)

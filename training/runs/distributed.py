@@ -7,6 +7,7 @@ of one process. What cannot be shared, the first does alone: deciding, validatin
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -130,4 +131,11 @@ def processes() -> Processes:
         return Processes()
     from accelerate import Accelerator  # noqa: PLC0415 - an extra, and seconds to import
 
+    atexit.register(_disconnect)
     return Processes(Accelerator())
+
+
+def _disconnect() -> None:
+    """End the connections' threads: a process that exits with them running may abort, and all count as failed."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

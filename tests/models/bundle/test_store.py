@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ import pytest
 import torch
 
 from models.alignment.words import WordEncoder
+from models.bundle import store
 from models.bundle.manifest import MANIFEST, LLMRecord, Origin, load_manifest
 from models.bundle.signal_tables import HALF_LIVES
-from models.bundle.store import CURRENT, load_bundle, resolve_bundle, write_bundle
+from models.bundle.store import CURRENT, is_intact, load_bundle, resolve_bundle, write_bundle
 from models.domain import DOMAINS
 from models.errors import BundleError
 from models.histories import UserHistories
@@ -333,3 +335,19 @@ def test_a_manifest_that_leaves_out_what_has_a_default_is_read(bundle: Path) -> 
     path.write_text(path.read_text().replace('"movie"', '"moviE"'))
     with pytest.raises(BundleError, match="checksum"):
         load_manifest(bundle)
+
+
+def test_a_damaged_version_of_the_same_name_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions are named by second and content: what is made again within a second has the name of before."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(store, "datetime", Clock)
+    first = export(tmp_path)
+    (first / "projector.safetensors").write_bytes(b"damaged")
+    assert not is_intact(first)
+    assert export(tmp_path) == first
+    assert is_intact(first)
