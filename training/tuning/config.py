@@ -11,7 +11,7 @@ from models.prompts.title_list import TitleListConfig
 from training.llm2rec.config import LoRAConfig
 from training.runs.loop import LoopConfig
 
-WHOLE_RATE, LOW_RANK_RATE = 1.5e-5, 2e-4
+WHOLE_RATE, LOW_RANK_RATE = 2.5e-5, 2e-4
 
 
 class TunedLLMConfig(Config):
@@ -25,7 +25,7 @@ class TunedLLMConfig(Config):
             titles that are never wanted would be learned by heart otherwise, and unseen items with them.
         likelihood: what the mean surprise at a token of the target counts beside that at the target among candidates.
         lora: low-rank updates; all weights are trained without.
-        learning_rate: of AdamW, for the LLM's weights; 1.5e-5 of all, 2e-4 of low-rank updates, if not given.
+        learning_rate: of AdamW, for the LLM's weights; 2.5e-5 of all, 2e-4 of low-rank updates, if not given.
         reading_rate: of AdamW, for how likelihoods are read: their scale, and the prior's share.
         batch_lists: lists of a step, and of a step of validation.
         gradient_checkpointing: keep activations at the borders of layers only.

@@ -165,6 +165,12 @@ def surprise(llm: LanguageModel) -> float:
         return float(job.loss(batch))
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="of a GPU")
+def test_attention_is_not_compiled_anew_for_every_length(llm: str):
+    load_llm(llm, DEVICE)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_what_is_saved_says_what_was_validated(llm: str, tmp_path: Path) -> None:
     """A checkpoint in half precision is saved in full: small steps would be rounded away."""
     half = load_llm(llm)
