@@ -13,6 +13,8 @@ import numpy as np
 from models.config import Config
 
 RESAMPLES = 2000
+EXACT = 1e-12
+"""What sums of floats may be off."""
 
 
 class Estimate(Config):
@@ -23,13 +25,27 @@ class Estimate(Config):
     high: float
 
 
+def estimate_of(means_R: np.ndarray, mean: float, users: int) -> Estimate:
+    """The mean over users of a metric between 0 and 1, and the middle 95 % of resampled means (R,).
+
+    Where all users have 0, or all have 1, resampling knows no others: how many there may be is the bound of Clopper
+    and Pearson (1934) then.
+    """
+    low, high = np.percentile(means_R, [2.5, 97.5])
+    others = 1.0 - 0.025 ** (1 / users)
+    if mean <= EXACT:
+        high = others
+    elif mean >= 1.0 - EXACT:
+        low = 1.0 - others
+    return Estimate(mean=mean, low=float(low), high=float(high))
+
+
 def share_estimate(hits_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """The share of users (U,) with a hit."""
     share = float(np.mean(hits_U))
     # Resampling users with replacement is a binomial draw over hits and misses.
     shares = np.random.default_rng(seed).binomial(len(hits_U), share, resamples) / len(hits_U)
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return Estimate(mean=share, low=float(low), high=float(high))
+    return estimate_of(shares, share, len(hits_U))
 
 
 def share_among(hits_E: np.ndarray, users_E: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -38,8 +54,7 @@ def share_among(hits_E: np.ndarray, users_E: np.ndarray, resamples: int = RESAMP
     hits_U = np.bincount(places_E, weights=hits_E.astype(float), minlength=len(asked_U))
     rng = np.random.default_rng(seed)
     drawn_R_U = rng.multinomial(len(asked_U), np.full(len(asked_U), 1 / len(asked_U)), size=resamples)
-    low, high = np.percentile((drawn_R_U @ hits_U) / (drawn_R_U @ asked_U), [2.5, 97.5])
-    return Estimate(mean=float(np.mean(hits_E)), low=float(low), high=float(high))
+    return estimate_of((drawn_R_U @ hits_U) / (drawn_R_U @ asked_U), float(np.mean(hits_E)), len(asked_U))
 
 
 def paired_difference(
@@ -178,9 +193,7 @@ def _report(ranks: np.ndarray, resamples: int, rng: np.random.Generator, names: 
     metrics = {}
     for name in names:
         values_D = METRICS[name](distinct)
-        low, high = np.percentile(weights_R_D @ values_D, [2.5, 97.5])
-        mean = values_D @ counts / len(ranks)
-        metrics[name] = Estimate(mean=float(mean), low=float(low), high=float(high))
+        metrics[name] = estimate_of(weights_R_D @ values_D, float(values_D @ counts / len(ranks)), len(ranks))
     return RankingReport(users=len(ranks), metrics=metrics)
 
 

@@ -17,7 +17,7 @@ from models.errors import DataError
 from training.evaluation.comparison import COMPARED_METRICS, Bootstrap, Differences, Entry
 from training.evaluation.evaluate import EvaluationReport
 from training.evaluation.measures import PROTOCOLS
-from training.evaluation.metrics import METRICS, Estimate
+from training.evaluation.metrics import METRICS, Estimate, estimate_of
 from training.evaluation.report import JSON_FILE
 from training.evaluation.tables import ScoreTables
 
@@ -107,7 +107,18 @@ class Resampling:
         return cls(drawn, {name: mask for name, mask in groups.items() if mask.any()}, bootstrap)
 
     def estimate(self, values_S_U: np.ndarray, group: str) -> Estimate:
-        """The mean over seeds and the users of a group, and its interval over both.
+        """The mean of a metric over seeds and the users of a group, and its interval over both."""
+        means_R, mean, users = self._means(values_S_U, group)
+        return estimate_of(means_R, mean, users)
+
+    def difference(self, values_S_U: np.ndarray, others_S_U: np.ndarray, group: str) -> Estimate:
+        """How much more the same seeds and users have of one than of another."""
+        means_R, mean, _ = self._means(values_S_U - others_S_U, group)
+        low, high = np.percentile(means_R, [2.5, 97.5])
+        return Estimate(mean=mean, low=float(low), high=float(high))
+
+    def _means(self, values_S_U: np.ndarray, group: str) -> tuple[np.ndarray, float, int]:
+        """(R,) resampled means, the mean itself, and of how many users.
 
         Users with the same values cannot be told apart, so what is drawn is how many there are of each kind.
         """
@@ -117,8 +128,7 @@ class Resampling:
         # Not the draws of the seeds once more.
         rng = np.random.default_rng([self.bootstrap.seed, 1])
         shares_R_K = rng.multinomial(users, counts_K / users, size=self.bootstrap.resamples) / users
-        low, high = np.percentile((self.seeds * (shares_R_K @ kinds_S_K.T)).sum(axis=1), [2.5, 97.5])
-        return Estimate(mean=float(inside_S_U.mean()), low=float(low), high=float(high))
+        return (self.seeds * (shares_R_K @ kinds_S_K.T)).sum(axis=1), float(inside_S_U.mean()), users
 
 
 def aggregate(directories: Sequence[Path], bootstrap: Bootstrap) -> SeedReport:
@@ -193,7 +203,7 @@ def _estimates(tables: ScoreTables, ranks_S_U: np.ndarray, resampling: Resamplin
 def _lead(ranks_S_U: np.ndarray, others_S_U: np.ndarray, resampling: Resampling) -> Differences:
     return {
         group: {
-            name: resampling.estimate(_values(name, ranks_S_U) - _values(name, others_S_U), group)
+            name: resampling.difference(_values(name, ranks_S_U), _values(name, others_S_U), group)
             for name in COMPARED_METRICS
         }
         for group in resampling.groups

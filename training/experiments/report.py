@@ -225,7 +225,7 @@ def _cell(
     return Cell(
         users=int(shared_U.sum()),
         estimate=of_all if np.array_equal(asked_U, shared_U) else resampling.estimate(values_S_U, "shared"),
-        less_reference=resampling.estimate(values_S_U - others, "shared"),
+        less_reference=resampling.difference(values_S_U, others, "shared"),
         all_users=int(asked_U.sum()),
         of_all=of_all,
     )

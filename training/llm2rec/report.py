@@ -76,8 +76,8 @@ def make_row(
     values = {name: measure(test) for name, measure in MEASURES.items()}
     lead = {}
     if first is not None:
-        ahead = {name: values[name] - measure(first[Holdout.TEST]) for name, measure in MEASURES.items()}
-        lead = {name: resampling.estimate(ahead_S_E, "all") for name, ahead_S_E in ahead.items()}
+        others = {name: measure(first[Holdout.TEST]) for name, measure in MEASURES.items()}
+        lead = {name: resampling.difference(values[name], others[name], "all") for name in MEASURES}
     return Row(
         **names,
         users=test.shape[1],

@@ -32,7 +32,7 @@ from training.evaluation.comparison import RankerReport
 from training.evaluation.evaluate import EvaluationConfig, EvaluationReport, Field, Occasion, evaluate, recompute
 from training.evaluation.held_out import HeldOut
 from training.evaluation.methods import find_methods
-from training.evaluation.metrics import rank_correlation
+from training.evaluation.metrics import Estimate, rank_correlation
 from training.evaluation.report import JSON_FILE, markdown, table, write_report
 from training.evaluation.retrieval import retrieval_ranks
 from training.runs.context import RunContext
@@ -274,7 +274,18 @@ class TestProtocols:
         """One of 20 in all, or of what the tiny catalogue has left."""
         assert report.chance["hit@1"] == pytest.approx(1 / 20)
         assert "chance has Hit@1 0.050" in str(table(report).caption)
-        assert "Chance has 0.050 here. Below it:" in markdown(report)
+        assert "Chance has Hit@1 0.050" in markdown(report)
+
+    @pytest.mark.parametrize(("high", "told"), [(0.04, True), (0.06, False)])
+    def test_who_is_certainly_worse_than_chance_is_said(self, report: EvaluationReport, high: float, told: bool) -> None:
+        """Of items that nobody met; some users without a hit are not enough."""
+        popularity = report.rankers["popularity"]
+        unseen = popularity.groups["unseen"]
+        hits = {"hit@1": Estimate(mean=0.0, low=0.0, high=high)}
+        unseen = unseen.model_copy(update={"metrics": unseen.metrics | hits})
+        popularity = popularity.model_copy(update={"groups": popularity.groups | {"unseen": unseen}})
+        changed = report.model_copy(update={"rankers": report.rankers | {"popularity": popularity}})
+        assert ("Chance has 0.050 here. Below it: Popularity (0.000)." in markdown(changed)) == told
 
     def test_probabilities_have_a_calibration(self, report: EvaluationReport) -> None:
         """Every ranker's, between 0 and 1."""

@@ -80,6 +80,19 @@ def test_interval_is_the_bootstrap_over_users() -> None:
     assert [estimate.low, estimate.high] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.008)
 
 
+@pytest.mark.parametrize("users", [5, 60])
+def test_users_who_are_all_alike_leave_room_for_others(users: int) -> None:
+    """Resampled they would be certain; an exact binomial interval has what 1 in 40 would still see so."""
+    others = 1 - 0.025 ** (1 / users)
+    none, all_ = (report_ranks(np.full(users, rank))["overall"].metrics["hit@1"] for rank in (2, 1))
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, pytest.approx(others))
+    assert (all_.mean, all_.low, all_.high) == (1.0, pytest.approx(1 - others), 1.0)
+    assert (1 - others) ** users == pytest.approx(0.025)
+    assert share_estimate(np.zeros(users)).high == pytest.approx(others)
+    thrice = np.tile([f"u{number}" for number in range(users)], 3)
+    assert share_among(np.ones(3 * users), thrice).low == pytest.approx(1 - others)
+
+
 def test_a_paired_difference_cancels_what_users_share() -> None:
     """Its interval is that of the differences alone: 1.96 standard errors of them, much less than of either ranker."""
     rng = np.random.default_rng(0)
