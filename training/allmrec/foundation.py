@@ -98,7 +98,7 @@ class Foundation(Chain):
         if self._fitted is not None:
             return self._fitted.split.whole()
         tuned = TunedOn.of(llm := self.recipe.stage2.llm)
-        if tuned and (warning := tuned.check(llm, *self.tuning_data)):
+        for warning in tuned.check(llm, *self.tuning_data, self.recipe.blend.title_list) if tuned else []:
             self.say(f"warning: {warning}", style="yellow")
         split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
         if self._by_time and self.recipe.backbone.is_external:

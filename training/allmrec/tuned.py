@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from models.config import Config
 from models.errors import ConfigError
+from models.prompts.title_list import TitleListConfig
 
 RECORD_FILE = "tuned.json"
 
@@ -18,29 +22,41 @@ class TunedOn(Config):
         llm: fingerprint of the LLM that it was made of.
         data: fingerprint of the interactions and items.
         held_out: of these: each user's last items, or all after a moment.
+        title_list: what it was shown.
     """
 
     llm: str
     data: str
     held_out: Literal["last", "time"]
+    title_list: TitleListConfig
 
     @classmethod
     def of(cls, llm: str) -> TunedOn | None:
-        """The record of an LLM by name or path; none if it is not a tuned one."""
+        """The record of an LLM by name or path; none if it is not a tuned one.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
         path = Path(llm) / RECORD_FILE
-        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ConfigError(f"{path} is damaged, or of another version: tune it again") from error
 
     def save(self, folder: Path) -> None:
         """Write it into an LLM's folder."""
         (folder / RECORD_FILE).write_text(self.model_dump_json(), encoding="utf-8")
 
-    def check(self, llm: str, data: str, held_out: str) -> str | None:
-        """Whether the LLM may be asked about what is held out of `data`; a warning, if there is something to say.
+    def check(self, llm: str, data: str, held_out: str, title_list: TitleListConfig) -> list[str]:
+        """Whether the LLM may be asked about what is held out of `data`; warnings, if there is something to say.
 
         Args:
             llm: its name.
             data: as of the record, of the data at hand.
             held_out: likewise.
+            title_list: what it will be shown.
 
         Raises:
             ConfigError: it was tuned on the same data, of which other items were held out.
@@ -50,4 +66,10 @@ class TunedOn(Config):
                 f"LLM '{llm}' was tuned on another split of these data, so that it may know what is held out here:"
                 " tune one with `allmrec-train tune-llm`, and with --time-split where that is asked for"
             )
-        return None if data == self.data else f"LLM '{llm}' was tuned on other data than these"
+        warnings = [] if data == self.data else [f"LLM '{llm}' was tuned on other data than these"]
+        shown = self.title_list.model_dump(mode="json")
+        others = [key for key, value in title_list.model_dump(mode="json").items() if value != shown[key]]
+        if others:
+            wanted = " ".join(f"--set blend.title_list.{key}={json.dumps(shown[key])}" for key in others)
+            warnings.append(f"LLM '{llm}' was tuned on other lists than it will be shown; it was tuned by {wanted}")
+        return warnings

@@ -66,9 +66,11 @@ def tune_llm(
     """
     check_devices([config.device])
     check_llm(config.llm)
-    record = TunedOn(llm=fingerprint_checkpoint(resolve(config.llm)), data=data[0], held_out=data[1])
+    record = TunedOn(
+        llm=fingerprint_checkpoint(resolve(config.llm)), data=data[0], held_out=data[1], title_list=config.title_list
+    )
     nameless = config.model_copy(update={"llm": ""})  # it is known by its weights
-    run = StageRun(directory, nameless, config.seed, record.model_dump(), console)
+    run = StageRun(directory, nameless, config.seed, record.model_dump(exclude={"title_list"}), console)
     folder = directory / LLM_FOLDER
     if run.is_done:
         run.say(f"{LABEL}: done before, unchanged: {folder}")

@@ -255,10 +255,17 @@ def test_it_knows_what_it_was_tuned_on(llm: str, tmp_path: Path) -> None:
     record = TunedOn.of(folder)
     assert record is not None
     assert TunedOn.of(llm) is None
-    assert record.check(folder, *DATA) is None
-    assert "other data" in str(record.check(folder, "other data", "time"))
+    assert not record.check(folder, *DATA, SHOWN)
+    assert "other data" in " ".join(record.check(folder, "other data", "time", SHOWN))
     with pytest.raises(ConfigError, match="another split of these data"):
-        record.check(folder, "data", "time")
+        record.check(folder, "data", "time", SHOWN)
+    (warning,) = record.check(folder, *DATA, SHOWN.model_copy(update={"vocabulary": "whole", "history_items": 99}))
+    assert warning.endswith(
+        'tuned by --set blend.title_list.history_items=3 --set blend.title_list.vocabulary="catalogue"'
+    )
+    (Path(folder) / "tuned.json").write_text("{}")
+    with pytest.raises(ConfigError, match="tune it again"):
+        TunedOn.of(folder)
 
 
 @pytest.mark.parametrize("by_time", [False, True])
