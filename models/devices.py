@@ -9,6 +9,15 @@ import torch
 from models.errors import ConfigError
 
 
+def steady_attention(device: str) -> None:
+    """Leave cuDNN's attention out on a GPU, for the rest of the process.
+
+    It is compiled anew for every length that is met, which takes longer than an LLM's pass.
+    """
+    if device.startswith("cuda"):
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def check_devices(names: Iterable[str], *, for_another: bool = False) -> None:
     """Put a number onto each device.
 

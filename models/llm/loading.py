@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from models.devices import steady_attention
 from models.errors import ConfigError
 from models.llm.checkpoint import fingerprint_checkpoint
 from models.llm.families import attention_of, check_family, context_length_of, token_size_of, without_noise
@@ -140,9 +141,7 @@ def load_llm(
         if not device.startswith("cuda"):
             raise ConfigError(f"LLM '{name}' can be loaded in 8 bits onto a GPU only, not onto '{device}'")
         placing = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device}}
-    if device.startswith("cuda"):
-        # cuDNN's attention is compiled anew for every length that is met, which takes longer than the LLM itself.
-        torch.backends.cuda.enable_cudnn_sdp(False)
+    steady_attention(device)
     config = without_noise(config)
     model = load_weights(name, config, dtype=dtype, attn_implementation=attention_of(config), **placing)
     model = (model if load_in_8bit else model.to(device)).eval().requires_grad_(False)

@@ -69,6 +69,8 @@ def _anchor(tokenizer: Any, text: str) -> Anchor:
 
 
 def _adds_up(tokenizer: Any, anchor: Anchor) -> bool:
+    if not {*tokenizer.all_special_ids}.isdisjoint(anchor.tokens):
+        return False  # of what the tokenizer does not know nothing is left in a text
     encoded = tokenise(tokenizer, [anchor.text + piece for piece in PIECES])
     start = len(anchor.tokens)
     if any(tuple(ids[:start]) != anchor.tokens for ids in encoded):

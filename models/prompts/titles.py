@@ -23,6 +23,7 @@ class TitleTokens:
 
     def __init__(self, tokenizer: Any, titles: Iterable[str], max_tokens: int) -> None:
         encoded = encode_plain(tokenizer, [as_read(tokenizer, title) for title in titles])
+        self._distinct = len({tuple(ids) for ids in encoded})
         self._tokens = [ids[:max_tokens] for ids in encoded]
 
     def __getitem__(self, item: int) -> list[int]:
@@ -37,6 +38,11 @@ class TitleTokens:
     def lengths(self) -> np.ndarray:
         """(n,) tokens of every title."""
         return np.asarray([len(tokens) for tokens in self._tokens], dtype=np.int64)
+
+    @property
+    def alike(self) -> int:
+        """How many titles that differ are the same once they are cut."""
+        return self._distinct - len({tuple(tokens) for tokens in self._tokens})
 
     def of(self, items: Iterable[int]) -> list[list[int]]:
         """The tokens of several titles."""

@@ -16,7 +16,8 @@ from models.domain import DOMAINS
 from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
-from models.rankers.of_model import CHOICES
+from models.prompts.titles import TitleTokens
+from models.rankers.of_model import CHOICES, TITLES
 from training.allmrec.chain import Chain, Fingerprints
 from training.allmrec.recipe import Recipe
 from training.allmrec.signals import build_signals
@@ -137,7 +138,21 @@ class Foundation(Chain):
         if self._fitted is not None:
             return self._fitted.llm
         config = self.recipe.stage2
-        return load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
+        llm = load_llm(config.llm, config.device, getattr(torch, config.dtype), config.load_in_8bit)
+        for key, tokens in self._title_cuts.items():
+            if alike := TitleTokens(llm.tokenizer, self.split.catalogue.titles[1:], tokens).alike:
+                looks = f"{alike:,} titles are those of others once prompts cut them at {tokens} tokens: raise {key}"
+                self.say(f"warning: {looks}", style="yellow")
+        return llm
+
+    @property
+    def _title_cuts(self) -> dict[str, int]:
+        """At how many tokens prompts cut titles, by the setting that says so."""
+        cuts = {
+            (CHOICES, "stage2.examples.max_title_tokens"): self.recipe.stage2.examples.max_title_tokens,
+            (TITLES, "blend.title_list.max_title_tokens"): self.recipe.blend.title_list.max_title_tokens,
+        }
+        return {key: tokens for (way, key), tokens in cuts.items() if way in self.recipe.blend.ways}
 
     @cached_property
     def prompt(self) -> PromptConfig:

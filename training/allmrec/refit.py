@@ -72,9 +72,12 @@ def as_chosen(config: BackboneTrainingConfig, metrics: Metrics) -> BackboneTrain
 
 
 def _stage1(config: Stage1Config, metrics: Metrics, folder: Path) -> Stage1Config:
-    heads = [phase["steps"] for name, phase in metrics.items() if name != "text encoder"]
-    loop = LoopConfig(**{**_schedule(config.heads), "max_steps": max(1, sum(heads))})
-    return config.model_copy(update={"freeze": True, "text_encoder": str(folder / TEXT_ENCODER_FOLDER), "heads": loop})
+    heads, refit = (
+        LoopConfig(**{**_schedule(loop), "max_steps": max(1, metrics[phase]["steps"])})
+        for phase, loop in (("heads", config.heads), ("refit heads", config.refit))
+    )
+    kept = {"freeze": True, "text_encoder": str(folder / TEXT_ENCODER_FOLDER)}
+    return config.model_copy(update={**kept, "heads": heads, "refit": refit})
 
 
 def _stage2(config: Stage2Config, metrics: Metrics) -> Stage2Config:

@@ -45,6 +45,16 @@ class TunedOn(Config):
         except ValidationError as error:
             raise ConfigError(f"{path} is damaged, or of another version: tune it again") from error
 
+    @classmethod
+    def refuse(cls, llm: str) -> None:
+        """Let nothing be made of a tuned LLM that would not remember on what.
+
+        Raises:
+            ConfigError: the LLM, by name or path, is one.
+        """
+        if cls.of(llm) is not None:
+            raise ConfigError(f"LLM '{llm}' is a tuned one, and would forget on what: name the one that it was made of")
+
     def save(self, folder: Path) -> None:
         """Write it into an LLM's folder."""
         (folder / RECORD_FILE).write_text(self.model_dump_json(), encoding="utf-8")

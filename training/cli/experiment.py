@@ -93,6 +93,7 @@ def _chosen(names: list[str], every: bool, only: list[str]) -> tuple[list[Experi
     """Experiments, and datasets as given."""
     from training import baselines  # noqa: PLC0415
     from training.baselines.port import find_systems  # noqa: PLC0415
+    from training.experiments.genres import FIGURES  # noqa: PLC0415
     from training.experiments.registry import experiments  # noqa: PLC0415
 
     systems = find_systems(baselines)
@@ -102,6 +103,8 @@ def _chosen(names: list[str], every: bool, only: list[str]) -> tuple[list[Experi
             hint = f"did you mean '{near[0]}'?" if near else "--list names them"
             raise ConfigError(f"--only: no such system: '{name}', {hint}")
     found = experiments(only)
+    if only and names and names[0] in FIGURES:
+        raise ConfigError(f"{names[0]} is always drawn whole: leave --only out")
     if only and names and names[0] in experiments() and names[0] not in found:
         raise ConfigError(f"{names[0]} has no row of {', '.join(only)}")
     if every:

@@ -40,6 +40,7 @@ def llm2rec(
         ConfigError: a setting is wrong, or the LLM cannot be used.
     """
     from models.errors import ConfigError  # noqa: PLC0415
+    from training.allmrec.tuned import TunedOn  # noqa: PLC0415
     from training.llm2rec.config import VARIANTS, LLM2RecConfig  # noqa: PLC0415
     from training.llm2rec.stages import LLM2Rec  # noqa: PLC0415
     from training.runs.settings import with_changes  # noqa: PLC0415
@@ -49,6 +50,7 @@ def llm2rec(
         raise ConfigError(f"--variant {unknown[0]}: choose among {', '.join(VARIANTS)}")
     changes = [*([f"llm={llm}"] if llm else []), *(settings or [])]
     checked = with_changes(LLM2RecConfig(), changes, "llm2rec", config)
+    TunedOn.refuse(checked.llm)
     run = LLM2Rec(_domains(datasets, out), checked, out, console)
     for name in chosen:
         console.print(f"{name}: {run.encoder(name)}", highlight=False, soft_wrap=True)

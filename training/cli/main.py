@@ -26,7 +26,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            console.print("interrupted. The same command goes on from the last finished stage.", highlight=False)
+            console.print("interrupted. The same command goes on from what is saved.", highlight=False)
             raise typer.Exit(130) from interrupt
         except Exception as error:
             foreseen = _in_words(error)

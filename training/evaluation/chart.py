@@ -6,6 +6,7 @@ from pathlib import Path
 
 from training.evaluation.comparison import RankerReport
 from training.evaluation.evaluate import EvaluationReport
+from training.evaluation.metrics import candidates_in_words
 
 PANELS = ("overall", "warm", "cold", "unseen")
 OURS, LLM, OTHER = "tab:orange", "tab:blue", "tab:gray"
@@ -36,9 +37,9 @@ def plot(evaluation: EvaluationReport, path: Path) -> None:
         axes.axvline(evaluation.chance["hit@1"], color="black", linestyle=":", linewidth=1)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(names)), names)
-    figure.suptitle(
-        f"{evaluation.dataset}: Hit@1 among 1 + 19; dotted: chance; orange: served, blue: with an LLM", parse_math=False
-    )
+    among = candidates_in_words(evaluation.chance["hit@1"])
+    colours = "dotted: chance; orange: served, blue: with an LLM"
+    figure.suptitle(f"{evaluation.dataset}: Hit@1 among {among}; {colours}", parse_math=False)
     figure.savefig(path, dpi=120)
 
 

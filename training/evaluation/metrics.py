@@ -131,6 +131,11 @@ def chance_metrics(choices_U: np.ndarray, names: Sequence[str] = CANDIDATE_METRI
     return {name: float(values[choices_U - 1].mean()) if len(choices_U) else 0.0 for name, values in means.items()}
 
 
+def candidates_in_words(chance: float) -> str:
+    """How many are ranked, by the Hit@1 (0 to 1) of a random order: small catalogues do not have 19 others for all."""
+    return "1 + 19" if chance <= 1 / 20 + EXACT else "1 + at most 19"
+
+
 def calibration_error(scores_U_C: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error of the softmax of logits (Guo et al., 2017, equation 3).
 

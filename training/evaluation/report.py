@@ -11,7 +11,7 @@ from rich.table import Table
 from training.evaluation.chart import plot
 from training.evaluation.comparison import COMPARED_METRICS, CheckReport, Differences, ProtocolReport, RankerReport
 from training.evaluation.evaluate import EvaluationReport
-from training.evaluation.metrics import Estimate, RankingReport
+from training.evaluation.metrics import Estimate, RankingReport, candidates_in_words
 
 JSON_FILE = "report.json"
 MARKDOWN_FILE = "report.md"
@@ -47,13 +47,13 @@ def write_report(evaluation: EvaluationReport, directory: Path) -> None:
 def markdown(evaluation: EvaluationReport) -> str:
     """The report with all metrics and their 95 % intervals, the strongest rankers first."""
     sizes = {group: found.users for group, found in next(iter(evaluation.rankers.values())).groups.items()}
+    beside = candidates_in_words(evaluation.chance["hit@1"]).removeprefix("1 + ")
     lines = [
         f"# Evaluation on {evaluation.dataset}",
         "",
         f"{evaluation.ranked_users} of {evaluation.users} users, {evaluation.items} items, LLM `{evaluation.llm}`,"
-        f" seed {evaluation.seed}. One positive ({POSITIVES[evaluation.by_time]}) and 19 uniform items that the user"
-        " had not met;"
-        f" mean and 95 % bootstrap interval. Chance has Hit@1 {evaluation.chance['hit@1']:.3f}.",
+        f" seed {evaluation.seed}. One positive ({POSITIVES[evaluation.by_time]}) and {beside} uniform items that the"
+        f" user had not met; mean and 95 % bootstrap interval. Chance has Hit@1 {evaluation.chance['hit@1']:.3f}.",
         "",
         *_compared_with(evaluation),
         "Users by their positive: " + ", ".join(f"{group} {sizes[group]}" for group in GROUPS) + ".",
@@ -85,7 +85,7 @@ def table(evaluation: EvaluationReport) -> Table:
     """The short form for a terminal of 80 columns, the strongest rankers first; names are whole, if need be folded."""
     shown = Table(
         title=f"{evaluation.dataset}{', split by time' if evaluation.by_time else ''}: {evaluation.ranked_users} users,"
-        " 1 + 19 candidates",
+        f" {candidates_in_words(evaluation.chance['hit@1'])} candidates",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

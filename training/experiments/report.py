@@ -17,7 +17,7 @@ from models.config import Config
 from models.errors import DataError
 from training.evaluation.comparison import Bootstrap
 from training.evaluation.measures import UNIFORM
-from training.evaluation.metrics import METRICS, Estimate, chance_metrics
+from training.evaluation.metrics import METRICS, Estimate, candidates_in_words, chance_metrics
 from training.evaluation.report import interval, markdown_head, markdown_row
 from training.evaluation.seeds import Resampling
 from training.evaluation.tables import ScoreTables
@@ -263,8 +263,8 @@ def markdown(report: TableReport, table: Table) -> str:
         f"## {table.id.replace('table', 'Table ')}: {table.title} ({name})",
         "",
         f"{report.seeds} seed{'s' * (report.seeds > 1)}, recipe `{report.recipe}`{f', {settings}' * bool(settings)}."
-        f" 1 + 19 candidates, chance has Hit@1 {report.chance:.3f}; means and 95 % intervals over seeds and the"
-        " users that all systems were asked about.",
+        f" {candidates_in_words(report.chance)} candidates, chance has Hit@1 {report.chance:.3f}; means and 95 %"
+        " intervals over seeds and the users that all systems were asked about.",
         "",
     ]
     any_row = next(iter(report.rows.values()))
@@ -272,7 +272,8 @@ def markdown(report: TableReport, table: Table) -> str:
     heads = [f"{title} ({any_row.cells[title].users})" for title in titles]
     more = any(row.cells[first.title].all_users > row.cells[first.title].users for row in report.rows.values())
     published = _published(report, titles)
-    costs = ["training, min", "of the processor, min", "its memory, MiB", "ms a user", "of the processor, ms a user"]
+    costs = ["training, min", "of the processor, min", "its memory, MiB"]
+    costs += ["ms a user", "of the processor, ms a user", "its memory, MiB"]
     beside = [f"{first.title} less {report.reference}'s", *[f"{first.title} of all asked"] * more]
     papers = [f"paper, {dataset}: {title}" for dataset, title in published]
     priced = dict.fromkeys(
@@ -294,6 +295,7 @@ def markdown(report: TableReport, table: Table) -> str:
         training = row.training
         cells += [f"{seconds / MINUTE:.1f}" for seconds in (training.seconds, training.processor)]
         cells += [f"{training.memory:.0f}", f"{row.milliseconds:.1f}", f"{row.processor_milliseconds:.1f}"]
+        cells.append(f"{row.memory:.0f}")
         lines.append(markdown_row(title, cells))
     return "\n".join(lines) + "\n"
 

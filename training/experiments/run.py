@@ -31,6 +31,7 @@ from training.allmrec.recipe import Recipe, load_recipe
 from training.baselines.bench import EVERY, Bench
 from training.baselines.port import Fitted, Shop, System, find_systems
 from training.data.dataset import Dataset
+from training.data.importing.source import source_name
 from training.data.sequences import Sequences
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import UNIFORM
@@ -104,15 +105,13 @@ class Ground:
 
     @property
     def name(self) -> str:
-        """Of the dataset, once it was loaded."""
-        dataset: Dataset = self.memory["dataset"]
-        return dataset.info.name
+        """Of the dataset: its folder's, as two imported from files of one name have one name inside."""
+        return source_name(self.dataset)
 
     @property
     def target_name(self) -> str | None:
-        """Of the other one, likewise."""
-        other: Dataset | None = self.memory.get("target")
-        return None if other is None else other.info.name
+        """Of the other one, likewise, once it was loaded."""
+        return None if self.target is None or "target" not in self.memory else source_name(self.target)
 
     def asked_dataset(self, scenario: Scenario, bench: Bench) -> Dataset:
         """Whose users are asked about.

@@ -164,6 +164,12 @@ class Corpus:
             found.update(dict.fromkeys(tuple(ids) for ids in cut))
         return [list(ids) for ids in found]
 
+    @property
+    def alike(self) -> int:
+        """How many texts that differ are the same once they are cut."""
+        written = set().union(*(item_texts(each.split.catalogue, self._config.texts)[1:] for each in self.domains))
+        return len(written) - len(self.texts)
+
     @cached_property
     def vocabulary(self) -> np.ndarray:
         """Every token that is ever predicted, ascending."""

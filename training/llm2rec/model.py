@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
 
+from models.devices import steady_attention
 from models.errors import ConfigError
 from models.llm.loading import load_config, load_weights
 from training.llm2rec.batches import Padded
@@ -42,6 +43,7 @@ def load_model(llm: str, device: str, dropout: float = 0.0) -> Any:
         raise ConfigError(f"LLM '{llm}' ({config.model_type}) has no dropout of attention: set contrastive.dropout=0")
     for name in names:
         setattr(config, name, dropout)
+    steady_attention(device)
     return load_weights(llm, config, dtype=torch.float32).to(device)
 
 

@@ -86,6 +86,9 @@ class LLM2Rec:
         run = StageRun(self.directory / variant, self.config, self.config.seed, inputs, self._console)
         if not run.is_done:
             run.start()
+            if alike := self.corpus.alike:
+                cut = f"cut at {self.config.max_text_tokens} tokens (max_text_tokens)"
+                run.say(f"warning: {alike:,} items' texts are those of others once they are {cut}, and so are vectors")
             domain = self.corpus.domains[0]
             titles = {each.name: each.titles_fingerprint for each in self.corpus.domains}
             record = Record(llm=self.config.llm, stages=list(chain), domains=titles)

@@ -108,8 +108,7 @@ def check_llm(name: str) -> None:
         raise ConfigError(
             f"LLM '{name}' was taught to read injected tokens, and tuned would not any more: name another"
         )
-    if TunedOn.of(name) is not None:
-        raise ConfigError(f"LLM '{name}' is a tuned one, and would forget on what: name the one that it was made of")
+    TunedOn.refuse(name)
 
 
 def task(reading: Reading, split: SequenceSplit, lists: TitleLists, config: TunedLLMConfig) -> Task[Dealt]:
@@ -172,4 +171,6 @@ def in_words(outcome: Outcome, monitor: str) -> str:
         return "tuned"
     if not outcome.best_step:
         return f"no better than it was (validation {monitor} {validated[0]:.4f}), and left as it was"
+    if outcome.curve[0]["step"]:
+        return f"validation {monitor} {max(validated):.4f}; it was not validated before"
     return f"validation {monitor} {validated[0]:.4f} to {max(validated):.4f}"

@@ -30,6 +30,12 @@ def tokens_of(texts: list[str], max_tokens: int = 8) -> list[list[int]]:
     return encoded.of(range(len(texts)))
 
 
+def test_titles_that_are_cut_alike_are_counted() -> None:
+    """Those that are the same whole are not meant: they are told apart nowhere."""
+    titles = ["one two three", "one two four", "one two four", "five"]
+    assert [TitleTokens(TOKENIZER, titles, tokens).alike for tokens in (1, 100)] == [1, 0]
+
+
 def text_of(token_ids: np.ndarray | list[int]) -> str:
     return TOKENIZER.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 

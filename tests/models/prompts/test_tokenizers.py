@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import pytest
@@ -188,6 +189,16 @@ def test_no_normaliser_brings_a_quote_back(normaliser: Any, make: Any):
     log_probs = trie.log_probs([[0.0] * len(branch.children) for branch in trie.branches])
     assert sum(2.718281828459045**value for value in log_probs) == pytest.approx(1.0)
     assert not any(template.end_token in choice for choice in layout.choices)
+
+
+def test_what_a_tokenizer_does_not_know_is_no_anchor():
+    """Without bytes a line break is the unknown token, of which nothing is left in a text."""
+    pieces = [("<unk>", 0.0), ("▁", -2.0), *((text, -4.0) for text in string.printable.strip())]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    (tokens,) = encode_plain(fast(tokenizer), ["This user likes films"])
+    assert decode_plain(fast(tokenizer), tokens) == "This user likes films"
 
 
 def test_a_tokenizer_without_a_quotation_mark_is_refused():

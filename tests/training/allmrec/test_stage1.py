@@ -143,7 +143,10 @@ def test_ranking_loss_of_indifference() -> None:
 @pytest.fixture(scope="module")
 def frozen(split: SequenceSplit, backbone: Backbone, encoder_path: str, tmp_path_factory: pytest.TempPathFactory):
     config = make_config(encoder_path, freeze=True)
-    return train_stage1(split, backbone, config, make_run(tmp_path_factory.mktemp("frozen"), config))
+    run = make_run(tmp_path_factory.mktemp("frozen"), config)
+    aligned = train_stage1(split, backbone, config, run)
+    assert list(run.metrics) == ["heads", "refit heads"]  # as many steps as beside an encoder that learns
+    return aligned
 
 
 def hit_rate(split: SequenceSplit, backbone: Backbone, vectors: torch.Tensor, unseen: bool) -> float:

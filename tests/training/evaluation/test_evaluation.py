@@ -277,7 +277,9 @@ class TestProtocols:
         assert "Chance has Hit@1 0.050" in markdown(report)
 
     @pytest.mark.parametrize(("high", "told"), [(0.04, True), (0.06, False)])
-    def test_who_is_certainly_worse_than_chance_is_said(self, report: EvaluationReport, high: float, told: bool) -> None:
+    def test_who_is_certainly_worse_than_chance_is_said(
+        self, report: EvaluationReport, high: float, told: bool
+    ) -> None:
         """Of items that nobody met; some users without a hit are not enough."""
         popularity = report.rankers["popularity"]
         unseen = popularity.groups["unseen"]

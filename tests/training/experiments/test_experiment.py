@@ -427,4 +427,5 @@ def test_some_rows_of_a_table_stand_in_files_of_their_own(ground: Path, mini: Ta
     result = run(ground, "mini", "shop", "--only", "allmrec")
     assert result.exit_code == 2
     assert "mini has no row of allmrec" in result.output
+    assert "figure4 is always drawn whole" in run(ground, "figure4", "shop", "--only", "allmrec").output
     assert "no such system: 'morc', did you mean 'morec'?" in run(ground, "mini", "shop", "--only", "morc").output

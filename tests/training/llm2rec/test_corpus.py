@@ -85,6 +85,14 @@ def test_texts_of_all_domains_are_mixed_each_once(corpus: Corpus) -> None:
     assert texts == [f"</s>Title {number}" for number in range(1, 35)]
     assert set(np.concatenate(corpus.texts)) <= set(corpus.vocabulary.tolist())
     assert len(corpus.vocabulary) < len(corpus.tokenizer)
+    assert corpus.alike == 0
+
+
+def test_texts_that_are_cut_alike_are_counted(corpus: Corpus) -> None:
+    """Of 34 titles that differ in their numbers alone none is left but the start they share."""
+    cut = Corpus(corpus.domains, corpus.tokenizer, LLM2RecConfig(max_text_tokens=2))
+    assert cut.alike + len(cut.texts) == 34
+    assert cut.alike > 0
 
 
 def test_iem_can_read_what_text_encoders_read_here() -> None:

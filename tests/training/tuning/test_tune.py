@@ -33,11 +33,12 @@ from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import mean_metrics
 from training.llm2rec.config import LoRAConfig
 from training.llm2rec.model import Tuning
+from training.runs.loop import Outcome
 from training.runs.settings import with_changes
 from training.tuning.config import LOW_RANK_RATE, WHOLE_RATE, TunedLLMConfig
 from training.tuning.positions import Positions
 from training.tuning.reading import START_SCALE, Reading
-from training.tuning.tune import task, tune_llm
+from training.tuning.tune import in_words, task, tune_llm
 
 DOMAIN = DOMAINS["movie"]
 SPLIT = tiny_split()
@@ -266,6 +267,21 @@ def test_it_knows_what_it_was_tuned_on(llm: str, tmp_path: Path) -> None:
     (Path(folder) / "tuned.json").write_text("{}")
     with pytest.raises(ConfigError, match="tune it again"):
         TunedOn.of(folder)
+
+
+def test_a_start_that_was_not_validated_is_not_told() -> None:
+    """What came of tuning is not held against the first validation after it."""
+    first, last = {"step": 0, "ndcg@10": 0.25}, {"step": 9, "ndcg@10": 0.5}
+    assert in_words(Outcome(best_step=9, curve=[first, last]), "ndcg@10") == "validation ndcg@10 0.2500 to 0.5000"
+    assert "0.5000; it was not validated before" in in_words(Outcome(best_step=9, curve=[last]), "ndcg@10")
+
+
+def test_no_encoder_is_made_of_a_tuned_llm(llm: str, tmp_path: Path) -> None:
+    """Nothing would know what it has seen."""
+    folder = tuned(config_of(llm), tmp_path / "run")
+    call = ["llm2rec", str(write_shop(tmp_path)), "--llm", str(folder), "--out", str(tmp_path / "encoders")]
+    result = CliRunner().invoke(app, call)
+    assert (result.exit_code, "is a tuned one" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("by_time", [False, True])

@@ -3,7 +3,7 @@
 `L = L_matching + alpha L_item_recon + beta L_text_recon + L_rec`, on the last and other positions of every training
 sequence.
 The heads are trained first, on texts encoded once: that takes seconds. Then, unless frozen, the text encoder is
-fine-tuned with them, which is what costs time, and last the heads are fitted to the texts as they are now encoded.
+fine-tuned with them, which is what costs time, and last the heads are fitted to the texts as they are encoded now.
 
 Axes: B positions of a batch, 2B their positive and negative items, D CF size, J joint size, Q text size.
 """
@@ -63,7 +63,9 @@ def train_stage1(
     stage = Stage1(split, backbone, config, run, kept)
     phases: dict[str, Callable[[str], Outcome]] = {"heads": stage.train_heads}
     if not config.freeze:
-        phases |= {"text encoder": stage.fine_tune, "refit heads": stage.refit_heads}
+        phases["text encoder"] = stage.fine_tune
+    # With a frozen encoder, too, or its heads would learn for fewer steps.
+    phases["refit heads"] = stage.refit_heads
     curve: list[Record] = []
     metrics = {}
     for name, phase in phases.items():
