@@ -5,7 +5,6 @@ Axes: B users, T time, D embedding size.
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.backbones.base import Backbone, BackboneConfig
+from models.backbones.program import Program, load_program
 
 
 class ExternalConfig(BackboneConfig):
@@ -21,7 +21,7 @@ class ExternalConfig(BackboneConfig):
 
     Attributes:
         num_users: U, the users that may have vectors.
-        program_size: bytes of the TorchScript program that reads histories; 0 without one.
+        program_size: bytes of the program that reads histories, TorchScript or ONNX; 0 without one.
     """
 
     num_users: int = Field(0, ge=0)
@@ -52,7 +52,7 @@ class External(Backbone):
         self.fold_in = nn.Linear(size, size, bias=False)
         self.register_buffer("placed", torch.ones(config.num_items + 1, dtype=torch.bool))
         self.register_buffer("program", torch.zeros(config.program_size, dtype=torch.uint8))
-        self._loaded: Any = None
+        self._loaded: tuple[torch.device, Program] | None = None
 
     @property
     def item_vectors(self) -> torch.Tensor:
@@ -104,12 +104,16 @@ class External(Backbone):
         table = self.item_vectors if item_vectors is None else item_vectors
         real_B_T = history_B_T != 0
         vectors_B_T_D = functional.embedding(history_B_T, table) * real_B_T[..., None]
-        return self._program()(vectors_B_T_D, real_B_T)
+        return self.load_program()(vectors_B_T_D, real_B_T)
 
-    def _program(self) -> Any:
-        """The program, loaded on first use, where the weights are."""
+    def load_program(self) -> Program:
+        """The program where the weights are, loaded once.
+
+        Raises:
+            ConfigError: ONNX Runtime is wanted and not installed.
+            RuntimeError: it cannot be read.
+        """
         device = self.device
         if self._loaded is None or self._loaded[0] != device:
-            stored = io.BytesIO(self.program.cpu().numpy().tobytes())
-            self._loaded = device, torch.jit.load(stored, map_location=device).eval()  # type: ignore[no-untyped-call]
+            self._loaded = device, load_program(self.program.cpu().numpy().tobytes(), device)
         return self._loaded[1]

@@ -30,6 +30,7 @@ from models.alignment.projection import TitleProjector, TokenProjector
 from models.alignment.user_head import UserHead
 from models.alignment.words import WordEncoder
 from models.backbones import Backbone, create_backbone
+from models.backbones.external import External
 from models.bundle.catalogue_model import CatalogueModel
 from models.bundle.index import ItemIndex
 from models.bundle.manifest import MANIFEST, SCHEMA_VERSION, BackboneRecord, FileRecord, Manifest, Origin, load_manifest
@@ -290,6 +291,8 @@ def _read_law(directory: Path, items: int) -> TokenLaw | None:
 def _read_backbone(path: Path, record: BackboneRecord) -> Backbone:
     backbone = create_backbone(record.kind, record.config)
     backbone.load_state_dict(load_file(path))
+    if isinstance(backbone, External) and len(backbone.program):
+        backbone.load_program()  # an operator is told of what is missing, not the first user
     return backbone.eval().requires_grad_(False)
 
 

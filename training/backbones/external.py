@@ -34,7 +34,7 @@ class ExternalSource(Config):
     Attributes:
         items: vectors of items; see `training.backbones.vectors`.
         users: vectors of users; those without are told by the items of their history.
-        encoder: a TorchScript program, as in `models.backbones.external`, that tells users by their history.
+        encoder: a program, TorchScript or ONNX, as in `models.backbones.external`, that tells users by their history.
         max_length: only this many of the latest items of a history are read.
         complete: whether every item with training interactions must have a vector; others are told by their texts.
     """
@@ -94,11 +94,9 @@ def import_backbone(split: SequenceSplit, source: ExternalSource, device: str = 
     """
     items = read_vectors(source.items)
     users = None if source.users is None else read_vectors(source.users)
-    if source.encoder is not None and source.encoder.suffix.lower() == ".onnx":
-        raise ConfigError(f"{source.encoder}: ONNX is not run here: save the encoder as TorchScript, by torch.jit.save")
     program = b"" if source.encoder is None else source.encoder.read_bytes()
     if source.encoder is not None and not program:
-        raise ConfigError(f"{source.encoder}: it is empty: save the program again, by torch.jit.save")
+        raise ConfigError(f"{source.encoder}: it is empty: save the program again")
     if users is not None and users.vectors.shape[1] != items.vectors.shape[1]:
         widths = users.vectors.shape[1], items.vectors.shape[1]
         raise ConfigError(f"{source.users}: vectors of {widths[0]} numbers, but those of items have {widths[1]}")
@@ -170,7 +168,7 @@ def _check_program(backbone: External, path: Path) -> None:
     except (RuntimeError, ValueError, TypeError, LookupError, torch.jit.Error) as error:
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ConfigError(
-            f"{path}: the program cannot be used, where a TorchScript module is wanted that takes any number of users"
+            f"{path}: the program cannot be used, where TorchScript or ONNX is wanted that takes any number of users"
             f" and up to {length} items of each: {last}"
         ) from error
     if not (together.isfinite().all() and short.isfinite().all()):

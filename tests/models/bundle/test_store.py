@@ -19,17 +19,19 @@ import pytest
 import torch
 
 from models.alignment.words import WordEncoder
+from models.backbones import create_backbone
 from models.bundle import store
 from models.bundle.manifest import MANIFEST, LLMRecord, Origin, load_manifest
 from models.bundle.signal_tables import HALF_LIVES
 from models.bundle.store import CURRENT, is_intact, load_bundle, resolve_bundle, write_bundle
 from models.domain import DOMAINS
-from models.errors import BundleError
+from models.errors import BundleError, ConfigError
 from models.histories import UserHistories
 from models.prompts.template import PromptConfig
 from models.rankers.base import Audience
 from models.rankers.of_model import SECOND, STAGE1_ITEM, STAGE1_TEXT, signals_of
-from tests.tiny import tiny_blends, tiny_contents, tiny_head, tiny_split, tiny_title_projector
+from tests.models.backbones.test_program import onnx_sums
+from tests.tiny import CF_SIZE, tiny_blends, tiny_contents, tiny_head, tiny_split, tiny_title_projector
 
 
 def save_text_encoder(directory: Path) -> None:
@@ -136,6 +138,23 @@ def test_a_second_backbone_is_in_the_bundle_where_there_is_one(bundle: Path, tmp
     without = load_bundle(bundle)
     assert (without.model.second, without.manifest.second) == (None, None)
     assert SECOND not in {each.id for each in signals_of(without.model)}
+
+
+def test_a_program_that_cannot_be_run_is_told_of_at_loading(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the operator of a machine without ONNX Runtime, not to the first user."""
+    split, program = tiny_split(), onnx_sums(size=CF_SIZE).SerializeToString()
+    fields = {"num_items": len(split.catalogue), "embedding_size": CF_SIZE, "program_size": len(program)}
+    backbone = create_backbone("external", fields).eval().requires_grad_(False)
+    backbone.program = torch.frombuffer(bytearray(program), dtype=torch.uint8)
+    origin = Origin(**{name: getattr(load_manifest(bundle), name) for name in Origin.model_fields})
+    written = write_bundle(tmp_path, replace(tiny_contents(split), backbone=backbone), origin, save_text_encoder)
+    (said,) = load_bundle(written).model.backbone.represent(torch.tensor([[0, 1, 2]]))
+    torch.testing.assert_close(said, backbone.item_vectors[1] + backbone.item_vectors[2])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match="pip install onnxruntime"):
+        load_bundle(written)
 
 
 def test_stage_1_and_ages_are_in_the_bundle_where_they_are_weighed(bundle: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from models.backbones.external import External
 from models.catalogue import Catalogue
 from models.errors import ConfigError
 from models.rankers.collaborative import candidate_logits
+from tests.models.backbones.test_program import onnx_sums
 from tests.tiny import tiny_split
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.external import ExternalSource, external_inputs, import_backbone
@@ -226,7 +227,7 @@ def test_a_program_may_answer_in_another_precision(tmp_path: Path) -> None:
         (Impatient, "not finite, for 50 items"),
         (Whole, r"gives \(33, 4\) torch.int64, not \(33, 4\) numbers with a point"),
         (Pair, "gives tuple, not"),
-        (Few, "cannot be used, where a TorchScript module is wanted"),
+        (Few, "cannot be used, where TorchScript or ONNX is wanted"),
         (Padded, "depends on padding or on other users"),
         (Wide, r"gives \(33, 8\) torch.float32, not \(33, 4\)"),
         (Broken, "the program cannot be used"),
@@ -244,6 +245,14 @@ def test_programs_that_break_the_port_are_refused(
         torch.jit.save(torch.jit.script(program()), encoder)
     with pytest.raises(ConfigError, match=f"encoder.pt.*{message}"):
         import_backbone(SPLIT, ExternalSource(items=write_items(tmp_path / "items.npz"), encoder=encoder))
+
+
+def test_onnx_reads_histories(tmp_path: Path) -> None:
+    (tmp_path / "encoder.onnx").write_bytes(onnx_sums().SerializeToString())
+    items = write_items(tmp_path / "items.npz")
+    backbone = import_backbone(SPLIT, ExternalSource(items=items, encoder=tmp_path / "encoder.onnx"))
+    (said,) = represent_all(backbone, [np.array([1, 2])])
+    torch.testing.assert_close(said, backbone.item_vectors[1] + backbone.item_vectors[2])
 
 
 def test_an_empty_program_is_none(tmp_path: Path) -> None:
@@ -270,8 +279,18 @@ def documented(name: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("way", ["users", "encoder"])
-def test_the_documented_examples_find_what_there_is(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("programs", "way"),
+    [
+        (["vectors.py"], {"users": "users.npz"}),
+        (["vectors.py", "reader.py"], {"encoder": "encoder.pt"}),
+        (["vectors.py", "reader.py", "exported.py"], {"encoder": "encoder.onnx"}),
+    ],
+    ids=["vectors", "TorchScript", "ONNX"],
+)
+def test_the_documented_examples_find_what_there_is(
+    programs: list[str], way: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Run as they stand, on a world where everybody likes one of eight colours: imported, they rank as they should.
 
     Of the 43 items that a user did not take, one is of the colour: it is drawn in 19 of 43 cases, and as good, so that
@@ -279,12 +298,12 @@ def test_the_documented_examples_find_what_there_is(way: str, tmp_path: Path, mo
     """
     split = colours()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     split.training_frame().write_parquet("train.parquet")
-    for name in ("vectors.py", "reader.py")[: 1 + (way == "encoder")]:
+    for name in programs:
         Path(name).write_text(documented(name), encoding="utf-8")
         runpy.run_path(name, run_name="__main__")
-    files = {"items": "items.npz", way: f"{way}.npz" if way == "users" else "encoder.pt"}
-    config = BackboneTrainingConfig(kind="external", settings=files)
+    config = BackboneTrainingConfig(kind="external", settings={"items": "items.npz", **way})
     run = StageRun(tmp_path / "run", config, 0, external_inputs(config), Console(quiet=True))
     backbone = train_backbone(split, config, run)
     assert isinstance(backbone, External)
