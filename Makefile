@@ -8,7 +8,7 @@
 # make lint      style, types and import contracts
 # make alerts    the alert rules against their cases; needs promtool, which comes with Prometheus
 # make llm2rec   LLM2Rec of LLM=path on CATALOGUE, compared there and ELSEWHERE, for docs/papers.md; it goes on where it was stopped
-# make bench     the benchmarks of docs/performance.md
+# make bench     the benchmarks of docs/performance.md that need the demo alone
 # make overload  the service at multiples of its capacity, each for LOAD_SECONDS=20, for docs/reliability.md; ENGINE=vllm for that engine
 # make families  docs/llms.md: vLLM on the families of LLMs that it runs on a CPU
 # make fuzz      REQUESTS=20000 made-up requests, every answer checked

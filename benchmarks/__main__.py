@@ -1,4 +1,6 @@
-"""`python -m benchmarks`: every benchmark, or the one named. Writes `results/*.json` and `docs/performance.md`."""
+"""`python -m benchmarks`: the five that need the demo alone, or the one named. Writes `results/*.json`, and the
+documents' tables of the same names.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +58,22 @@ DeviceOption = Annotated[
     str, typer.Option(help="Where the transformers engine runs the LLM; vLLM finds its GPU itself.")
 ]
 DEMO = Path("bundles/demo")
+SIZES = "100000,1000000"
+
+
+def named(name: str, *special: str) -> str:
+    """A result's name, by what else than the documents' question was asked: theirs is not written over."""
+    return "-".join([name, *(each for each in special if each)])
+
+
+def of_bundle(bundle: Path) -> str:
+    """What names a bundle in a result's name; nothing for the demo's."""
+    return "" if bundle == DEMO else bundle.name
+
+
+def of_engine(engine: str) -> str:
+    """What names an engine in a result's name; nothing for the default."""
+    return "" if engine == "transformers" else engine
 
 
 def place_of(engine: str, device: str) -> str:
@@ -66,16 +84,12 @@ def place_of(engine: str, device: str) -> str:
 def keep(name: str, settings: dict[str, Any], rows: list[dict[str, Any]], document: Path, **more: Any) -> None:
     """Save what was measured: a document's tables are of a CPU, what another device gave has a file of its own."""
     device = settings["device"]
-    if device == "cpu":
-        save(name, settings, rows, document=document, **more)
-    else:
-        engine = settings["engine"]
-        save(f"{name.removesuffix(f'-{engine}')}-{engine}-{device}", settings, rows, document=None, **more)
+    save(named(name, "" if device == "cpu" else device), settings, rows, document=document, **more)
 
 
 @app.callback(invoke_without_command=True)
 def every(context: typer.Context) -> None:
-    """Run all benchmarks with their defaults."""
+    """Run those about the demo with their defaults: ranking, service, explanations, claims, filters."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     if context.invoked_subcommand is None:
         ranking()
@@ -139,8 +153,7 @@ def ranking(  # noqa: PLR0917 - typer reads the options off the signature
         "threads": torch.get_num_threads(),
     }
     place = place_of("vllm", device) if with_vllm else torch.device(device).type
-    special = [*([shape] if shape else []), *([place] if place != "cpu" else [])]
-    save("-".join(["ranking", *special]), settings, rows, document=None if special else PERFORMANCE)
+    save(named("ranking", of_bundle(bundle), shape or "", place if place != "cpu" else ""), settings, rows)
     typer.echo(markdown(rows))
 
 
@@ -198,7 +211,7 @@ def service(
         "seed": seed,
         "threads": torch.get_num_threads(),
     }
-    keep("service", settings, rows, PERFORMANCE)
+    keep(named("service", of_bundle(bundle), of_engine(engine)), settings, rows, PERFORMANCE)
     typer.echo(markdown(rows))
 
 
@@ -216,7 +229,8 @@ def explanations(
         torch.set_num_threads(threads)
     asked = Questionnaire(bundle, EMBEDDED).users(1 + users, seed)
     rows = explanations_benchmark.measure(bundle, engine, dtype, asked)
-    save("explanations", {"users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
+    settings = {"users": users, "seed": seed, "threads": torch.get_num_threads()}
+    save(named("explanations", of_bundle(bundle), of_engine(engine)), settings, rows)
     typer.echo(markdown(rows))
 
 
@@ -241,8 +255,9 @@ def claims(
     )
     loaded = load_bundle(bundle)
     rows = claims_benchmark.measure(settings, sample_users(loaded.model.histories, users, seed))
-    llm = loaded.manifest.llm.name
-    save("claims", {"llm": llm, "dtype": dtype, "users": users, "seed": seed, "threads": torch.get_num_threads()}, rows)
+    asked = {"llm": loaded.manifest.llm.name, "dtype": dtype, "users": users, "seed": seed}
+    settled = asked | {"threads": torch.get_num_threads()}
+    save(named("claims", of_bundle(bundle), of_engine(engine)), settled, rows)
     typer.echo(markdown(rows))
 
 
@@ -366,7 +381,7 @@ def backbone_scale(
 
 @app.command()
 def filters(
-    sizes: Annotated[str, typer.Option(help="Items of each catalogue, comma-separated.")] = "100000,1000000",
+    sizes: Annotated[str, typer.Option(help="Items of each catalogue, comma-separated.")] = SIZES,
     kinds: Annotated[str, typer.Option(help="Comma-separated.")] = "flat,hnsw,ivf",
     largest_graph: Annotated[int, typer.Option(help="Items up to which a graph is built: that takes long.")] = 100_000,
     queries: Annotated[int, typer.Option(help="Users that ask under each filter.")] = 30,
@@ -380,7 +395,8 @@ def filters(
         chosen = [kind for kind in chosen if kind != IndexKind.HNSW or items <= largest_graph]
         rows += filters_benchmark.measure(items, chosen, 64, queries, seen, seed)
     summary = filters_benchmark.summary(rows)
-    save("filters", {"embedding_size": 64, "queries": queries, "seen": seen, "seed": seed}, rows, summary)
+    asked = "" if sizes == SIZES else sizes.replace(",", "-")
+    save(named("filters", asked), {"embedding_size": 64, "queries": queries, "seen": seen, "seed": seed}, rows, summary)
     typer.echo(markdown(summary))
 
 
@@ -433,8 +449,8 @@ def overload(
     rows, more = overload_benchmark.measure(service, bodies, users, seconds, timeout_ms, llm_core)
     times = {"seconds": seconds, "timeout_ms": timeout_ms}
     settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, device), **times, "seed": seed}
-    apart = "" if llm_core is None else "-apart"
-    keep(f"overload-{engine}{apart}", settings | {"llm_core": llm_core}, rows, RELIABILITY, **more)
+    name = named("overload", of_bundle(bundle), engine, "" if llm_core is None else "apart")
+    keep(name, settings | {"llm_core": llm_core}, rows, RELIABILITY, **more)
     typer.echo(markdown(rows))
     typer.echo(more)
 
@@ -456,7 +472,7 @@ def storms(
     rows = overload_benchmark.storms((bundle, engine, dtype, "cpu"), bodies, count, seconds, (rate, tight_rate))
     loads = {"count": count, "seconds": seconds, "rates": [rate, tight_rate]}
     settings = {"engine": engine, "dtype": dtype, "device": place_of(engine, "cpu"), **loads}
-    keep(f"storms-{engine}", settings, rows, RELIABILITY)
+    keep(named("storms", of_bundle(bundle), engine), settings, rows, RELIABILITY)
     typer.echo(markdown(rows))
 
 

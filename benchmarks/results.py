@@ -72,9 +72,11 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_table(name: str, rows: Sequence[Mapping[str, Any]], document: Path) -> None:
-    """Replace the table between the document's markers for `name`."""
+    """Replace the table between the document's markers for `name`; without markers it has none."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     text = document.read_text(encoding="utf-8")
+    if start not in text:
+        return
     before, rest = text.split(start)
     document.write_text(f"{before}{start}\n{markdown(rows)}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 

@@ -41,7 +41,7 @@ class BundleError(ServerError):
 
 
 class EngineError(ServerError):
-    """The LLM engine failed or died. Raised by `models.engines`; the service falls back to the CF ranking."""
+    """The LLM engine failed or died. Raised by `models.engines`; the service falls back to the blend without it."""
 
 
 class OverloadedError(ServerError):

@@ -56,10 +56,6 @@ class Alignment(nn.Module):
         """f_I_dec: (..., d') to (..., d). Of q_i it gives an item that the backbone never saw a place in CF space."""
         return self.item_scale.inverse(self.item_decoder(joint))
 
-    def decode_texts(self, joint: torch.Tensor) -> torch.Tensor:
-        """f_T_dec: (..., d') to (..., d_T)."""
-        return self.text_scale.inverse(self.text_decoder(joint))
-
 
 class Standardisation(nn.Module):
     """(x - mean) / spread, with a mean per coordinate and one spread for all."""

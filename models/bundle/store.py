@@ -282,7 +282,7 @@ def _read_law(directory: Path, items: int) -> TokenLaw | None:
     try:
         law = TokenLaw.load(directory)
     except ConfigError as error:
-        raise BundleError(f"{directory}: {error.args[0]} export it again") from error
+        raise BundleError(f"{error.args[0]}: export it again") from error
     if law is not None and len(law.beginnings) != items + 1:
         raise BundleError(f"{directory}: the law of its tokens is of other items: export it again")
     return law

@@ -93,7 +93,7 @@ class TokenLaw:
             return None
         tensors, interface = load_file(path), TokenInterface.load(directory)
         if interface is None:
-            raise ConfigError(f"{path} has no interface beside it:")
+            raise ConfigError(f"{path} has no interface beside it")
         return cls(interface, tensors["beginnings"].numpy(), int(tensors["shown"]))
 
 

@@ -121,7 +121,10 @@ class TitleList:
         longest = self.config.max_title_tokens
         room = self._context_length - len(self._begin) - longest - 1
         if room < 0:
-            raise PromptTooLongError(f"a title of {longest} tokens does not fit the context of {self._context_length}")
+            raise PromptTooLongError(
+                f"a title of {longest} tokens does not fit the LLM's context of {self._context_length}: lower"
+                " title_list.max_title_tokens and history_title_tokens"
+            )
         entries: list[list[int]] = []
         for title in reversed(history[-self.config.history_items :]):
             entry = [*title[: self.config.history_title_tokens], *self._between]

@@ -41,7 +41,7 @@ STAGE1_ITEM, STAGE1_TEXT = "stage1_item", "stage1_text"
 """What stage 1 decodes into CF space: of items' joint embeddings, and of what their texts alone say."""
 
 TITLE_PRIOR = TitlePriorRanker.id
-"""What is taken from that, by a share that the blend fits: of no use alone."""
+"""What is taken from how likely a title is after the history, by a share that the blend fits: of no use alone."""
 
 Asks = Callable[[PromptComposer, torch.Tensor, np.ndarray, np.ndarray], Asked]
 """Makes the question about a user (d,) with a history (T,), oldest first, and candidates (C,)."""

@@ -41,4 +41,18 @@ def test_what_a_gpu_gave_leaves_the_documents_alone(name: str, tmp_path: Path, m
     commands.keep(name, {**settings, "device": "cpu"}, [{"a": 2}], document)
     assert "| 2 |" in document.read_text()
     kept = {path.name for path in tmp_path.glob("*.json")}
-    assert kept == {f"{name}.json", f"{name.removesuffix('-vllm')}-vllm-cuda.json"}
+    assert kept == {f"{name}.json", f"{name}-cuda.json"}
+
+
+def test_what_was_asked_otherwise_has_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another bundle or engine writes over no table of the documents; what has no table there is kept, too."""
+    assert commands.named("claims", commands.of_bundle(commands.DEMO), commands.of_engine("transformers")) == "claims"
+    name = commands.named("claims", commands.of_bundle(Path("bundles/shop")), commands.of_engine("vllm"))
+    assert name == "claims-shop-vllm"
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    document = tmp_path / "document.md"
+    before = "<!-- claims -->\nolder\n<!-- /claims -->\n"
+    document.write_text(before)
+    results.save(name, {}, [{"a": 1}], document=document)
+    assert document.read_text() == before
+    assert (tmp_path / "claims-shop-vllm.json").exists()

@@ -27,7 +27,6 @@ from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import hit_at, ndcg_at, paired_difference, positive_ranks
 
-RESAMPLES = 2000
 UNFITTED = {TITLES: 0.1, INJECTED: 0.1, TITLE_PRIOR: -0.1}
 """Weights of what is no choice among candidates, where nobody says what it is worth."""
 CERTAIN = 2.0
@@ -383,7 +382,7 @@ def lift_over(logits_E_C: np.ndarray, others_E_C: np.ndarray, users: np.ndarray)
     found = {}
     for name, values in (("ndcg", ndcg), ("log_likelihood", gains)):
         means = np.round(np.bincount(places, values) / counts, 6)
-        estimate = paired_difference(means, np.zeros(len(means)), RESAMPLES)
+        estimate = paired_difference(means, np.zeros(len(means)))
         found[name] = (estimate.mean, estimate.low, estimate.high)
     return Lift(**found)
 

@@ -24,8 +24,6 @@ from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import paired_difference
 
-RESAMPLES = 2000
-
 
 class RetrievalConfig(Config):
     """How the sources are chosen.
@@ -71,7 +69,7 @@ def _chosen(options: Sequence[Retrieval], found: Mapping[str, np.ndarray]) -> Re
     chosen = options[0]
     for option in options[1:]:
         duel = found[option.name], found[chosen.name]
-        if paired_difference(*duel, RESAMPLES).low > 0:
+        if paired_difference(*duel).low > 0:
             chosen = option
     recall = {name: float(values.mean()) for name, values in found.items()}
     return chosen.model_copy(update={"validation": recall})

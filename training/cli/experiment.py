@@ -68,7 +68,7 @@ def experiment(
     check_names([Path(dataset) for dataset in datasets])
     for dataset in datasets or (present(files) if every else []) or _nothing(files):
         path, preset = _dataset(dataset, files, out)
-        changed = [*preset, *_budgets(minutes), *(settings or ())]
+        changed = [*preset, *_budgets(minutes, recipe), *(settings or ())]
         occupy(out / run_name(Path(dataset)))
         ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, target)
         for one in chosen:
@@ -127,10 +127,14 @@ def _dataset(name: str, files: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     return Path(name), ()
 
 
-def _budgets(minutes: float | None) -> list[str]:
+def _budgets(minutes: float | None, recipe: str) -> list[str]:
+    from training.allmrec.recipe import load_recipe  # noqa: PLC0415
+
     if minutes is None:
         return []
-    loops = ("backbone.loop", "stage1.heads", "stage1.loop", "stage1.refit", "stage2.loop", "baselines.every")
+    loops = ["backbone.loop", "stage1.heads", "stage1.loop", "stage1.refit", "stage2.loop", "baselines.every"]
+    if load_recipe(recipe).stage2.rehearsal is not None:
+        loops.append("stage2.rehearsal")
     return [f"{loop}.minutes={minutes}" for loop in loops]
 
 

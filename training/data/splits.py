@@ -17,7 +17,6 @@ from training.data.negatives import NegativeSampler
 from training.data.sequences import Sequences
 
 MIN_EVALUATED = 3
-COLD_USER_INTERACTIONS = 3
 LEARNED_SHARE = 0.05
 """Of all pairs of an item and the next one, at least so many are to be left in training: where nearly all users have
 three interactions, the few others would have to teach all. A judgement; where all have five, as in the papers' data
@@ -219,13 +218,6 @@ class SequenceSplit:
         ranked = self._occurring_by_count()
         warm[ranked[len(ranked) - int(TAIL_SHARE * len(ranked)) :]] = True
         return np.asarray(warm & self.catalogue.trained)
-
-    @cached_property
-    def cold_users(self) -> np.ndarray:
-        """(U,) bool: users with exactly three interactions, one of them for training (section 5.3.2)."""
-        evaluated = self.test != PADDING_ITEM
-        lengths = Sequences.of(self.train).lengths
-        return np.asarray(evaluated & (lengths + 2 == COLD_USER_INTERACTIONS))
 
     def _occurring_by_count(self) -> np.ndarray:
         """Occurring item numbers, fewest training interactions first."""

@@ -272,8 +272,8 @@ def markdown(report: TableReport, table: Table) -> str:
     heads = [f"{title} ({any_row.cells[title].users})" for title in titles]
     more = any(row.cells[first.title].all_users > row.cells[first.title].users for row in report.rows.values())
     published = _published(report, titles)
-    costs = ["training, min", "of the processor, min", "its memory, MiB"]
-    costs += ["ms a user", "of the processor, ms a user", "its memory, MiB"]
+    costs = ["training, min", "of the processor, min", "memory of training, MiB"]
+    costs += ["ms a user", "of the processor, ms a user", "memory of ranking, MiB"]
     beside = [f"{first.title} less {report.reference}'s", *[f"{first.title} of all asked"] * more]
     papers = [f"paper, {dataset}: {title}" for dataset, title in published]
     priced = dict.fromkeys(

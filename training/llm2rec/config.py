@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from models.config import Config
 from training.runs.loop import LoopConfig
@@ -49,6 +49,10 @@ class LoRAConfig(Config):
     dropout: float = Field(0.05, ge=0, lt=1)
 
 
+LoRA = Annotated[LoRAConfig | None, BeforeValidator(lambda given: None if given == "none" else given)]
+"""Without, all weights are trained: "none", as TOML has no word for it."""
+
+
 class TuningConfig(Config):
     """What every stage has.
 
@@ -59,16 +63,10 @@ class TuningConfig(Config):
         loop: when to stop and save.
     """
 
-    lora: LoRAConfig | None = LoRAConfig()
+    lora: LoRA = LoRAConfig()
     learning_rate: float = Field(2e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     loop: LoopConfig
-
-    @field_validator("lora", mode="before")
-    @classmethod
-    def _none(cls, given: Any) -> Any:
-        # TOML has no word for it.
-        return None if given == "none" else given
 
 
 class CSFTConfig(TuningConfig):
@@ -123,7 +121,7 @@ class ContrastiveConfig(TuningConfig):
 
 
 class LLM2RecConfig(Config):
-    """LLM2Rec. Defaults are the paper's as far as it gives any.
+    """LLM2Rec. Learning rates, temperature and dropout are the paper's; what a step of CSFT has, and how many, is not.
 
     Attributes:
         llm: "embedded", a hub name or a path of a causal LM.

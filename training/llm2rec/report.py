@@ -16,6 +16,7 @@ from models.config import Config
 from training.data.splits import Holdout
 from training.evaluation.comparison import Bootstrap
 from training.evaluation.metrics import RESAMPLES, Estimate, hit_at, ndcg_at
+from training.evaluation.report import markdown_head, markdown_row
 from training.evaluation.seeds import Resampling
 
 MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -104,18 +105,18 @@ def markdown(rows: Sequence[Row]) -> str:
         part = [row for row in rows if (row.dataset, row.use) == (dataset, use)]
         best = max(part, key=lambda row: row.validation)
         first = part[0]
+        heads = ["trained on it", f"validation {DECISIVE}", *MEASURES, f"cold {DECISIVE}"]
+        heads.append(f"{DECISIVE} less {first.encoder}'s")
         lines += [
             f"**{dataset}, {use}**, {first.users:,} users{f', {first.seeds} seeds' if first.seeds > 1 else ''}\n",
-            f"| encoder | trained on it | validation {DECISIVE} | {' | '.join(MEASURES)} | cold {DECISIVE}"
-            f" | {DECISIVE} less {first.encoder}'s |",
-            "|---" * (len(MEASURES) + 5) + "|",
+            *markdown_head("encoder", heads),
         ]
         for row in part:
             known = {True: "yes", False: "no", None: ""}[row.in_domain]
-            cells = [f"{row.encoder}{' *' if row is best else ''}", known, _short(row.validation)]
+            cells = [known, _short(row.validation)]
             cells += [_short(estimate.mean) for estimate in row.metrics.values()]
             cells += [_short(row.cold.mean) if row.cold else "", _interval(row.lead[DECISIVE]) if row.lead else ""]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(markdown_row(f"{row.encoder}{' *' if row is best else ''}", cells))
         lines.append("")
     return "\n".join(lines)
 

@@ -353,7 +353,9 @@ class _Loop(Generic[Batch]):
             metrics = self.processes.alone(validate)
         self._look_at_clock()
         if self.config.monitor not in metrics:
-            raise TrainingError(f"monitor '{self.config.monitor}' is not among {sorted(metrics)}")
+            raise TrainingError(
+                f"loop.monitor '{self.config.monitor}' is not measured here: choose among {', '.join(sorted(metrics))}"
+            )
         state.validated, state.looked = self._epochs(), self._seconds()
         if counted:
             state.counted = state.validated

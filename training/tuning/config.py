@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from models.config import Config
 from models.prompts.title_list import TitleListConfig
-from training.llm2rec.config import LoRAConfig
+from training.llm2rec.config import LoRA
 from training.runs.loop import LoopConfig
 
 WHOLE_RATE, LOW_RANK_RATE = 2.5e-5, 2e-4
@@ -39,7 +37,7 @@ class TunedLLMConfig(Config):
     title_list: TitleListConfig = TitleListConfig(max_title_tokens=64, vocabulary="catalogue")
     negatives: int = Field(9, gt=0)
     likelihood: float = Field(0.1, ge=0)
-    lora: LoRAConfig | None = None
+    lora: LoRA = None
     learning_rate: float | None = Field(None, gt=0)
     reading_rate: float = Field(1e-2, gt=0)
     batch_lists: int = Field(16, gt=0)
@@ -50,12 +48,6 @@ class TunedLLMConfig(Config):
     loop: LoopConfig = LoopConfig(
         epochs=2, validate_every=0.25, validate_first=True, warmup=0.05, decay_from=0.0, clip_norm=1.0, autocast=True
     )
-
-    @field_validator("lora", mode="before")
-    @classmethod
-    def _none(cls, given: Any) -> Any:
-        # TOML has no word for it.
-        return None if given == "none" else given
 
     @property
     def rate(self) -> float:

@@ -34,7 +34,7 @@ def test_shapes_and_ranges(alignment: Alignment) -> None:
     assert items.shape == texts.shape == (2, 7, 4)
     assert 0 < items.min() < items.max() < 1
     assert alignment.decode_items(texts).shape == (2, 7, 3)
-    assert alignment.decode_texts(items).shape == (2, 7, 5)
+    assert alignment.text_decoder(items).shape == (2, 7, 5)
 
 
 def test_decoded_vectors_are_in_the_units_of_the_inputs(alignment: Alignment) -> None:

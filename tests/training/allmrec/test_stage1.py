@@ -114,7 +114,8 @@ def test_loss_by_hand(matching: float, recommendation: float) -> None:
             spread = alignment.item_scale.spread**2
             expected = expected + matching * ((e - q) ** 2).mean()
             expected = expected + 0.5 * ((alignment.decode_items(e) - items[item]) ** 2).mean() / spread
-            text_error = ((alignment.decode_texts(q) - texts[item]) ** 2).mean()
+            decoded_text = alignment.text_scale.inverse(alignment.text_decoder(q))
+            text_error = ((decoded_text - texts[item]) ** 2).mean()
             expected = expected + 0.2 * text_error / alignment.text_scale.spread**2
             for weight, decoded in ((recommendation, alignment.decode_items(e)), (0.7, alignment.decode_items(q))):
                 right = torch.sigmoid(sign * (users[user] @ decoded))

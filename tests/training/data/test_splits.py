@@ -69,7 +69,6 @@ def test_of_three_interactions_nothing_is_held_out_where_little_else_is_left(lon
     assert (split.validation[0], split.test[0]) == ((2, 3) if held else (0, 0))
     assert [items.tolist() for items in split.train[20:]] == [[4, 3]] * longer
     assert split.test[20:].tolist() == [1] * longer
-    assert split.cold_users.sum() == 20 * held
 
 
 def test_history_for_test_includes_the_validation_item(split: SequenceSplit) -> None:
@@ -83,10 +82,6 @@ def test_history_for_test_includes_the_validation_item(split: SequenceSplit) -> 
 def test_catalogue_counts_training_interactions_only(split: SequenceSplit) -> None:
     """a: ann, cy; b: ann, bob; d: cy (ann's is held out); f: di; c and e are only held out, g never occurs."""
     assert split.catalogue.interactions[1:].tolist() == [2, 2, 0, 1, 0, 1, 0]
-
-
-def test_users_with_exactly_three_interactions_are_cold(split: SequenceSplit) -> None:
-    assert split.cold_users.tolist() == [False, True, False, False]
 
 
 def test_cold_and_warm_are_the_tails_of_the_occurring_items(split: SequenceSplit) -> None:

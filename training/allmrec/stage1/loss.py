@@ -27,7 +27,7 @@ class Stage1Loss:
 
         Args:
             users_B_D: x_u before the positive.
-            items_2B_D: E of the items, P = 2B.
+            items_2B_D: E of the items: B positives, then B negatives.
             texts_2B_Q: Q of the items.
         """
         alignment, config = self.alignment, self.config

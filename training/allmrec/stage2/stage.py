@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ from training.evaluation.metrics import mean_metrics
 from training.runs.context import RunContext
 from training.runs.loop import Outcome, Task, seed_everything
 from training.runs.stage_run import StageRun
+
+Projector = TypeVar("Projector", bound=TokenProjector)
 
 PROJECTOR_FILE = "projector.safetensors"
 GENRES_FILE = "genres.safetensors"
@@ -65,7 +68,7 @@ def train_stage2(inputs: Stage2Inputs, config: Stage2Config, run: StageRun) -> C
         run.write_curve(outcome.curve, "stage 2")
         run.finish({"start": start, **outcome.summary})
     device = inputs.model.cf_vectors.device
-    projector = new_projector(inputs)
+    projector = new_projector(inputs, TokenProjector)
     projector.load_state_dict(load_file(run.directory / PROJECTOR_FILE))
     return replace(
         inputs.model,
@@ -89,11 +92,11 @@ def _save(inputs: Stage2Inputs, model: CatalogueModel, config: Stage2Config, run
     save_file({"joint_genre": genres.cpu().contiguous()}, run.directory / GENRES_FILE)
 
 
-def new_projector(inputs: Stage2Inputs) -> TokenProjector:
+def new_projector(inputs: Stage2Inputs, kind: type[Projector]) -> Projector:
     """F_U and F_I with fresh weights."""
     model = inputs.model
     sizes = model.cf_vectors.shape[1], model.joint_item.shape[1], inputs.llm.token_size
-    return TokenProjector(*sizes).to(model.cf_vectors.device)
+    return kind(*sizes).to(model.cf_vectors.device)
 
 
 def fit_projector(
@@ -101,7 +104,7 @@ def fit_projector(
 ) -> tuple[CatalogueModel, dict[str, float], Outcome]:
     """Train F_U and F_I; returns the model with them, the start's metrics and how training went."""
     approach = approach_of(inputs.llm)
-    model = replace(inputs.model, projector=new_projector(inputs))
+    model = replace(inputs.model, projector=new_projector(inputs, TokenProjector))
     inputs = replace(inputs, model=model)
     held_out = HeldOut.of(inputs.split, Holdout.VALIDATION, config.seed, config.validation_users)
     temperature = _temperature(model, held_out) if config.chosen is None else config.chosen.temperature

@@ -32,7 +32,7 @@ from training.allmrec.logit import fit_logit
 from training.allmrec.stage2.approach import sample_users
 from training.allmrec.stage2.examples import Examples
 from training.allmrec.stage2.inputs import Stage2Inputs
-from training.allmrec.stage2.stage import sampler_of
+from training.allmrec.stage2.stage import new_projector, sampler_of
 from training.allmrec.stage2.teachers import collaborative_teacher
 from training.allmrec.stage2.warm_start import fit_temperature
 from training.allmrec.title_tokens.config import Start, TitleTokensConfig
@@ -67,13 +67,13 @@ def train_title_tokens(inputs: Stage2Inputs, config: TitleTokensConfig, run: Sta
     if not run.is_done:
         run.start()
         seed_everything(config.seed)
-        projector = _new(inputs)
+        projector = new_projector(inputs, TitleProjector)
         start, outcome = fit_title_tokens(inputs, projector, config, run, answers)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in projector.state_dict().items()}
         run.alone(lambda: save_file(weights, run.directory / PROJECTOR_FILE))
         run.write_curve(outcome.curve, LABEL)
         run.finish({"start": start.model_dump(), **outcome.summary})
-    projector = _new(inputs)
+    projector = new_projector(inputs, TitleProjector)
     projector.load_state_dict(load_file(run.directory / PROJECTOR_FILE))
     return projector.eval().requires_grad_(False)
 
@@ -131,12 +131,6 @@ def start_plainly(
         tokens = torch.tensor(list(slots.values()), device=inputs.llm.model.device)
         stand = dict(zip(slots, embed_tokens(inputs.llm.model, tokens).to(device), strict=True))
         projector.start_plain(stand, start.prior_share, start.scale)
-
-
-def _new(inputs: Stage2Inputs) -> TitleProjector:
-    model = inputs.model
-    sizes = model.cf_vectors.shape[1], model.joint_item.shape[1], inputs.llm.token_size
-    return TitleProjector(*sizes).to(model.cf_vectors.device)
 
 
 def _start(inputs: Stage2Inputs, composer: PromptComposer, held_out: HeldOut, answers: Path | None) -> Start:
