@@ -26,6 +26,7 @@ from training.allmrec.tuned import TunedOn
 from training.backbones.texts import encoder_inputs, item_text_vectors
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
+from training.data.importing.importer import ImportConfig
 from training.data.splits import SequenceSplit
 
 
@@ -79,7 +80,8 @@ class Foundation(Chain):
         """
         if (self._source / INFO_FILE).is_file():
             return self._source
-        raw = RawFiles(self._source, self.recipe.data, self.directory / "data", self._console)
+        config = ImportConfig(sources=(self._source,), **self.recipe.data.model_dump())
+        raw = RawFiles(config, self.directory / "data", self._console)
         with self.step("import", raw.run.is_done):
             return raw.dataset_path()
 

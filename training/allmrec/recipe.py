@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from models.backbones import BACKBONES
 from models.backbones.external import External
 from models.config import Config, explained
 from models.errors import ConfigError
@@ -21,6 +22,7 @@ from training.allmrec.stage2.config import Stage2Config
 from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.user_encoder import UserEncoderConfig
 from training.backbones.config import BackboneTrainingConfig
+from training.backbones.external import ExternalSource
 from training.data.importing.importer import ImportOptions
 from training.data.importing.ledger import OnBadRow
 from training.evaluation.evaluate import EvaluationConfig
@@ -133,17 +135,32 @@ def _read(name: str) -> tuple[str, str]:
 
 
 def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Who sets the kind of a backbone, and no presets, wants that one instead of the recipe's presets.
+    """Who sets the kind of a backbone, and no presets, wants that one instead of the recipe's presets, with what of the
+    recipe's settings that kind has.
 
     Who imports a backbone wants none trained beside it, unless it is said.
     """
     chosen = {".".join(parse_setting(override)[0]) for override in overrides}
     for stage in ("backbone", "second"):
-        if f"{stage}.kind" in chosen and f"{stage}.presets" not in chosen:
+        if f"{stage}.kind" not in chosen:
+            continue
+        if f"{stage}.presets" not in chosen:
             content[stage].pop("presets", None)
+        if f"{stage}.settings" not in chosen and isinstance(settings := content[stage].get("settings"), dict):
+            known = _settings_of(content[stage]["kind"])
+            for name in [name for name in settings if f"{stage}.settings.{name}" not in chosen]:
+                if known and name not in known:
+                    del settings[name]
     imported = "backbone.kind" in chosen and content["backbone"]["kind"] == External.kind
     if imported and not any(name.split(".")[0] == "second" for name in chosen):
         content.pop("second", None)
+
+
+def _settings_of(kind: Any) -> set[str]:
+    """The settings that a kind of backbone has; none are known of an unknown one."""
+    if kind == External.kind:
+        return set(ExternalSource.model_fields)
+    return set(BACKBONES[kind][1].model_fields) if isinstance(kind, str) and kind in BACKBONES else set()
 
 
 def _place(content: dict[str, Any], device: str) -> None:

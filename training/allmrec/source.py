@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from training.data.importing.importer import ImportConfig, ImportOptions, prepare
+from training.data.importing.importer import ImportConfig, prepare
 from training.data.importing.report import run_import
 from training.runs.stage_run import StageRun
 
@@ -17,8 +17,7 @@ class RawFiles:
     """Raw files, found out by their names and columns.
 
     Args:
-        source: a file or a folder of them.
-        options: how they are imported.
+        config: which, and how they are imported.
         directory: the import's.
         console: where it is shown.
 
@@ -29,8 +28,7 @@ class RawFiles:
         DataError: the source cannot be used.
     """
 
-    def __init__(self, source: Path, options: ImportOptions, directory: Path, console: Console) -> None:
-        config = ImportConfig(sources=(source,), **options.model_dump())
+    def __init__(self, config: ImportConfig, directory: Path, console: Console) -> None:
         self._planned, self._console = prepare(config), console
         files = {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in self._planned.files}
         self.run = StageRun(directory, config, 0, files, console)

@@ -135,7 +135,8 @@ def _with_refit(settings: list[str] | None, refit: bool | None) -> list[str]:
 def _publish(pipeline: Pipeline, bundle: Path | None) -> None:
     home = bundle or Path("bundles") / pipeline.directory.name
     path = pipeline.export(home)
-    serve = Path(sys.argv[0]).with_name("allmrec-serve")
+    beside = Path(sys.argv[0]).with_name("allmrec-serve")
+    serve = beside if beside.exists() else "allmrec-serve"
     console.print(f"bundle: {path}\nserve it: {serve} --bundle {home}", highlight=False, soft_wrap=True)
 
 

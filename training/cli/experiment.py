@@ -38,7 +38,11 @@ def experiment(
         typer.Option("--only", metavar="SYSTEM", help="Rows of this system alone. Can be given again."),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--target", help="The dataset that a cross-domain table asks about.")
+        str | None,
+        typer.Option(
+            "--target",
+            help="What a cross-domain table asks about: a dataset, or a preset. The paper's for a preset that has one.",
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
@@ -70,13 +74,14 @@ def experiment(
         path, preset = _dataset(dataset, files, out)
         changed = [*preset, *_budgets(minutes, recipe), *(settings or ())]
         occupy(out / run_name(Path(dataset)))
-        ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, target)
+        other = _target(target, dataset, files, out) if any(one.needs_target for one in chosen) else None
+        ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, other)
         for one in chosen:
-            if every and one.needs_target and target is None:
+            if every and one.needs_target and other is None:
                 console.print(f"{one.id} is left out: it needs --target", highlight=False)
                 continue
             try:
-                if one.needs_target and target is not None and target.resolve() == path.resolve():
+                if one.needs_target and other is not None and other.resolve() == path.resolve():
                     raise DataError("a cross-domain table asks about another dataset: --target is the same one")
                 written = one.run(ground, seeds)
             except DataError as error:
@@ -123,8 +128,17 @@ def _dataset(name: str, files: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     from training.experiments.presets import PRESETS, import_preset  # noqa: PLC0415
 
     if name in PRESETS and not Path(name).exists():
-        return import_preset(name, files, out / name / "dataset", console), PRESETS[name].settings
+        return import_preset(name, files, out / name / "data", console), PRESETS[name].settings
     return Path(name), ()
+
+
+def _target(given: str | None, dataset: str, files: Path, out: Path) -> Path | None:
+    """Whose users a cross-domain table asks about: as given, or the paper's for a preset, if its files are there."""
+    from training.experiments.presets import PRESETS, present  # noqa: PLC0415
+
+    paper = PRESETS[dataset].target if dataset in PRESETS and not Path(dataset).exists() else None
+    chosen = given or (paper if paper in present(files) else None)
+    return None if chosen is None else _dataset(chosen, files, out)[0]
 
 
 def _budgets(minutes: float | None, recipe: str) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def run_figure(figure: str, ground: Ground, seeds: int) -> GenreReport:
             found = _kept(name, bench, quiz, ground.home / ANSWERS)
             before = said.get(name, GenreAnswers(chosen=[], written=[]))
             said[name] = GenreAnswers(chosen=before.chosen + found.chosen, written=before.written + found.written)
-    head: dict[str, Any] = {"figure": figure, "dataset": bench.dataset.info.name, "seeds": seeds, "genres": genres}
+    head: dict[str, Any] = {"figure": figure, "dataset": ground.name, "seeds": seeds, "genres": genres}
     return recompute(GenreReport(**head, users=users, favorites=favorites, common=common, answers=said))
 
 
@@ -130,7 +131,9 @@ def _quiz(bench: Bench) -> GenreQuiz:
 
 def _kept(name: str, bench: Bench, quiz: GenreQuiz, home: Path) -> GenreAnswers:
     """What a system says, asked once: kept under all that it follows from, for both figures."""
-    told = [name, bench.recipe.model_dump_json(), bench.fingerprint, *bench.llm.identity.values(), *quiz.user_ids]
+    system = TALLREC.system if name == TALLREC.title else ALLMREC.system
+    made_from = bench.identities(system, rests_on_llm=True)
+    told = [name, bench.recipe.model_dump_json(), bench.fingerprint, *made_from.items(), *quiz.user_ids]
     path = home / f"genres-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}.json"
     try:
         return GenreAnswers.model_validate_json(path.read_bytes())
@@ -170,9 +173,18 @@ async def _written(engine: LLMEngine, prompt: Any) -> str:
 
 def named(text: str, genres: Sequence[str]) -> str | None:
     """The genre that `text` names first, of two at the same place the longer one; None if it names none."""
-    places = {genre: text.lower().find(genre.lower()) for genre in genres}
-    found = [genre for genre, place in places.items() if place >= 0]
+    places = {genre: _place(text.lower(), genre.lower()) for genre in genres}
+    found = [genre for genre, place in places.items() if place is not None]
     return min(found, key=lambda genre: (places[genre], -len(genre)), default=None)
+
+
+def _place(text: str, genre: str) -> int | None:
+    """Where a genre stands first as a word of its own, which in scripts without capitals may stand among others."""
+    for found in re.finditer(re.escape(genre), text):
+        edges = text[: found.start()][-1:], text[found.end() :][:1]
+        if not any(edge.upper() != edge.lower() for edge in edges):
+            return found.start()
+    return None
 
 
 def recompute(report: GenreReport) -> GenreReport:

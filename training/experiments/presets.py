@@ -8,10 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from models.errors import DataError
-from training.data.dataset import INFO_FILE
-from training.data.importing.importer import ImportConfig, prepare
+from training.allmrec.source import RawFiles
+from training.data.importing.importer import ImportConfig
 from training.data.importing.ledger import OnBadRow
-from training.data.importing.report import run_import
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,7 @@ class Preset:
         core: users and items with fewer interactions are left out, repeatedly.
         min_rating: interactions rated lower are left out: "ratings above 3" where the paper says so.
         text_reconstruction: beta (Table 3).
+        target: the preset whose users are asked about across domains (Table 7), where it is in the paper.
     """
 
     files: str
@@ -31,6 +31,7 @@ class Preset:
     core: int
     min_rating: float | None = None
     text_reconstruction: float = 0.5
+    target: str | None = None
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "amazon-movies": Preset("Movies_and_TV", "movie", core=5),
+    "amazon-movies": Preset("Movies_and_TV", "movie", core=5, target="amazon-games"),
     "amazon-games": Preset("Video_Games", "game", core=5),
     "amazon-beauty": Preset("Luxury_Beauty", "item", core=4, min_rating=4, text_reconstruction=0.2),
     "amazon-toys": Preset("Toys_and_Games", "item", core=4, min_rating=4, text_reconstruction=0.2),
@@ -56,20 +57,18 @@ def present(folder: Path) -> list[str]:
 
 
 def import_preset(name: str, folder: Path, out: Path, console: Console) -> Path:
-    """The dataset of a preset, made in the folder `out` unless it stands there already.
+    """The dataset of a preset, imported into the folder `out` unless these very files were before.
 
     Args:
         name: of the preset.
         folder: holds the two files.
-        out: of the dataset.
+        out: of the import.
         console: where progress is shown.
 
     Raises:
         DataError: a file is missing, or cannot be used.
     """
     preset = PRESETS[name]
-    if (out / INFO_FILE).is_file():
-        return out
     sources = preset.sources(folder)
     lacking = [path.name for path in sources if not path.is_file()]
     if lacking:
@@ -86,5 +85,4 @@ def import_preset(name: str, folder: Path, out: Path, console: Console) -> Path:
         min_item_interactions=preset.core,
         min_rating=preset.min_rating,
     )
-    run_import(prepare(config), console).save(out)
-    return out
+    return RawFiles(config, out, console).dataset_path()

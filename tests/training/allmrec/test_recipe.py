@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from models.backbones import backbone_config
 from models.errors import ConfigError
 from training.allmrec.recipe import load_recipe, shipped_recipes
 from training.allmrec.stage2.config import Loss
 from training.backbones.config import PRESETS
+from training.backbones.external import ExternalSource
 from training.backbones.objectives import Objective
 from training.baselines.ctrl import CTRLConfig
 from training.baselines.morec import MoRecConfig
@@ -68,6 +70,28 @@ def test_presets_are_chosen_among_by_name() -> None:
     assert [preset.kind for preset in kind.candidates.values()] == ["gru4rec"]
     own = load_recipe("default", ["backbone.presets=[]", "backbone.learning_rate=3e-3"]).backbone
     assert {name: preset.learning_rate for name, preset in own.candidates.items()} == {"sasrec": 3e-3}
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper", "papers"])
+@pytest.mark.parametrize("kind", ["gru4rec", "nextitnet", "ncf", "hybrid", "external"])
+def test_a_kind_of_ones_own_takes_of_the_recipes_settings_what_it_has(recipe: str, kind: str) -> None:
+    """SASRec's blocks are nothing to a GRU, and imported vectors have their own size; what is given is always kept."""
+    given = {"items": "items.npz"} if kind == "external" else {"dropout": 0.3}
+    ours = [f"backbone.kind={kind}", *(f"backbone.settings.{name}={value!r}" for name, value in given.items())]
+    settings = load_recipe(recipe, ours).backbone.settings
+    assert settings.items() >= given.items()
+    if kind == "external":
+        ExternalSource.of(settings)
+    else:
+        backbone_config(
+            kind, {"num_items": 3, "text_size": 4, **settings} if kind == "hybrid" else {"num_items": 3, **settings}
+        )
+    if recipe != "default" and kind != "external":
+        assert settings["embedding_size"] == 50
+    with pytest.raises(ConfigError, match="unknown key 'strange'"):
+        backbone_config(
+            kind, {"num_items": 3, **load_recipe(recipe, [*ours, "backbone.settings.strange=1"]).backbone.settings}
+        )
 
 
 def test_a_text_encoder_is_named_once_for_all_presets_that_read_texts() -> None:

@@ -17,7 +17,9 @@ from models.errors import DataError
 from tests.tiny_encoder import retrain
 from tests.training.ground import write_ground, write_shop
 from training import baselines
+from training.baselines.bench import Bench
 from training.baselines.port import SYSTEMS, find_systems
+from training.cli.experiment import _target
 from training.cli.main import app
 from training.data.dataset import Dataset
 from training.experiments.genres import GenreReport, named
@@ -225,7 +227,7 @@ def test_ctrl_c_loses_no_row(ground: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert before.items() <= stages(ground).items()
 
 
-def test_favourite_genres_are_chosen_and_written(ground: Path) -> None:
+def test_favourite_genres_are_chosen_and_written(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of users whose favourites were not learned from; figures follow from what was said, which is kept."""
     result = run(ground, "figure5", "shop")
     answers = ground / "out" / "shop" / "answers"
@@ -234,6 +236,10 @@ def test_favourite_genres_are_chosen_and_written(ground: Path) -> None:
     assert run(ground, "figure4", "shop").exit_code == 0
     assert run(ground, "figure5", "shop").exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in answers.glob("genres-*.json")} == kept
+    with monkeypatch.context() as patched:  # a text encoder, say, that was trained again in the same folder
+        patched.setattr(Bench, "identities", lambda *_, **__: {"text encoder": "another"})
+        assert run(ground, "figure4", "shop").exit_code == 0
+    assert len(list(answers.glob("genres-*.json"))) == len(kept) + 2
     assert result.exit_code == 0, result.output
     report = GenreReport.model_validate_json((ground / "out" / "shop" / "tables" / "figure5.json").read_text())
     assert set(report.answers) == {"LLM-Only", "TALLRec", "A-LLMRec"}
@@ -251,6 +257,14 @@ def test_a_genre_counts_where_it_is_named_first() -> None:
     assert named("I would say action comedy, then Drama", genres) == "Action Comedy"
     assert named("drama or action", genres) == "Drama"
     assert named("Nothing", genres) is None
+
+
+def test_a_genre_is_named_by_a_word_of_its_own() -> None:
+    """Not by what begins or ends another word; scripts without spaces have none."""
+    assert named("I like award winning software about warm hearts", ["War", "Drama"]) is None
+    assert named("A partly fantastical romance", ["Art", "Romance"]) == "Romance"
+    assert named("software, then war (sci-fi)", ["War", "Sci-Fi"]) == "War"
+    assert named("我喜欢动作片", ["动作"]) == "动作"
 
 
 def test_another_catalogue_is_asked_about(ground: Path) -> None:
@@ -372,8 +386,25 @@ def test_presets_filter_as_the_paper_does(tmp_path: Path) -> None:
     assert dataset.interactions["user_id"].unique().sort().to_list() == [f"u{user}" for user in range(5)]
     assert dataset.items["item_id"].sort().to_list() == [f"i{item}" for item in range(5)]
     assert (dataset.info.name, dataset.info.domain) == ("amazon-beauty", "item")
+    for name in ("Luxury_Beauty", "meta_Luxury_Beauty"):
+        path = tmp_path / f"{name}.json.gz"
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"Cream", b"Lotion")))
+    again = Dataset.load(import_preset("amazon-beauty", tmp_path, tmp_path / "made", Console(quiet=True)))
+    assert set(again.items["title"]) == {f"Lotion {item}" for item in range(5)}
     with pytest.raises(DataError, match=r"amazon-toys needs Toys_and_Games\.json\.gz and meta_Toys_and_Games"):
         import_preset("amazon-toys", tmp_path, tmp_path / "toys", Console(quiet=True))
+
+
+def test_a_preset_may_be_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is named, and the paper's where its files are there."""
+    write_amazon(tmp_path)
+    made = tmp_path / "out" / "amazon-beauty"
+    assert _target("amazon-beauty", "shop", tmp_path, tmp_path / "out").is_relative_to(made)
+    assert _target(None, "amazon-movies", tmp_path, tmp_path / "out") is None  # Games are not there
+    monkeypatch.setitem(PRESETS, "amazon-movies", replace(PRESETS["amazon-movies"], target="amazon-beauty"))
+    found = _target(None, "amazon-movies", tmp_path, tmp_path / "out")
+    assert Dataset.load(found).info.name == "amazon-beauty"
+    assert _target(None, "shop", tmp_path, tmp_path / "out") is None
 
 
 def test_a_column_that_cannot_be_had_does_not_cost_the_others(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
