@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 
 from benchmarks.service import Served
-from models.prompts.titles import as_quoted
+from models.prompts.titles import as_told
 from service.settings import Settings
 
 QUOTED = re.compile('"([^"]+)"|\N{LEFT DOUBLE QUOTATION MARK}([^\N{RIGHT DOUBLE QUOTATION MARK}]+)')
@@ -118,7 +118,7 @@ def _row(about: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _claimed(sentence: str, evidence: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The items of the evidence that the sentence names, by titles as prompts have them."""
     named = {written or told for written, told in QUOTED.findall(sentence)}
-    return [item for item in evidence if item["title"] in named or as_quoted(item["title"]) in named]
+    return [item for item in evidence if item["title"] in named or as_told(item["title"]) in named]
 
 
 def _history(client: httpx.Client, user_id: str) -> list[str]:

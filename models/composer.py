@@ -21,7 +21,7 @@ from models.errors import BundleError
 from models.prompts.layout import Injection, Prompt, PromptLayout
 from models.prompts.listing import listing_order
 from models.prompts.template import PromptConfig, PromptTemplate
-from models.prompts.titles import TitleTokens, as_quoted
+from models.prompts.titles import TitleTokens, as_told
 from models.scoring.choices import Branching, ChoiceTrie
 from models.scoring.likelihood import ContinuationTree
 from models.title_lists import TitleLists
@@ -312,7 +312,7 @@ class PromptComposer:
     ) -> Draft:
         prompt = self._fill(layout, user_vector, self.model.joint_item[list(history)], explained)
         told = history[len(history) - layout.shown :]
-        items = {as_quoted(self.model.catalogue.titles[item]): item for item in told}
+        items = {as_told(self.model.catalogue.titles[item]): item for item in told}
         return Draft(prompt, [Quotable(self.titles[item], title) for title, item in items.items()])
 
     def _fill(

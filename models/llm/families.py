@@ -11,12 +11,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
 from models.errors import ConfigError
 
 PATH_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 """Layer types whose masks transformers makes from positions alone."""
 ALIBI = "its ALiBi counts places of a sequence where a path's are asked for"
+PLACES = "it counts places of a sequence where a path's are asked for"
 REFUSED = {
+    **dict.fromkeys(("bart", "mbart", "plbart", "mvp", "marian", "pegasus", "blenderbot", "blenderbot-small"), PLACES),
     "bloom": ALIBI,
     "mpt": ALIBI,
     "gpt_neo": "its local layers count places of a sequence where a path's are asked for",
@@ -42,10 +46,12 @@ def check_family(name: str, config: Any) -> None:
         UnsupportedLLMError: with the reason.
     """
     text = config.get_text_config()
-    reason = REFUSED.get(text.model_type)
+    kind, reason = text.model_type, REFUSED.get(text.model_type)
     others = set(getattr(text, "layer_types", None) or ()) - PATH_LAYERS
     if getattr(config, "is_encoder_decoder", False):
         reason = "it reads its prompt by another network than it continues it by"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kind, reason = config.model_type, "it is no causal LM of transformers: one inside it can be saved by itself"
     elif getattr(text, "alibi", False):
         reason = ALIBI
     elif others:
@@ -53,7 +59,7 @@ def check_family(name: str, config: Any) -> None:
     elif getattr(text, "hidden_size_per_layer_input", None):
         reason = "its layers look up token ids, which injected tokens have not"
     if reason is not None:
-        raise UnsupportedLLMError(f"LLM '{name}' ({text.model_type}) cannot be asked exactly: {reason}")
+        raise UnsupportedLLMError(f"LLM '{name}' ({kind}) cannot be asked exactly: {reason}")
 
 
 def attention_of(config: Any) -> str | None:

@@ -134,12 +134,9 @@ def load_llm(
         UnsupportedLLMError: it cannot be asked exactly.
     """
     tokenizer = load_tokenizer(name)
-    config = load_config(name)
-    check_family(name, config)
+    config = check_llm(name, device, load_in_8bit)
     placing: dict[str, Any] = {}
     if load_in_8bit:
-        if not device.startswith("cuda"):
-            raise ConfigError(f"LLM '{name}' can be loaded in 8 bits onto a GPU only, not onto '{device}'")
         placing = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device}}
     steady_attention(device)
     config = without_noise(config)
@@ -153,6 +150,23 @@ def load_llm(
         fingerprint=fingerprint_checkpoint(resolve(name)),
         interface=_interface_of(name),
     )
+
+
+def check_llm(name: str, device: str = "cpu", load_in_8bit: bool = False) -> Any:
+    """The transformers config of an LLM of which nothing but its weights can show that it cannot be asked.
+
+    Args:
+        name: as in `load_llm`, and so are the others.
+
+    Raises:
+        ConfigError: it cannot be found, or not be loaded so.
+        UnsupportedLLMError: it is of a family that cannot be asked exactly.
+    """
+    config = load_config(name)
+    check_family(name, config)
+    if load_in_8bit and not device.startswith("cuda"):
+        raise ConfigError(f"LLM '{name}' can be loaded in 8 bits onto a GPU only, not onto '{device}'")
+    return config
 
 
 def load_weights(name: str, config: Any, **how: Any) -> Any:

@@ -13,7 +13,9 @@ from models.llm.forward import decoder_states, embed_tokens
 from models.llm.head import Head
 
 PROMPT = 12
-"""Tokens of the prompt; two may follow it, and one follows the first of them."""
+"""Tokens of the prompt."""
+SIBLINGS = 24
+"""Tokens that may follow it, so that the last stands far from where a plain sequence has it; one follows the first."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """What a config calls how far a local layer sees: nothing in a context is farther than that is long."""
 MOST_KEPT = ("keep_window_size",)
@@ -139,7 +141,7 @@ def packing_error(model: Any, prompt: int = PROMPT) -> float:
         prompt: tokens of the prompt.
     """
     table = model.get_input_embeddings().weight
-    parents = (*range(-1, prompt), prompt - 1, prompt)
+    parents = (*range(-1, prompt), *[prompt - 1] * (SIBLINGS - 1), prompt)
     token_ids = torch.arange(len(parents), device=table.device) * STRIDE % len(table)
     visible = torch.eye(len(parents), dtype=torch.bool, device=table.device)
     depths = torch.zeros_like(token_ids)
@@ -149,7 +151,7 @@ def packing_error(model: Any, prompt: int = PROMPT) -> float:
             depths[place] = depths[parent] + 1
     embeds = embed_tokens(model, token_ids)
     states = decoder_states(model, embeds[None], depths[None], visible[None])[0]
-    ends = [prompt + 1, prompt + 2]
+    ends = [len(parents) - 2, len(parents) - 1]
     packed = Head(model).all_logits(states[ends])
     paths = [embeds[visible[end]][None] for end in ends]
     plain = torch.cat([model(inputs_embeds=path, use_cache=False, logits_to_keep=1).logits[:, -1] for path in paths])

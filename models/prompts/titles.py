@@ -10,6 +10,8 @@ import numpy as np
 from models.prompts.anchor import anchor_of, anchors_of, tokenise
 
 QUOTE = '"'
+LONGEST_TOLD = 200
+"""Characters of a title in a sentence for people."""
 
 
 class TitleTokens:
@@ -52,6 +54,12 @@ class TitleTokens:
 def as_quoted(title: str) -> str:
     """A title as it is quoted: whitespace is collapsed, and `"` becomes `'`, so that no title can end its own quote."""
     return " ".join(title.replace(QUOTE, "'").split())
+
+
+def as_told(title: str) -> str:
+    """A title `as_quoted` in a sentence for people: of a very long one its beginning."""
+    text = as_quoted(title)
+    return text if len(text) <= LONGEST_TOLD else text[: LONGEST_TOLD - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def as_read(tokenizer: Any, title: str) -> str:

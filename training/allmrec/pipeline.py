@@ -30,7 +30,7 @@ from models.bundle.manifest import LLMRecord, Origin
 from models.bundle.store import is_intact, publish
 from models.errors import DataError
 from models.llm.law import TokenLaw
-from models.llm.loading import load_config
+from models.llm.loading import check_llm
 from models.prompts.anchor import reading_of
 from models.rankers.base import Ranker
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
@@ -135,9 +135,9 @@ class Pipeline(Foundation):
         """Publish the bundle into `home` and return its path, or that of an earlier export of the same results.
 
         Raises:
-            ConfigError: the LLM cannot be had; said before anything is trained.
+            ConfigError: the LLM cannot be had, or not be asked; said before anything is trained.
         """
-        load_config(self.recipe.stage2.llm)
+        self._check_llm()
         model = self.served.completed(self.weighed.title_log_probs)
         inputs = {
             **self.fingerprints(("blend",)),
@@ -157,6 +157,10 @@ class Pipeline(Foundation):
             run.finish({})
         return path
 
+    def _check_llm(self) -> None:
+        config = self.recipe.stage2
+        check_llm(config.llm, config.device, config.load_in_8bit)
+
     def evaluate(self, methods: Mapping[str, Method]) -> EvaluationReport:
         """How good all of it is, beside the rankers of `methods`. Shows the table.
 
@@ -164,7 +168,7 @@ class Pipeline(Foundation):
             DataError: there is nobody to evaluate with.
             ConfigError: as in `export`.
         """
-        load_config(self.recipe.stage2.llm)
+        self._check_llm()
         if not self.evaluated_users:
             raise DataError(f"nobody in dataset {self.dataset.info.name} can be evaluated: more history a user helps")
         inputs = {**self.fingerprints(("blend",)), "methods": " ".join(sorted(methods))}

@@ -104,6 +104,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gemma3n_text": ({}, "look up token ids"),
     "gemma4_text": ({}, "look up token ids"),
     "llama4_text": (MOE | {"attention_chunk_size": 8}, "cannot be asked about a tree"),
+    "llava": ({}, "no causal LM"),
+    "mistral3": ({}, "no causal LM"),
+    "qwen2_vl": ({}, "no causal LM"),
+    "bart": ({"is_encoder_decoder": False}, "counts places"),
+    "mbart": ({"is_encoder_decoder": False}, "counts places"),
+    "pegasus": ({"is_encoder_decoder": False}, "counts places"),
+    "marian": ({"is_encoder_decoder": False}, "counts places"),
     "t5": ({}, "reads its prompt by another network"),
 }
 """With the reason that is given."""

@@ -15,6 +15,7 @@ from models.bundle.store import load_bundle
 from models.composer import PromptComposer
 from models.llm.loading import load_tokenizer
 from models.prompts.template import PromptConfig
+from models.prompts.titles import LONGEST_TOLD
 from service.usecases.narration import Narration, is_grounded, loops
 from tests.service.world import GENRES, FakeEngine, World, broken, serving
 
@@ -110,6 +111,10 @@ def test_what_can_be_quoted_was_prompted(world: World) -> None:
     decode = load_tokenizer(str(world.llm)).decode
     assert [decode(quotable.tokens) for quotable in draft.quotables] == ["the 'red' one", "silent"]
     assert decode(draft.prompt.token_ids).count('"silent"') == 2
+    contents.catalogue.titles[4] = "word " * 1000
+    (quotable,) = composer.explanation(vector, [4], GENRES[0]).quotables
+    assert len(quotable.text) <= LONGEST_TOLD
+    assert quotable.text.startswith("word word")
 
 
 @pytest.mark.parametrize(("first", "joined"), [(' "', ' "'), ('"', ' "'), (",", ","), ("", " ")])

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BloomConfig
 from typer.testing import CliRunner, Result
 
 from models.alignment.text_encoder import TextEncoder
@@ -495,6 +496,24 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: tuple[str, ...], messa
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("stage2.load_in_8bit=true", "onto a GPU only"), ("stage2.llm={llm}", "ALiBi counts places")],
+)
+def test_an_llm_that_cannot_be_asked_is_refused_before_anything_is_trained(
+    setting: str, message: str, ground: Path, tmp_path: Path
+) -> None:
+    """What its config says, and the recipe, is enough for that."""
+    BloomConfig(vocab_size=20, hidden_size=8, n_layer=1, n_head=2).save_pretrained(tmp_path / "bloom")
+    chosen = setting.replace("{llm}", f"'{tmp_path / 'bloom'}'")
+    recipe = ("--recipe", ground / "recipe.toml", "--out", tmp_path / "run")
+    for command in ("fit", "evaluate"):
+        result = allmrec_train(command, ground / "shop", *recipe, "--set", chosen)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+        assert not (tmp_path / "run" / "backbone").exists()
 
 
 def test_ctrl_c_says_how_to_go_on(ground: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
