@@ -24,7 +24,9 @@ from models.rankers.of_model import signals_of
 from models.recommending.serving import Serving
 from models.recommending.shortlist import ListRanker
 from models.threads import one_thread
-from training.allmrec.blend import BlendConfig, BlendFit, score_signals
+from training.allmrec.blend.config import BlendConfig
+from training.allmrec.blend.fit import BlendFit
+from training.allmrec.blend.scored import score_signals
 from training.allmrec.retrieval import RetrievalConfig, choose_retrieval
 from training.allmrec.signals import SignalsConfig, build_signals
 from training.backbones.config import BackboneTrainingConfig

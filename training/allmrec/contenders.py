@@ -31,7 +31,8 @@ from models.rankers.user_encoder import UserEncoderRanker
 from models.recommending.serving import Serving
 from models.recommending.shortlist import ListRanker
 from models.threads import one_thread
-from training.allmrec.blend import BlendConfig, fit_blends
+from training.allmrec.blend.choice import fit_blends
+from training.allmrec.blend.config import BlendConfig
 from training.allmrec.genre_blend import fit_genre_blends
 from training.allmrec.genres import UNWEIGHED, GenreQuiz, genre_agreement, genre_foresight, genre_guesses
 from training.allmrec.permuted import Texts, permuted_aligned, permuted_inputs, permuted_model, text_order

@@ -34,7 +34,8 @@ from models.llm.loading import check_llm
 from models.prompts.anchor import reading_of
 from models.rankers.base import Ranker
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, TITLES
-from training.allmrec.blend import BlendConfig, worth
+from training.allmrec.blend.config import BlendConfig
+from training.allmrec.blend.figures import worth
 from training.allmrec.chain import Making, optional_stage, stage
 from training.allmrec.contenders import Contenders
 from training.allmrec.export import assemble, export

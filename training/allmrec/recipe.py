@@ -13,7 +13,7 @@ from models.backbones import BACKBONES
 from models.backbones.external import External
 from models.config import Config, explained
 from models.errors import ConfigError
-from training.allmrec.blend import BlendConfig
+from training.allmrec.blend.config import BlendConfig
 from training.allmrec.recipes import SHIPPED, shipped_recipes
 from training.allmrec.retrieval import RetrievalConfig
 from training.allmrec.signals import SignalsConfig

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
 from models.config import Config
 from models.errors import ServerError
 from models.files import written_atomically
 from models.precision import has_bfloat16
+from training.runs.display import Display
 from training.runs.distributed import processes
+from training.runs.interrupts import Interrupts
 
 Batch = TypeVar("Batch")
 READ_EVERY = 20
@@ -209,13 +207,13 @@ def train(
             batches of the task have no parts.
     """
     shown = (console or Console(stderr=True)) if processes().is_first else Console(quiet=True)
-    with _Display(shown, label) as display, _Signals() as signals:
+    with Display(shown, label) as display, Interrupts() as signals:
         return _Loop(task, config, checkpoint, display, signals).run()
 
 
 class _Loop(Generic[Batch]):
     def __init__(
-        self, task: Task[Batch], config: LoopConfig, checkpoint: Path, display: _Display, signals: _Signals
+        self, task: Task[Batch], config: LoopConfig, checkpoint: Path, display: Display, signals: Interrupts
     ) -> None:
         self.task, self.config, self.checkpoint = task, config, checkpoint
         self.display, self.signals = display, signals
@@ -434,70 +432,3 @@ class _Loop(Generic[Batch]):
             torch.set_rng_state(states[self.processes.index])
         if content["cuda_random"]:
             torch.cuda.set_rng_state_all(content["cuda_random"])
-
-
-class _Signals:
-    """Notes the first SIGINT or SIGTERM, so that the step under way can end; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = number
-        self._put_back()
-
-    def _put_back(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._put_back()
-
-
-class _Display:
-    """A bar with ETA and live loss on a terminal; a line now and then in a log file."""
-
-    def __init__(self, console: Console, label: str) -> None:
-        self.label = label
-        self._console = console
-        self._best = ""
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(label, total=1.0, status="")
-
-    def __enter__(self) -> _Display:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def line(self, text: str) -> None:
-        self._console.print(f"{self.label}: {text}", highlight=False)
-
-    def progress(self, share: float, loss: float) -> None:
-        self._bar.update(self._task, completed=share, status=f"loss {loss:.4f}{self._best}")
-
-    def validated(self, epochs: float, value: float, best: float) -> None:
-        self._best = f" · validation {value:.4f} (best {best:.4f})"
-        if not self._console.is_terminal:
-            self.line(f"epoch {epochs:g} · validation {value:.4f} (best {best:.4f})")

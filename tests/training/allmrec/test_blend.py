@@ -13,16 +13,10 @@ from models.rankers.base import Audience, Ranker, mask_padding
 from models.rankers.blend import BlendRanker, by_id
 from models.rankers.of_model import signals_of
 from tests.tiny import tiny_contents, tiny_split
-from training.allmrec.blend import (
-    BlendConfig,
-    BlendFit,
-    Scored,
-    _prior,
-    _with_llm,
-    fit_blends,
-    score_signals,
-    simplest,
-)
+from training.allmrec.blend.choice import _prior, _with_llm, fit_blends, simplest
+from training.allmrec.blend.config import BlendConfig
+from training.allmrec.blend.fit import BlendFit
+from training.allmrec.blend.scored import Scored, score_signals
 from training.allmrec.logit import fit_logit, log_likelihoods
 from training.evaluation.metrics import hit_at, positive_ranks
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from models.rankers.of_model import CHOICES, TITLES
-from training.allmrec.blend import BlendConfig
+from training.allmrec.blend.config import BlendConfig
 from training.allmrec.chain import Chain, Fingerprints, Making, optional_stage, stage
 from training.allmrec.recipe import Recipe
 from training.allmrec.stage1.config import Stage1Config

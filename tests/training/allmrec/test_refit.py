@@ -9,7 +9,7 @@ import pytest
 
 from models.rankers.of_model import CHOICES, ENCODER, INJECTED, SECOND
 from tests.tiny import tiny_split
-from training.allmrec.blend import BlendConfig
+from training.allmrec.blend.config import BlendConfig
 from training.allmrec.recipe import Recipe
 from training.allmrec.refit import Metrics, as_chosen, refitted
 from training.allmrec.stage2.config import Chosen, Stage2Config
