@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,9 @@ TYPES = {
     "tensor(int64)": np.int64,
 }
 """That an ONNX model may take an input in."""
+
+
+NOWHERE = str(Path(__file__).with_name("nowhere"))
 
 
 class Program(Protocol):
@@ -69,6 +73,8 @@ class OnnxProgram:
             raise ConfigError("ONNX Runtime runs this backbone's program: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+        # Weights in another file would be looked for where the process happens to run, and are in no bundle.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
         with _told():
             self._session = onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
         self._inputs = self._session.get_inputs()
@@ -94,8 +100,10 @@ class OnnxProgram:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """ONNX Runtime's errors have no class in common."""
+    """ONNX Runtime's errors have no class in common, and several lines."""
     try:
         yield
     except Exception as error:
-        raise RuntimeError(str(error)) from error
+        said = " ".join(str(error).split())
+        hint = "its weights are in a second file: save all in one. " * ("External data" in said)
+        raise RuntimeError(f"{hint}{said}") from error

@@ -32,9 +32,13 @@ class Representations:
         executor: runs the backbone.
         metrics: counts hits.
         size: representations kept in this process.
+        precision: of the LLM, whose vectors of a history are others in another one.
     """
 
-    def __init__(self, cache: VectorCache, executor: Executor, metrics: Metrics, size: int) -> None:
+    def __init__(
+        self, cache: VectorCache, executor: Executor, metrics: Metrics, size: int, precision: str = ""
+    ) -> None:
+        self._encoder = f"{ENCODER} {precision}"
         self._cache = cache
         self._puts: set[asyncio.Task[None]] = set()
         self._executor = executor
@@ -78,12 +82,12 @@ class Representations:
             history: item numbers, oldest first.
             patience: seconds to wait for the cache at most.
         """
-        key = representation_key(deployment.listed(history), deployment.version, encoder=ENCODER)
+        key = representation_key(deployment.listed(history), deployment.version, encoder=self._encoder)
         return await self._known(key, deployment, deployment.bundle.manifest.user_size, patience)
 
     def keep_encoded(self, deployment: Deployment, history: np.ndarray, vector: torch.Tensor) -> None:
         """Remember (d,) for `encoded`."""
-        self._keep(representation_key(deployment.listed(history), deployment.version, encoder=ENCODER), vector)
+        self._keep(representation_key(deployment.listed(history), deployment.version, encoder=self._encoder), vector)
 
     async def _known(
         self, key: bytes, deployment: Deployment, size: int, patience: float | None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -17,12 +16,12 @@ from models.llm.loading import LanguageModel, load_llm
 from models.prompts.layout import Injection
 from models.prompts.template import PromptConfig
 from models.prompts.titles import TitleTokens
-from models.rankers.of_model import CHOICES, TITLES
+from models.rankers.of_model import CHOICES, INJECTED, TITLES
 from training.allmrec.chain import Chain, Fingerprints
 from training.allmrec.recipe import Recipe
 from training.allmrec.signals import build_signals
 from training.allmrec.source import RawFiles
-from training.allmrec.tuned import TunedOn
+from training.allmrec.tuned import TunedOn, TuningData
 from training.backbones.texts import encoder_inputs, item_text_vectors
 from training.data.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, Dataset
 from training.data.fitness import check_fitness, evaluated_users
@@ -101,7 +100,7 @@ class Foundation(Chain):
         if self._fitted is not None:
             return self._fitted.split.whole()
         tuned = TunedOn.of(llm := self.recipe.stage2.llm)
-        for warning in tuned.check(llm, *self.tuning_data, self.recipe.blend.title_list) if tuned else []:
+        for warning in tuned.check(llm, self.tuning_data, self.recipe.blend.title_list) if tuned else []:
             self.say(f"warning: {warning}", style="yellow")
         split = SequenceSplit.by_time(self.dataset) if self._by_time else SequenceSplit.from_dataset(self.dataset)
         if self._by_time and self.recipe.backbone.is_external:
@@ -112,12 +111,13 @@ class Foundation(Chain):
         return split
 
     @property
-    def tuning_data(self) -> tuple[str, Literal["last", "time"]]:
-        """What an LLM that is tuned on the data is to remember: a fingerprint of them, and what is held out."""
-        digest = hashlib.sha256()
-        for name in (INTERACTIONS_FILE, ITEMS_FILE):
-            digest.update(hashlib.sha256((self.dataset_path / name).read_bytes()).digest())
-        return digest.hexdigest(), "time" if self._by_time else "last"
+    def tuning_data(self) -> TuningData:
+        """What an LLM that is tuned on the data is to remember."""
+        both = hashlib.sha256()
+        digests = [hashlib.sha256((self.dataset_path / name).read_bytes()) for name in (INTERACTIONS_FILE, ITEMS_FILE)]
+        for digest in digests:
+            both.update(digest.digest())
+        return TuningData(both.hexdigest(), digests[0].hexdigest(), "time" if self._by_time else "last")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,6 +153,7 @@ class Foundation(Chain):
         cuts = {
             (CHOICES, "stage2.examples.max_title_tokens"): self.recipe.stage2.examples.max_title_tokens,
             (TITLES, "blend.title_list.max_title_tokens"): self.recipe.blend.title_list.max_title_tokens,
+            (INJECTED, "blend.title_list.max_title_tokens"): self.recipe.blend.title_list.max_title_tokens,
         }
         return {key: tokens for (way, key), tokens in cuts.items() if way in self.recipe.blend.ways}
 

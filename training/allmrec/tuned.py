@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -15,18 +15,34 @@ from models.prompts.title_list import TitleListConfig
 RECORD_FILE = "tuned.json"
 
 
+class TuningData(NamedTuple):
+    """What an LLM is tuned on, or asked about.
+
+    Attributes:
+        data: fingerprint of the interactions and items.
+        interactions: fingerprint of the interactions alone.
+        held_out: of these: each user's last items, or all after a moment.
+    """
+
+    data: str
+    interactions: str
+    held_out: Literal["last", "time"]
+
+
 class TunedOn(Config):
     """A record in a tuned LLM's folder.
 
     Attributes:
         llm: fingerprint of the LLM that it was made of.
-        data: fingerprint of the interactions and items.
-        held_out: of these: each user's last items, or all after a moment.
+        data: as in `TuningData`, and so are the next two; records of before have none of the interactions alone.
+        interactions: likewise.
+        held_out: likewise.
         title_list: what it was shown.
     """
 
     llm: str
     data: str
+    interactions: str = ""
     held_out: Literal["last", "time"]
     title_list: TitleListConfig
 
@@ -59,24 +75,24 @@ class TunedOn(Config):
         """Write it into an LLM's folder."""
         (folder / RECORD_FILE).write_text(self.model_dump_json(), encoding="utf-8")
 
-    def check(self, llm: str, data: str, held_out: str, title_list: TitleListConfig) -> list[str]:
-        """Whether the LLM may be asked about what is held out of `data`; warnings, if there is something to say.
+    def check(self, llm: str, asked: TuningData, title_list: TitleListConfig) -> list[str]:
+        """Whether the LLM may be asked about what is held out; warnings, if there is something to say.
 
         Args:
             llm: its name.
-            data: as of the record, of the data at hand.
-            held_out: likewise.
+            asked: the data at hand.
             title_list: what it will be shown.
 
         Raises:
-            ConfigError: it was tuned on the same data, of which other items were held out.
+            ConfigError: it was tuned on the same interactions, of which other items were held out.
         """
-        if data == self.data and held_out != self.held_out:
+        same = asked.data == self.data or asked.interactions == self.interactions
+        if same and asked.held_out != self.held_out:
             raise ConfigError(
                 f"LLM '{llm}' was tuned on another split of these data, so that it may know what is held out here:"
                 " tune one with `allmrec-train tune-llm`, and with --time-split where that is asked for"
             )
-        warnings = [] if data == self.data else [f"LLM '{llm}' was tuned on other data than these"]
+        warnings = [] if asked.data == self.data else [f"LLM '{llm}' was tuned on other data than these"]
         shown = self.title_list.model_dump(mode="json")
         others = [key for key, value in title_list.model_dump(mode="json").items() if value != shown[key]]
         if others:

@@ -6,12 +6,14 @@ Axes: N items, U users, D embedding size, B users of a batch.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, ValidationError, model_validator
+from torch.nn import functional
 
 from models.backbones import represent_all
 from models.backbones.external import External, ExternalConfig
@@ -164,14 +166,19 @@ def _check_program(backbone: External, path: Path) -> None:
             raise ConfigError(f"{path}: for {USERS} users it gives {found}, not {wanted} numbers with a point")
         together = backbone.represent(history_B_T)
         alone = backbone.represent(history_B_T[-1:, min(1, length - 1) :])
-        short = backbone.represent(history_B_T[:, -1:])
+        short = {size: history_B_T[:, -size:] for size in {1, min(3, length)}}
+        by_themselves = torch.cat([backbone.represent(history) for history in short.values()])
+        among_longer = torch.cat(
+            [backbone.represent(functional.pad(each, (length - size, 0))) for size, each in short.items()]
+        )
     except (RuntimeError, ValueError, TypeError, LookupError, torch.jit.Error) as error:
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ConfigError(
             f"{path}: the program cannot be used, where TorchScript or ONNX is wanted that takes any number of users"
             f" and up to {length} items of each: {last}"
         ) from error
-    if not (together.isfinite().all() and short.isfinite().all()):
+    if not (together.isfinite().all() and by_themselves.isfinite().all()):
         raise ConfigError(f"{path}: it gives numbers that are not finite, for {length} items of a history or for one")
-    if not torch.allclose(together[-1:], alone, atol=TOLERANCE, rtol=TOLERANCE):
+    same = partial(torch.allclose, atol=TOLERANCE, rtol=TOLERANCE)
+    if not (same(together[-1:], alone) and same(by_themselves, among_longer)):
         raise ConfigError(f"{path}: what it says of a user depends on padding or on other users: it must heed `real`")

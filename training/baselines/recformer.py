@@ -31,6 +31,7 @@ from training.runs.stage_run import StageRun
 
 WEIGHTS_FILE = "recformer.safetensors"
 MASKED = 0.15
+HIDDEN, WRITTEN_OVER = 0.8, 0.9
 """Share of words that pre-training hides."""
 VALIDATION_USERS = 500
 Pairs = list[tuple[list[int], int]]
@@ -135,7 +136,7 @@ class Training:
         """The next item among those of the batch, and masked words."""
         network, pad = self.network, self.texts.pad
         told = [self.texts.of(history) for history, _ in batch]
-        hidden, places, words = masked(told, self.texts.mask, int(torch.randint(1 << 31, ())))
+        hidden, places, words = masked(told, self.texts.mask, self.texts.size, int(torch.randint(1 << 31, ())))
         outputs_B_L_D = network(hidden, pad)
         distinct, answers = np.unique([item for _, item in batch], return_inverse=True)
         items_N_D = network.vectors([self.texts.of([int(item)]) for item in distinct], pad)
@@ -162,9 +163,12 @@ class Training:
 
 
 def masked(
-    texts: Sequence[tuple[list[int], list[int], list[int]]], mask: int, seed: int
+    texts: Sequence[tuple[list[int], list[int], list[int]]], mask: int, vocabulary: int, seed: int
 ) -> tuple[list[tuple[list[int], list[int], list[int]]], list[tuple[int, int]], list[int]]:
-    """Texts with some of their words hidden, where these stood (row, place), and what they were. [CLS] is never one."""
+    """Texts with some of their words hidden, where these stood (row, place), and what they were. [CLS] is never one.
+
+    As in BERT, of the words to be told eight in ten are masked, one is any other word and one stays as it is.
+    """
     rng = np.random.default_rng(seed)
     hidden, where, words = [], [], []
     for row, (tokens, types, places) in enumerate(texts):
@@ -172,8 +176,9 @@ def masked(
         where += [(row, int(place)) for place in chosen]
         words += [tokens[place] for place in chosen]
         changed = list(tokens)
-        for place in chosen:
-            changed[place] = mask
+        for place, how in zip(chosen, rng.random(len(chosen)), strict=True):
+            if how < WRITTEN_OVER:
+                changed[place] = mask if how < HIDDEN else int(rng.integers(vocabulary))
         hidden.append((changed, types, places))
     return hidden, where, words
 

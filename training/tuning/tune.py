@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from models.llm.families import check_family
 from models.llm.loading import LanguageModel, load_config, load_llm, load_tokenizer, resolve
 from models.llm.token_interface import INTERFACE_FILE
 from models.title_lists import TitleLists
-from training.allmrec.tuned import TunedOn
+from training.allmrec.tuned import TunedOn, TuningData
 from training.data.splits import Holdout, SequenceSplit
 from training.evaluation.held_out import HeldOut
 from training.evaluation.metrics import mean_metrics
@@ -43,7 +42,7 @@ def tune_llm(
     split: SequenceSplit,
     domain: Domain,
     config: TunedLLMConfig,
-    data: tuple[str, Literal["last", "time"]],
+    data: TuningData,
     directory: Path,
     console: Console | None = None,
 ) -> Path:
@@ -66,11 +65,10 @@ def tune_llm(
     """
     check_devices([config.device])
     check_llm(config.llm)
-    record = TunedOn(
-        llm=fingerprint_checkpoint(resolve(config.llm)), data=data[0], held_out=data[1], title_list=config.title_list
-    )
+    fingerprint = fingerprint_checkpoint(resolve(config.llm))
+    record = TunedOn(llm=fingerprint, title_list=config.title_list, **data._asdict())
     nameless = config.model_copy(update={"llm": ""})  # it is known by its weights
-    run = StageRun(directory, nameless, config.seed, record.model_dump(exclude={"title_list"}), console)
+    run = StageRun(directory, nameless, config.seed, record.model_dump(exclude={"title_list", "interactions"}), console)
     folder = directory / LLM_FOLDER
     if run.is_done:
         run.say(f"{LABEL}: done before, unchanged: {folder}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,9 +16,11 @@ import pytest
 import torch
 
 from models.bundle.store import load_bundle
+from service.metrics import Metrics
 from service.stores.local import LocalServer
+from service.stores.memory import MemoryCache
 from service.users.histories import append
-from service.users.representations import representation_key
+from service.users.representations import Representations, representation_key
 from tests.service.world import USER_SIZE, FakeEngine, World, serving
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +167,24 @@ async def test_a_key_holds_history_order_and_bundle_version() -> None:
         for version in ("a", "b")
     }
     assert len(keys) == 10
+
+
+async def test_the_llms_vectors_are_kept_under_its_precision() -> None:
+    """Replicas in float32 and in half precision may share a Redis."""
+    cache, executor = MemoryCache(10), ThreadPoolExecutor(1)
+    full, half = (Representations(cache, executor, Metrics(), 10, precision) for precision in ("", "bfloat16"))
+    model = SimpleNamespace(cf_vectors=torch.zeros(1, USER_SIZE))
+    manifest = SimpleNamespace(user_size=USER_SIZE)
+    deployment: Any = SimpleNamespace(
+        listed=lambda history: history, version="v", model=model, bundle=SimpleNamespace(manifest=manifest)
+    )
+    history, vector = np.array([1, 2]), torch.arange(float(USER_SIZE))
+    full.keep_encoded(deployment, history, vector)
+    await asyncio.sleep(0.05)
+    again = Representations(cache, executor, Metrics(), 10)
+    assert (await again.encoded(deployment, history, 5.0)).tolist() == vector.tolist()
+    assert await half.encoded(deployment, history, 5.0) is None
+    executor.shutdown()
 
 
 async def test_a_stored_representation_is_the_backbones(world: World, engine: FakeEngine, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from models.rankers.title_likelihood import InjectedTitleRanker, title_priors
 from models.scoring.likelihood import score_continuations
 from tests.tiny import CF_SIZE, JOINT_SIZE, TOKEN_SIZE, tiny_contents, tiny_llm
 from tests.training.allmrec.test_user_encoder import colour_split
+from training.allmrec.foundation import Foundation
+from training.allmrec.recipe import load_recipe
 from training.allmrec.stage2.examples import ExampleConfig
 from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import sampler_of
@@ -107,6 +110,16 @@ def test_nothing_learned_is_the_plain_list(inputs: Stage2Inputs) -> None:
     torch.testing.assert_close(question.prompt.soft_tokens, stands)
     expected = START.prior_share * inputs.model.title_log_probs[[2, 3]]
     assert np.allclose(question.held_against, expected)
+
+
+@pytest.mark.parametrize(
+    ("way", "key"), [("allmrec", "examples"), ("title_likelihood", "title_list"), ("title_injected", "title_list")]
+)
+def test_where_titles_are_cut_is_known_of_each_way(way: str, key: str) -> None:
+    """So that titles alike once they are cut are told of, whichever way is the only one."""
+    recipe = load_recipe("real-lm", [f"blend.ways=['{way}']"])
+    (cut,) = Foundation._title_cuts.fget(SimpleNamespace(recipe=recipe))
+    assert f".{key}.max_title_tokens" in cut
 
 
 def test_the_loss_is_of_what_serving_says(inputs: Stage2Inputs) -> None:

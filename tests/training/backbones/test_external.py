@@ -208,6 +208,18 @@ class Few(torch.nn.Module):
         return vectors[:, -1]
 
 
+class Forgetful(torch.nn.Module):
+    """Reads padding as it reads items, and has forgotten it after many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = torch.nn.GRU(SIZE, SIZE, batch_first=True)
+
+    def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return self.gru(vectors)[0][:, -1]
+
+
 class Double(torch.nn.Module):
     def forward(self, vectors: torch.Tensor, real: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         return vectors[:, -1].double()
@@ -229,6 +241,7 @@ def test_a_program_may_answer_in_another_precision(tmp_path: Path) -> None:
         (Pair, "gives tuple, not"),
         (Few, "cannot be used, where TorchScript or ONNX is wanted"),
         (Padded, "depends on padding or on other users"),
+        (Forgetful, "depends on padding or on other users"),
         (Wide, r"gives \(33, 8\) torch.float32, not \(33, 4\)"),
         (Broken, "the program cannot be used"),
         (None, "the program cannot be used"),

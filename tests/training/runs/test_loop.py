@@ -259,7 +259,7 @@ def test_no_batches_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
 
 def test_a_missing_monitor_is_named(tmp_path: Path) -> None:
     """A misspelt metric fails at the first validation."""
-    with pytest.raises(TrainingError, match="loop.monitor 'ndgc' is not measured here: choose among score"):
+    with pytest.raises(TrainingError, match=r"loop\.monitor 'ndgc' is not measured here: choose among score"):
         train(Regression().task, config(epochs=1, monitor="ndgc"), tmp_path / "c.pt")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,7 @@ from tests.device import DEVICE
 from tests.models.scoring.families import EXACT, tiny
 from tests.tiny import tiny_split
 from tests.training.ground import write_shop
-from training.allmrec.tuned import TunedOn
+from training.allmrec.tuned import TunedOn, TuningData
 from training.cli.catalogue import make_pipeline
 from training.cli.main import app
 from training.data.dataset import Dataset
@@ -43,7 +42,7 @@ from training.tuning.tune import in_words, task, tune_llm
 DOMAIN = DOMAINS["movie"]
 SPLIT = tiny_split()
 SHOWN = TitleListConfig(history_items=3, max_title_tokens=16, vocabulary="catalogue")
-DATA: tuple[str, Literal["last", "time"]] = ("data", "last")
+DATA = TuningData("data", "interactions", "last")
 
 
 def two_tastes() -> SequenceSplit:
@@ -70,7 +69,7 @@ def config_of(llm: str, **changes: object) -> TunedLLMConfig:
 
 
 def tuned(config: TunedLLMConfig, directory: Path, split: SequenceSplit = SPLIT, data: str = "data") -> Path:
-    return tune_llm(split, DOMAIN, config, (data, "last"), directory, Console(quiet=True))
+    return tune_llm(split, DOMAIN, config, DATA._replace(data=data), directory, Console(quiet=True))
 
 
 @pytest.mark.parametrize("vocabulary", ["whole", "catalogue"])
@@ -256,11 +255,12 @@ def test_it_knows_what_it_was_tuned_on(llm: str, tmp_path: Path) -> None:
     record = TunedOn.of(folder)
     assert record is not None
     assert TunedOn.of(llm) is None
-    assert not record.check(folder, *DATA, SHOWN)
-    assert "other data" in " ".join(record.check(folder, "other data", "time", SHOWN))
-    with pytest.raises(ConfigError, match="another split of these data"):
-        record.check(folder, "data", "time", SHOWN)
-    (warning,) = record.check(folder, *DATA, SHOWN.model_copy(update={"vocabulary": "whole", "history_items": 99}))
+    assert not record.check(folder, DATA, SHOWN)
+    assert "other data" in " ".join(record.check(folder, TuningData("others", "other", "time"), SHOWN))
+    for data in ("data", "with a description that was corrected"):
+        with pytest.raises(ConfigError, match="another split of these data"):
+            record.check(folder, TuningData(data, "interactions", "time"), SHOWN)
+    (warning,) = record.check(folder, DATA, SHOWN.model_copy(update={"vocabulary": "whole", "history_items": 99}))
     assert warning.endswith(
         'tuned by --set blend.title_list.history_items=3 --set blend.title_list.vocabulary="catalogue"'
     )
