@@ -28,6 +28,7 @@ from training.allmrec.stage2.inputs import ItemTexts, Stage2Inputs
 from training.allmrec.stage2.stage import train_stage2
 from training.allmrec.title_tokens.config import TitleTokensConfig
 from training.allmrec.title_tokens.stage import train_title_tokens
+from training.allmrec.tuned import TuningData
 from training.backbones.config import BackboneTrainingConfig
 from training.backbones.train import train_backbone
 from training.llm2rec.config import LLM2RecConfig
@@ -111,7 +112,7 @@ def train_llm2rec(folder: Path) -> None:
 def train_tuned(folder: Path) -> None:
     """An LLM that ranks titles, with batches of five for two."""
     config = TunedLLMConfig(llm=str(folder / "llm"), negatives=4, batch_lists=5, validation_users=5, loop=TUNED_LOOP)
-    tune_llm(tiny_split(), DOMAINS["movie"], config, ("", "last"), folder / "tuned", CONSOLE)
+    tune_llm(tiny_split(), DOMAINS["movie"], config, TuningData("", "", "last"), folder / "tuned", CONSOLE)
 
 
 if __name__ == "__main__":
