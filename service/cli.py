@@ -90,7 +90,7 @@ def serve(
 
 @app.command("migrate-users")
 def migrate() -> None:
-    """Move users from the layout of the first release to this one's, in the Redis of REDIS_URL or our own. Once."""
+    """Move users from the layout of the first version to this one's, in the Redis of REDIS_URL or our own. Once."""
     from service.preflight import check_urls  # noqa: PLC0415 - as above
     from service.stores.create import migrate_stored_users  # noqa: PLC0415
 

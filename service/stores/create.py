@@ -61,7 +61,7 @@ async def create_stores(settings: Settings, metrics: Metrics, stack: AsyncExitSt
 
 
 async def migrate_stored_users(settings: Settings) -> int:
-    """Move users from the layout of the first release to this one's, and return how many.
+    """Move users from the layout of the first version to this one's, and return how many.
 
     Raises:
         AllmrecError: the Redis or the server of our own cannot be had.

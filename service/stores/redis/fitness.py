@@ -74,7 +74,7 @@ class Fitness:
         await answer(client.set(LAYOUT_KEY, LAYOUT), self._patience)
 
     async def _mark(self, client: Cluster) -> None:
-        """Say which layout this is: the first release knew no cluster. Not while the node is away where that stands."""
+        """Say which layout this is: the first version knew no cluster. Not while the node is away where that stands."""
         try:
             await answer(client.set(LAYOUT_KEY, LAYOUT, nx=True), self._patience)
         except AWAY as error:

@@ -19,7 +19,7 @@ ROOT = "allmrec"
 LAYOUT = 2
 LAYOUT_KEY = f"{ROOT}:layout"
 OLD_USERS = f"{ROOT}:*:live:*"
-"""Users as the first release kept them: sorted sets of item ids by seconds."""
+"""Users as the first version kept them: sorted sets of item ids by seconds."""
 
 _PARTS = ("log", "known", "unknown", "ids")
 _OF_USER = re.compile(rf"{ROOT}:{LAYOUT}:[^:]*:[^:]*:\{{[^:{{}}]*\}}:({'|'.join(_PARTS)})", re.DOTALL)
@@ -43,7 +43,7 @@ class Keys:
 
 
 def old_user(key: str) -> UserKey | None:
-    """Whose key of the first release this is; none's if it is of this layout, with a tenant or catalogue `live`."""
+    """Whose key of the first version this is; none's if it is of this layout, with a tenant or catalogue `live`."""
     if _OF_USER.fullmatch(key):
         return None
     catalogue, _, user_id = key.removeprefix(f"{ROOT}:").partition(":live:")

@@ -1,4 +1,4 @@
-"""From the layout of the first release to this one's, once."""
+"""From the layout of the first version to this one's, once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def migrate_users(
         clock: seconds since 1970; events dated later happened now.
 
     Raises:
-        ConfigError: it is a cluster, which the first release did not know.
+        ConfigError: it is a cluster, which the first version did not know.
         StoreError: the Redis cannot be reached.
     """
     if address.kind is Kind.CLUSTER:
@@ -60,5 +60,5 @@ async def migrate_users(
 
 
 def _event(item_id: str, seconds: float, now: float) -> Event:
-    """The first release kept neither ids nor types, and took times of the future, before which all else would stand."""
+    """The first version kept neither ids nor types, and took times of the future, before which all else would stand."""
     return Event(f"moved:{round(seconds * 1e6)}:{item_id}", item_id, round(min(seconds, now) * 1e6))
