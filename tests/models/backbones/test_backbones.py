@@ -22,6 +22,7 @@ from models.backbones import (
 )
 from models.backbones.sasrec import SASRec, SASRecConfig
 from models.errors import ConfigError
+from tests.models.backbones.test_program import onnx_sums
 
 NUM_ITEMS = 12
 NUM_USERS = 3
@@ -34,17 +35,22 @@ class Reader(torch.nn.Module):
         return vectors.sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1) + torch.tanh(vectors[:, -1])
 
 
-def with_program(backbone: Backbone) -> Backbone:
-    """The same, with a program instead of vectors of users."""
+def torchscript() -> bytes:
+    """`Reader` as a file."""
     stored = io.BytesIO()
     torch.jit.save(torch.jit.script(Reader()), stored)
-    program = torch.frombuffer(bytearray(stored.getvalue()), dtype=torch.uint8)
+    return stored.getvalue()
+
+
+def with_program(backbone: Backbone, stored: bytes) -> Backbone:
+    """The same, with a program instead of vectors of users."""
+    program = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
     made = create_backbone("external", {**vars(backbone.config), "num_users": 0, "program_size": len(program)})
     made.load_state_dict({**backbone.state_dict(), "users.weight": torch.zeros(1, 6), "program": program})
     return made
 
 
-@pytest.fixture(params=[*sorted(BACKBONES), "hybrid with its texts", "external with a program"])
+@pytest.fixture(params=[*sorted(BACKBONES), "hybrid with its texts", "external with a program", "external with ONNX"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
     kind, *texts = request.param.split(" with ")
@@ -55,7 +61,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
     with torch.no_grad():
         made.item_vectors[0] = 0.0
     if kind == "external" and texts:
-        made = with_program(made)
+        made = with_program(made, onnx_sums(size=6).SerializeToString() if texts == ["ONNX"] else torchscript())
     elif texts:
         made.read_texts(torch.randn(NUM_ITEMS + 1, 384) / 20, torch.arange(NUM_ITEMS + 1) < 9)
     return made.eval().requires_grad_(False)
