@@ -62,7 +62,7 @@ SIZES = "100000,1000000"
 
 
 def named(name: str, *special: str) -> str:
-    """A result's name, by what else than the documents' question was asked: theirs is not written over."""
+    """A result's name, by which other bundle, engine or sizes than the documents' were asked: theirs is left alone."""
     return "-".join([name, *(each for each in special if each)])
 
 

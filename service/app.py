@@ -236,9 +236,7 @@ async def _build(
     executor = stack.enter_context(ThreadPoolExecutor(PREPARATION_THREADS, thread_name_prefix="prepare"))
     store, cache = await create_stores(settings, metrics, stack)
     histories = Histories(store, settings.user_cache_size, settings.live_history_items, settings.clock_skew_seconds)
-    representations = Representations(
-        cache, executor, metrics, settings.user_cache_size, f"{settings.engine} {settings.dtype or ''}".strip()
-    )
+    representations = Representations(cache, executor, metrics, settings.user_cache_size, settings.precision)
     stack.push_async_callback(representations.close)
     llm_gate = LLMGate(engine, executor, metrics, settings.max_inflight)
     _watch(metrics, engine, llm_gate)

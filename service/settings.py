@@ -133,10 +133,15 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or people.")
 
     @property
+    def precision(self) -> str:
+        """Of the LLM: what is told, or the engine's own choice."""
+        usual = "float32" if self.engine == "transformers" else "auto"
+        return str(self.dtype or self.engine_options.get("dtype", usual))
+
+    @property
     def computes_in_half(self) -> bool:
         """Whether the LLM computes in half precision, which vLLM does unless told otherwise."""
-        usual = "float32" if self.engine == "transformers" else "auto"
-        return (self.dtype or self.engine_options.get("dtype", usual)) != "float32"
+        return self.precision != "float32"
 
 
 def load_settings(**overrides: object) -> Settings:

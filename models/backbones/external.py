@@ -54,6 +54,10 @@ class External(Backbone):
         self.register_buffer("program", torch.zeros(config.program_size, dtype=torch.uint8))
         self._loaded: tuple[torch.device, Program] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies load the program anew: a session of ONNX Runtime cannot be copied."""
+        return {**self.__dict__, "_loaded": None}
+
     @property
     def item_vectors(self) -> torch.Tensor:
         """E: (N+1, d), row 0 zeros."""

@@ -73,6 +73,8 @@ class OnnxProgram:
             raise ConfigError("ONNX Runtime runs this backbone's program: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+        # Threads that spin while nothing is asked take the cores that the LLM and the service compute on.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Weights in another file would be looked for where the process happens to run, and are in no bundle.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
         with _told():
@@ -89,7 +91,7 @@ class OnnxProgram:
             RuntimeError: it cannot be run on these.
         """
         given: dict[str, Any] = {
-            each.name: tensor.cpu().numpy().astype(TYPES[each.type])
+            each.name: tensor.detach().cpu().numpy().astype(TYPES[each.type])
             for each, tensor in zip(self._inputs, (vectors_B_T_D, real_B_T), strict=True)
         }
         with _told():

@@ -292,7 +292,10 @@ def _read_backbone(path: Path, record: BackboneRecord) -> Backbone:
     backbone = create_backbone(record.kind, record.config)
     backbone.load_state_dict(load_file(path))
     if isinstance(backbone, External) and len(backbone.program):
-        backbone.load_program()  # an operator is told of what is missing, not the first user
+        try:
+            backbone.load_program()  # an operator is told of what is missing, not the first user
+        except ConfigError as error:
+            raise BundleError(f"{path}: {error}") from error
     return backbone.eval().requires_grad_(False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from models.prompts.anchor import anchor_of, anchors_of, tokenise
 
 QUOTE = '"'
+CURLY = re.compile("[\u201c\u201d]")
 LONGEST_TOLD = 200
 """Characters of a title in a sentence for people."""
 
@@ -57,8 +59,8 @@ def as_quoted(title: str) -> str:
 
 
 def as_told(title: str) -> str:
-    """A title `as_quoted` in a sentence for people: of a very long one its beginning."""
-    text = as_quoted(title)
+    """A title `as_quoted` in a sentence for people, with no quotes of either kind: of a very long one its beginning."""
+    text = CURLY.sub("'", as_quoted(title))
     return text if len(text) <= LONGEST_TOLD else text[: LONGEST_TOLD - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 

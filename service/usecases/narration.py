@@ -13,8 +13,6 @@ from models.writing import END, QUOTE
 from service.llm_gate import FallbackError
 from service.outcome import SentenceSource
 
-CURLY = re.compile("[\u201c\u201d]")
-"""What sentences that no LLM wrote put titles between."""
 OTHER_QUOTES = re.compile(
     "[\u201c-\u201f\u2018\u201a\u201b\u00ab\u00bb\u2039\u203a\u300a-\u300f\u301d-\u301f\u2032-\u2037\u275b-\u2760\u2e42"
     "\uff02\uff07\uff3f\uff40\uff62\uff63\u00b4`*_]|(?:^|[\\s(])'\\w"
@@ -129,7 +127,7 @@ def item_facts(title: str, domain: Domain, cited: Sequence[str], tried: int) -> 
 
 def quoted(title: str) -> str:
     """A title as sentences have it that no LLM wrote; no title ends its own quote."""
-    return "\N{LEFT DOUBLE QUOTATION MARK}" + CURLY.sub("'", as_told(title)) + "\N{RIGHT DOUBLE QUOTATION MARK}"
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{as_told(title)}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
 def is_grounded(written: str) -> bool:

@@ -147,9 +147,9 @@ def _choose_backbone(content: dict[str, Any], overrides: Sequence[str]) -> None:
         if f"{stage}.presets" not in chosen:
             content[stage].pop("presets", None)
         if f"{stage}.settings" not in chosen and isinstance(settings := content[stage].get("settings"), dict):
-            known = _settings_of(content[stage]["kind"])
+            known, others = _settings_of(content[stage]["kind"]), set().union(*map(_settings_of, BACKBONES))
             for name in [name for name in settings if f"{stage}.settings.{name}" not in chosen]:
-                if known and name not in known:
+                if known and name not in known and name in others:
                     del settings[name]
     imported = "backbone.kind" in chosen and content["backbone"]["kind"] == External.kind
     if imported and not any(name.split(".")[0] == "second" for name in chosen):

@@ -166,7 +166,7 @@ def _check_program(backbone: External, path: Path) -> None:
             raise ConfigError(f"{path}: for {USERS} users it gives {found}, not {wanted} numbers with a point")
         together = backbone.represent(history_B_T)
         alone = backbone.represent(history_B_T[-1:, min(1, length - 1) :])
-        short = {size: history_B_T[:, -size:] for size in {1, min(3, length)}}
+        short = {size: history_B_T[:, -size:] for size in {1, min(3, length), -(-length // 2)}}
         by_themselves = torch.cat([backbone.represent(history) for history in short.values()])
         among_longer = torch.cat(
             [backbone.represent(functional.pad(each, (length - size, 0))) for size, each in short.items()]

@@ -31,8 +31,9 @@ from training.runs.stage_run import StageRun
 
 WEIGHTS_FILE = "recformer.safetensors"
 MASKED = 0.15
+"""Share of words that pre-training asks for."""
 HIDDEN, WRITTEN_OVER = 0.8, 0.9
-"""Share of words that pre-training hides."""
+"""Shares of these: hidden, and hidden or written over by a word drawn of all; the others stay."""
 VALIDATION_USERS = 500
 Pairs = list[tuple[list[int], int]]
 """Of a batch the histories, and what came next."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,17 +73,20 @@ def experiment(
     check_names([Path(dataset) for dataset in datasets])
     for dataset in datasets or (present(files) if every else []) or _nothing(files):
         path, preset = _dataset(dataset, files, out)
-        changed = [*preset, *_budgets(minutes, recipe), *(settings or ())]
+        changed = _settings([*preset], settings or [], minutes, recipe)
         occupy(out / run_name(Path(dataset)))
-        other = _target(target, dataset, files, out) if any(one.needs_target for one in chosen) else None
-        ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed, other)
+        ground = Ground(path, out / run_name(Path(dataset)), recipe, console, changed)
+        asked = target or _papers_target(dataset, files, out)
         for one in chosen:
-            if every and one.needs_target and other is None:
+            if every and one.needs_target and asked is None:
                 console.print(f"{one.id} is left out: it needs --target", highlight=False)
                 continue
             try:
-                if one.needs_target and other is not None and other.resolve() == path.resolve():
-                    raise DataError("a cross-domain table asks about another dataset: --target is the same one")
+                if one.needs_target and asked is not None:
+                    other, _ = _dataset(asked, files, out)
+                    if other.resolve() == path.resolve():
+                        raise DataError("a cross-domain table asks about another dataset: --target is the same one")
+                    ground = replace(ground, target=other, target_name=run_name(Path(asked)))
                 written = one.run(ground, seeds)
             except DataError as error:
                 if not every and len(datasets) < 2:
@@ -126,30 +130,33 @@ def _nothing(files: Path) -> list[str]:
 def _dataset(name: str, files: Path, out: Path) -> tuple[Path, tuple[str, ...]]:
     """Where a dataset stands, and what of the recipe is its own."""
     from training.experiments.presets import PRESETS, import_preset  # noqa: PLC0415
+    from training.runs.occupied import occupy  # noqa: PLC0415
 
     if name in PRESETS and not Path(name).exists():
+        occupy(out / name)
         return import_preset(name, files, out / name / "data", console), PRESETS[name].settings
     return Path(name), ()
 
 
-def _target(given: str | None, dataset: str, files: Path, out: Path) -> Path | None:
-    """Whose users a cross-domain table asks about: as given, or the paper's for a preset, if its files are there."""
-    from training.experiments.presets import PRESETS, present  # noqa: PLC0415
+def _papers_target(dataset: str, files: Path, out: Path) -> str | None:
+    """The preset whose users the paper asks about across domains, if it can be had."""
+    from training.experiments.presets import PRESETS, is_imported, present  # noqa: PLC0415
 
     paper = PRESETS[dataset].target if dataset in PRESETS and not Path(dataset).exists() else None
-    chosen = given or (paper if paper in present(files) else None)
-    return None if chosen is None else _dataset(chosen, files, out)[0]
+    return paper if paper is not None and (paper in present(files) or is_imported(out / paper / "data")) else None
 
 
-def _budgets(minutes: float | None, recipe: str) -> list[str]:
+def _settings(preset: list[str], given: list[str], minutes: float | None, recipe: str) -> list[str]:
+    """Of the recipe: the preset's, the limit of all loops, and what is given, which goes before both."""
     from training.allmrec.recipe import load_recipe  # noqa: PLC0415
 
     if minutes is None:
-        return []
-    loops = ["backbone.loop", "stage1.heads", "stage1.loop", "stage1.refit", "stage2.loop", "baselines.every"]
-    if load_recipe(recipe).stage2.rehearsal is not None:
-        loops.append("stage2.rehearsal")
-    return [f"{loop}.minutes={minutes}" for loop in loops]
+        return [*preset, *given]
+    loops = ("backbone.loop", "stage1.heads", "stage1.loop", "stage1.refit", "stage2.loop", "baselines.every")
+    settings = [*preset, *(f"{loop}.minutes={minutes}" for loop in loops), *given]
+    rehearsal = load_recipe(recipe, settings).stage2.rehearsal
+    unsaid = rehearsal is not None and not any("rehearsal" in one and "minutes" in one for one in given)
+    return [*settings, *([f"stage2.rehearsal.minutes={minutes}"] if unsaid else [])]
 
 
 def _show_list() -> None:

@@ -131,8 +131,8 @@ def _quiz(bench: Bench) -> GenreQuiz:
 
 def _kept(name: str, bench: Bench, quiz: GenreQuiz, home: Path) -> GenreAnswers:
     """What a system says, asked once: kept under all that it follows from, for both figures."""
-    system = TALLREC.system if name == TALLREC.title else ALLMREC.system
-    made_from = bench.identities(system, rests_on_llm=True)
+    whole = name == ALLMREC.title
+    made_from = bench.identities(ALLMREC.system, rests_on_llm=True) if whole else bench.llm.identity
     told = [name, bench.recipe.model_dump_json(), bench.fingerprint, *made_from.items(), *quiz.user_ids]
     path = home / f"genres-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}.json"
     try:
@@ -179,10 +179,11 @@ def named(text: str, genres: Sequence[str]) -> str | None:
 
 
 def _place(text: str, genre: str) -> int | None:
-    """Where a genre stands first as a word of its own, which in scripts without capitals may stand among others."""
-    for found in re.finditer(re.escape(genre), text):
+    """Where a genre stands first as a word of its own, or as several of it; in scripts without capitals, which may have
+    no spaces, anywhere."""
+    for found in re.finditer(f"{re.escape(genre)}(?:e?s)?", text):
         edges = text[: found.start()][-1:], text[found.end() :][:1]
-        if not any(edge.upper() != edge.lower() for edge in edges):
+        if not any(edge.upper() != edge.lower() or edge.isdigit() for edge in edges):
             return found.start()
     return None
 

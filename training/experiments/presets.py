@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from models.errors import DataError
-from training.allmrec.source import RawFiles
+from training.allmrec.source import DATASET_FOLDER, RawFiles
+from training.data.dataset import INFO_FILE
 from training.data.importing.importer import ImportConfig
 from training.data.importing.ledger import OnBadRow
 
@@ -56,8 +57,13 @@ def present(folder: Path) -> list[str]:
     return [name for name, preset in PRESETS.items() if all(path.is_file() for path in preset.sources(folder))]
 
 
+def is_imported(out: Path) -> bool:
+    """Whether a preset's import into `out` is done."""
+    return (out / DATASET_FOLDER / INFO_FILE).is_file()
+
+
 def import_preset(name: str, folder: Path, out: Path, console: Console) -> Path:
-    """The dataset of a preset, imported into the folder `out` unless these very files were before.
+    """The dataset of a preset, imported into the folder `out` unless these very files were before, or none are there.
 
     Args:
         name: of the preset.
@@ -69,6 +75,8 @@ def import_preset(name: str, folder: Path, out: Path, console: Console) -> Path:
         DataError: a file is missing, or cannot be used.
     """
     preset = PRESETS[name]
+    if is_imported(out) and not any(path.is_file() for path in preset.sources(folder)):
+        return out / DATASET_FOLDER
     sources = preset.sources(folder)
     lacking = [path.name for path in sources if not path.is_file()]
     if lacking:

@@ -31,7 +31,6 @@ from training.allmrec.recipe import Recipe, load_recipe
 from training.baselines.bench import EVERY, Bench
 from training.baselines.port import Fitted, Shop, System, find_systems
 from training.data.dataset import Dataset
-from training.data.importing.source import source_name
 from training.data.sequences import Sequences
 from training.evaluation.held_out import HeldOut
 from training.evaluation.measures import UNIFORM
@@ -56,6 +55,7 @@ class Ground:
         recipe: a recipe's name or path.
         settings: of it, before those of rows.
         target: another dataset, for scenarios that ask about one.
+        target_name: what that is called.
         console: where progress is shown.
         memory: what benches share.
     """
@@ -66,6 +66,7 @@ class Ground:
     console: Console
     settings: Sequence[str] = ()
     target: Path | None = None
+    target_name: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     def recipe_of(self, row: Row, seed: int) -> Recipe:
@@ -105,13 +106,8 @@ class Ground:
 
     @property
     def name(self) -> str:
-        """Of the dataset: its folder's, as two imported from files of one name have one name inside."""
-        return source_name(self.dataset)
-
-    @property
-    def target_name(self) -> str | None:
-        """Of the other one, likewise, once it was loaded."""
-        return None if self.target is None or "target" not in self.memory else source_name(self.target)
+        """Of the dataset: what its runs are called, as two imported from files of one name have one name inside."""
+        return self.home.name
 
     def asked_dataset(self, scenario: Scenario, bench: Bench) -> Dataset:
         """Whose users are asked about.

@@ -71,6 +71,7 @@ def tune_llm(
     run = StageRun(directory, nameless, config.seed, record.model_dump(exclude={"title_list", "interactions"}), console)
     folder = directory / LLM_FOLDER
     if run.is_done:
+        run.alone(lambda: record.save(folder))  # one of before knew less
         run.say(f"{LABEL}: done before, unchanged: {folder}")
         return folder
     if folder.exists() and not run.is_begun:

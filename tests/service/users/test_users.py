@@ -17,6 +17,7 @@ import torch
 
 from models.bundle.store import load_bundle
 from service.metrics import Metrics
+from service.settings import Settings
 from service.stores.local import LocalServer
 from service.stores.memory import MemoryCache
 from service.users.histories import append
@@ -172,7 +173,8 @@ async def test_a_key_holds_history_order_and_bundle_version() -> None:
 async def test_the_llms_vectors_are_kept_under_its_precision() -> None:
     """Replicas in float32 and in half precision may share a Redis."""
     cache, executor = MemoryCache(10), ThreadPoolExecutor(1)
-    full, half = (Representations(cache, executor, Metrics(), 10, precision) for precision in ("", "bfloat16"))
+    told = Settings(_env_file=None).precision, Settings(_env_file=None, engine_options={"dtype": "bfloat16"}).precision
+    full, half = (Representations(cache, executor, Metrics(), 10, precision) for precision in told)
     model = SimpleNamespace(cf_vectors=torch.zeros(1, USER_SIZE))
     manifest = SimpleNamespace(user_size=USER_SIZE)
     deployment: Any = SimpleNamespace(
@@ -181,7 +183,7 @@ async def test_the_llms_vectors_are_kept_under_its_precision() -> None:
     history, vector = np.array([1, 2]), torch.arange(float(USER_SIZE))
     full.keep_encoded(deployment, history, vector)
     await asyncio.sleep(0.05)
-    again = Representations(cache, executor, Metrics(), 10)
+    again = Representations(cache, executor, Metrics(), 10, Settings(_env_file=None, dtype="float32").precision)
     assert (await again.encoded(deployment, history, 5.0)).tolist() == vector.tolist()
     assert await half.encoded(deployment, history, 5.0) is None
     executor.shutdown()

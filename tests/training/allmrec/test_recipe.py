@@ -94,6 +94,16 @@ def test_a_kind_of_ones_own_takes_of_the_recipes_settings_what_it_has(recipe: st
         )
 
 
+def test_what_no_backbone_has_stays_to_be_refused(tmp_path: Path) -> None:
+    """A misspelt setting of one's own recipe is not another backbone's."""
+    own = tmp_path / "own.toml"
+    own.write_text("[backbone]\nsettings = { dropuot = 0.4, blocks = 2 }\n")
+    settings = load_recipe(str(own), ["backbone.kind=gru4rec"]).backbone.settings
+    assert settings == {"dropuot": 0.4}
+    with pytest.raises(ConfigError, match="'dropuot'"):
+        backbone_config("gru4rec", {"num_items": 3, **settings})
+
+
 def test_a_text_encoder_is_named_once_for_all_presets_that_read_texts() -> None:
     """They keep all else that they are tuned to; those that read none are left as they are; the second likewise."""
     recipe = load_recipe("default", ["backbone.text_encoder=encoders/mine", "second.text_encoder=encoders/mine"])

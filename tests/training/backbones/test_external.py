@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import runpy
@@ -266,6 +267,8 @@ def test_onnx_reads_histories(tmp_path: Path) -> None:
     backbone = import_backbone(SPLIT, ExternalSource(items=items, encoder=tmp_path / "encoder.onnx"))
     (said,) = represent_all(backbone, [np.array([1, 2])])
     torch.testing.assert_close(said, backbone.item_vectors[1] + backbone.item_vectors[2])
+    (same,) = represent_all(copy.deepcopy(backbone), [np.array([1, 2])])
+    torch.testing.assert_close(same, said)
 
 
 def test_an_empty_program_is_none(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from models.errors import DataError
 from tests.tiny_encoder import retrain
 from tests.training.ground import write_ground, write_shop
 from training import baselines
+from training.allmrec.recipe import load_recipe
 from training.baselines.bench import Bench
 from training.baselines.port import SYSTEMS, find_systems
-from training.cli.experiment import _target
+from training.cli.experiment import _papers_target, _settings
 from training.cli.main import app
 from training.data.dataset import Dataset
 from training.experiments.genres import GenreReport, named
@@ -239,7 +240,7 @@ def test_favourite_genres_are_chosen_and_written(ground: Path, monkeypatch: pyte
     with monkeypatch.context() as patched:  # a text encoder, say, that was trained again in the same folder
         patched.setattr(Bench, "identities", lambda *_, **__: {"text encoder": "another"})
         assert run(ground, "figure4", "shop").exit_code == 0
-    assert len(list(answers.glob("genres-*.json"))) == len(kept) + 2
+    assert len(list(answers.glob("genres-*.json"))) == len(kept) + 1  # the LLM alone reads nothing of it
     assert result.exit_code == 0, result.output
     report = GenreReport.model_validate_json((ground / "out" / "shop" / "tables" / "figure5.json").read_text())
     assert set(report.answers) == {"LLM-Only", "TALLRec", "A-LLMRec"}
@@ -264,6 +265,8 @@ def test_a_genre_is_named_by_a_word_of_its_own() -> None:
     assert named("I like award winning software about warm hearts", ["War", "Drama"]) is None
     assert named("A partly fantastical romance", ["Art", "Romance"]) == "Romance"
     assert named("software, then war (sci-fi)", ["War", "Sci-Fi"]) == "War"
+    assert named("War2, thrillers and dramas", ["War", "Drama", "Thriller"]) == "Thriller"
+    assert named("artsy westerns", ["Art", "Western"]) == "Western"
     assert named("我喜欢动作片", ["动作"]) == "动作"
 
 
@@ -372,7 +375,12 @@ def write_amazon(folder: Path) -> None:
         }
         for item in range(5)
     ]
-    metadata = [{"asin": f"i{item}", "title": f"Cream {item}", "description": ["Soft."]} for item in range(6)]
+    write_reviews(folder, reviews, 6)
+
+
+def write_reviews(folder: Path, reviews: list[dict[str, object]], items: int) -> None:
+    """The files of a preset."""
+    metadata = [{"asin": f"i{item}", "title": f"Cream {item}", "description": ["Soft."]} for item in range(items)]
     for name, rows in (("Luxury_Beauty", reviews), ("meta_Luxury_Beauty", metadata)):
         with gzip.open(folder / f"{name}.json.gz", "wt") as file:
             file.write("\n".join(map(json.dumps, rows)))
@@ -395,16 +403,46 @@ def test_presets_filter_as_the_paper_does(tmp_path: Path) -> None:
         import_preset("amazon-toys", tmp_path, tmp_path / "toys", Console(quiet=True))
 
 
-def test_a_preset_may_be_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is named, and the paper's where its files are there."""
-    write_amazon(tmp_path)
-    made = tmp_path / "out" / "amazon-beauty"
-    assert _target("amazon-beauty", "shop", tmp_path, tmp_path / "out").is_relative_to(made)
-    assert _target(None, "amazon-movies", tmp_path, tmp_path / "out") is None  # Games are not there
+def test_the_papers_target_is_asked_where_it_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its files, or imported before."""
+    assert PRESETS["amazon-movies"].target == "amazon-games"
+    assert _papers_target("amazon-movies", tmp_path, tmp_path / "out") is None
     monkeypatch.setitem(PRESETS, "amazon-movies", replace(PRESETS["amazon-movies"], target="amazon-beauty"))
-    found = _target(None, "amazon-movies", tmp_path, tmp_path / "out")
-    assert Dataset.load(found).info.name == "amazon-beauty"
-    assert _target(None, "shop", tmp_path, tmp_path / "out") is None
+    write_amazon(tmp_path)
+    assert _papers_target("amazon-movies", tmp_path, tmp_path / "out") == "amazon-beauty"
+    assert _papers_target("shop", tmp_path, tmp_path / "out") is None
+    path = import_preset("amazon-beauty", tmp_path, tmp_path / "out" / "amazon-beauty" / "data", Console(quiet=True))
+    for file in tmp_path.glob("*.gz"):
+        file.unlink()
+    assert _papers_target("amazon-movies", tmp_path, tmp_path / "out") == "amazon-beauty"
+    assert import_preset("amazon-beauty", tmp_path, path.parent, Console(quiet=True)) == path
+
+
+def test_a_preset_may_be_the_target(ground: Path) -> None:
+    """It is imported for the table that asks about it, and called by its name."""
+    reviews = [
+        {"reviewerID": f"u{user}", "asin": f"i{(user + place) % 30}", "overall": 5.0, "unixReviewTime": 10**9 + place}
+        for user in range(30)
+        for place in range(6)
+    ]
+    write_reviews(ground, reviews, 30)
+    result = run(ground, "cross", "shop", "--target", "amazon-beauty", "--files", str(ground))
+    report = ground / "out" / "shop" / "tables" / "cross.json"
+    assert result.exit_code == 0, result.output
+    assert TableReport.model_validate_json(report.read_text()).target == "amazon-beauty"
+    for file in ground.glob("*.gz"):
+        file.unlink()
+
+
+@pytest.mark.parametrize("given", [[], ["stage2.rehearsal={epochs=4}"], ["stage2.rehearsal.minutes=9"]])
+def test_no_loop_takes_longer_than_the_minutes_given(given: list[str]) -> None:
+    """A rehearsal that the recipe has, or who asks, unless its own minutes are given."""
+    for name in ("default", "papers"):
+        recipe = load_recipe(name, _settings([], given, 3.0, name))
+        assert (recipe.backbone.loop.minutes, recipe.stage1.loop.minutes, recipe.stage2.loop.minutes) == (3, 3, 3)
+        if recipe.stage2.rehearsal is not None:
+            assert recipe.stage2.rehearsal.minutes == (9 if "minutes" in "".join(given) else 3)
+    assert load_recipe("default", _settings([], given, None, "default")).stage2.loop.minutes != 3
 
 
 def test_a_column_that_cannot_be_had_does_not_cost_the_others(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ async def fit_blends(
     ids = [ranker.id for ranker in llm]
     cf = signals[0]
     alone = asked if cf.id in kept else await score_signals(split, [cf], config.llm_users, 1, config.seed)
-    scores = {**{name: asked.scores[name] for name in ids}, cf.id: alone.scores[cf.id]}
+    scores = {cf.id: alone.scores[cf.id], **{name: asked.scores[name] for name in ids}}
     beside_cf = BlendFit(replace(asked, rankers=[cf, *llm], scores=scores), config)
     weighed = [signal.id for signal in with_llm.signals if signal.id in ids]
     return Blends(
